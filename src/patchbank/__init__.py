@@ -1,0 +1,1 @@
+"""patchbank: show it good parts, and it finds the bad ones."""

@@ -1,0 +1,36 @@
+"""Every mistake a user can make, as one sentence: what is wrong with which input, and what to do.
+
+The command line prints the message of a `PatchbankError` and exits with 2; it never prints a traceback for one.
+"""
+
+
+class PatchbankError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class OptionError(PatchbankError, ValueError):
+    """An option or argument has a value that cannot be used."""
+
+
+class ImageError(PatchbankError):
+    """One image cannot be read or inspected; the others can."""
+
+
+class DatasetError(PatchbankError):
+    """A folder does not hold what the work needs."""
+
+
+class WeightsError(PatchbankError):
+    """The weights of a backbone are missing or are not the ones expected."""
+
+
+class ModelFileError(PatchbankError):
+    """A file is not a `.patchbank` model, or not an intact one."""
+
+
+class MissingPackageError(PatchbankError, ImportError):
+    """An optional package is needed for what was asked; the message has the install command."""
+
+
+class MemoryBudgetError(PatchbankError, MemoryError):
+    """The work does not fit into the memory it may use; the message has the ways out."""

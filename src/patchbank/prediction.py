@@ -1,0 +1,82 @@
+"""The one result type: every detector returns it, every command, report and service takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of the map above the map threshold, in pixels of the input image.
+
+    `box` is (left, top, right, bottom), right and bottom exclusive; `area` in pixels; `score` the peak of the map inside.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """The nominal patch that a position was compared with.
+
+    `image` names the training image; `row` and `column` are the patch's place on that image's grid; `box` is the same place in
+    pixels of the training image, (left, top, right, bottom); `distance` is the Euclidean distance of the patch features.
+    """
+
+    image: str
+    row: int
+    column: int
+    box: tuple[int, int, int, int]
+    distance: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says about one image.
+
+    `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which the image is
+    called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is float32, H×W of the
+    input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from which `regions` are drawn.
+    """
+
+    path: str
+    score: float
+    p_value: float
+    threshold: float
+    is_anomalous: bool
+    map: NDArray[np.float32]
+    map_threshold: float
+    regions: tuple[Region, ...]
+    timings: dict[str, float] = field(default_factory=dict)
+    _nearest: Callable[[int, int], Neighbour] | None = field(default=None, repr=False, compare=False)
+
+    def nearest(self, x: int, y: int) -> Neighbour:
+        """The nominal patch nearest to the patch at pixel column `x`, row `y` of the input image.
+
+        Raises `ValueError` for a position outside the image or not inspected.
+        """
+        height, width = self.map.shape
+        if not (0 <= x < width and 0 <= y < height) or np.isnan(self.map[y, x]):
+            raise ValueError(f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image")
+        if self._nearest is None:
+            raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
+        return self._nearest(x, y)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the map, as plain values for JSON."""
+        return {
+            "path": self.path,
+            "score": self.score,
+            "p_value": self.p_value,
+            "threshold": self.threshold,
+            "is_anomalous": self.is_anomalous,
+            "regions": [{"box": list(r.box), "area": r.area, "score": r.score} for r in self.regions],
+            "timings": self.timings,
+        }
