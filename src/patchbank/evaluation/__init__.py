@@ -1,0 +1,1 @@
+"""Evaluate one model on one dataset; benchmark grids."""

@@ -1,0 +1,59 @@
+"""What one evaluation hands to `metrics.json` and to the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test image: what it is, and what the model said. `defect` is "good" for a nominal part."""
+
+    path: str
+    defect: str
+    score: float
+    p_value: float
+    is_anomalous: bool
+
+    @property
+    def is_defective(self) -> bool:
+        return self.defect != "good"
+
+    @property
+    def is_miss(self) -> bool:
+        return self.is_defective and not self.is_anomalous
+
+    @property
+    def is_false_alarm(self) -> bool:
+        return self.is_anomalous and not self.is_defective
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture of one case for the report: RGB uint8 H×W×3, drawn by `report.pictures.overlay`."""
+
+    case: Case
+    picture: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`metrics` is the document of `metrics.json`; `curves` has "roc", "pr", "pixel_roc", "pixel_pr" and "pro" where they
+    can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels, worst first;
+    `how` says how the run was made, in words, in the order to print."""
+
+    metrics: dict[str, Any]
+    cases: list[Case]
+    threshold: float
+    calibration_scores: NDArray[np.float64]
+    curves: dict[str, Curve]
+    misses: list[Panel] = field(default_factory=list)
+    false_alarms: list[Panel] = field(default_factory=list)
+    examples: list[Panel] = field(default_factory=list)
+    how: dict[str, str] = field(default_factory=dict)
