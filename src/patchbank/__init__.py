@@ -1,1 +1,39 @@
-"""patchbank: show it good parts, and it finds the bad ones."""
+"""patchbank: show it good parts, and it finds the bad ones.
+
+>>> import patchbank
+>>> model = patchbank.PatchCore(seed=0).fit("parts/good")
+>>> model.predict("parts/0042.png").is_anomalous
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchbank.detectors import PatchCore
+    from patchbank.errors import PatchbankError
+    from patchbank.modelfile import load
+    from patchbank.prediction import Prediction
+
+try:
+    __version__ = version("patchbank")
+except PackageNotFoundError:  # run from a source tree that was not installed
+    __version__ = "0+unknown"
+
+__all__ = ["PatchCore", "PatchbankError", "Prediction", "__version__", "load"]
+
+_HOMES = {
+    "PatchCore": "patchbank.detectors",
+    "PatchbankError": "patchbank.errors",
+    "Prediction": "patchbank.prediction",
+    "load": "patchbank.modelfile",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # on first use: `patchbank --help` must answer before torch could even be imported
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'patchbank' has no attribute {name!r}")

@@ -1,0 +1,175 @@
+"""The coreset samplers, under the names and signatures of the reference implementation.
+
+Each takes N×D features (numpy array or torch tensor) and returns the kept rows, same kind, dtype and device. After `run`,
+`indices_` are the kept rows in the order of selection and `covering_radius_` is `max_x min_{m∈M} ‖x − m‖` over the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchbank.coresets.farthest_first import farthest_first, row_norms
+from patchbank.errors import OptionError
+from patchbank.search import nearest, squared_norms
+
+Features = TypeVar("Features", NDArray[Any], Tensor)
+Progress = Callable[[int], None]
+
+
+class IdentitySampler:
+    """Keeps every feature."""
+
+    indices_: Tensor
+    covering_radius_: float = 0.0
+
+    def run(self, features: Features, progress: Progress | None = None) -> Features:
+        """N×D → the same N×D."""
+        self.indices_ = torch.arange(len(features))
+        return features
+
+
+class BaseSampler:
+    """Keeps int(N · percentage) features, never less than one. `percentage` is a fraction in (0, 1).
+
+    `count`, if given, is the number to keep instead. Raises `ValueError` for a percentage outside (0, 1).
+    """
+
+    def __init__(self, percentage: float, *, count: int | None = None, seed: int = 0):
+        if not 0 < percentage < 1:
+            raise OptionError(f"percentage must lie in (0, 1), such as 0.1 for 10 %, not {percentage}")
+        self.percentage, self.count, self.seed = percentage, count, seed
+
+    def run(self, features: Features, progress: Progress | None = None) -> Features:
+        """N×D → K×D. `progress` is called with the number of features selected since its last call.
+
+        Raises `ValueError` for features that are empty, not a matrix, or not finite.
+        """
+        tensor = torch.as_tensor(features).detach()
+        if tensor.ndim != 2 or len(tensor) == 0:
+            raise OptionError(f"features must be a matrix N×D with N of at least 1, not {tuple(tensor.shape)}")
+        if not all(bool(torch.isfinite(block).all()) for block in tensor.split(65536)):
+            raise OptionError("features hold NaN or infinite values: no distance to them is defined")
+        indices = self._select(tensor, min(self._count(len(tensor)), len(tensor)), progress)
+        self.indices_ = indices.cpu()
+        if isinstance(features, np.ndarray):
+            kept: Features = features[self.indices_.numpy()]
+            return kept
+        return features[indices.to(features.device)]
+
+    def _count(self, total: int) -> int:
+        return max(1, self.count if self.count is not None else int(total * self.percentage))
+
+    def _select(self, features: Tensor, count: int, progress: Progress | None) -> Tensor:
+        raise NotImplementedError
+
+    indices_: Tensor
+    covering_radius_: float
+
+
+class RandomSampler(BaseSampler):
+    """Keeps a uniform random subset."""
+
+    def _select(self, features: Tensor, count: int, progress: Progress | None) -> Tensor:
+        chosen = np.random.default_rng(self.seed).choice(len(features), count, replace=False)
+        indices = torch.from_numpy(chosen)
+        self.covering_radius_ = covering_radius(features, indices)
+        return indices
+
+
+class GreedyCoresetSampler(BaseSampler):
+    """Minimax facility location by farthest-first traversal (PatchCore Eq. 5, Algorithm 1), exact.
+
+    Starts at the feature with the largest norm of its row in the N×N distance matrix, which is never made. Distances are
+    taken after a random linear projection to `dimension_to_project_features_to` dimensions (Johnson-Lindenstrauss) where
+    the features have more; the features returned are the original ones.
+    """
+
+    def __init__(
+        self,
+        percentage: float,
+        device: torch.device | str = "cpu",
+        dimension_to_project_features_to: int = 128,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(percentage, count=count, seed=seed)
+        self.device = torch.device(device)
+        self.dimension_to_project_features_to = dimension_to_project_features_to
+
+    def _select(self, features: Tensor, count: int, progress: Progress | None) -> Tensor:
+        points = project(features.to(self.device), self.dimension_to_project_features_to, self.seed)
+        selection = farthest_first(points, count, self._anchor(points), progress)
+        if points.shape[1] == features.shape[1]:
+            self.covering_radius_ = selection.radius
+        else:
+            self.covering_radius_ = covering_radius(features, selection.indices)
+        return selection.indices
+
+    def _anchor(self, points: Tensor) -> Tensor:
+        return row_norms(points)
+
+
+class ApproximateGreedyCoresetSampler(GreedyCoresetSampler):
+    """Farthest-first traversal from the mean distance to a few random points instead of the norm of the matrix row.
+
+    The mean is never lifted: it stays the binding term of points that are close to all starting points.
+    """
+
+    def __init__(
+        self,
+        percentage: float,
+        device: torch.device | str = "cpu",
+        number_of_starting_points: int = 10,
+        dimension_to_project_features_to: int = 128,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(percentage, device, dimension_to_project_features_to, count=count, seed=seed)
+        self.number_of_starting_points = number_of_starting_points
+
+    def _anchor(self, points: Tensor) -> Tensor:
+        starts = min(max(self.number_of_starting_points, 1), len(points))
+        chosen = np.random.default_rng(self.seed).choice(len(points), starts, replace=False)
+        centres = points[torch.from_numpy(chosen).to(points.device)].double()
+        means = [torch.cdist(block.double(), centres).mean(1) for block in points.split(65536)]
+        return torch.cat(means).square()
+
+
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "greedy": GreedyCoresetSampler,
+    "approximate": ApproximateGreedyCoresetSampler,
+    "random": RandomSampler,
+    "identity": IdentitySampler,
+}
+
+
+def project(features: Tensor, dimension: int, seed: int) -> Tensor:
+    """N×D → N×`dimension` float32 by a Gaussian random projection that keeps distances in expectation.
+
+    Features with no more than `dimension` columns are returned as they are: projecting up saves nothing.
+    """
+    if features.shape[1] <= dimension:
+        return features.float()
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(features.shape[1], dimension, generator=generator) / dimension**0.5
+    matrix = matrix.to(features.device)
+    projected = torch.empty(len(features), dimension, device=features.device)
+    for start in range(0, len(features), 65536):
+        block = slice(start, start + 65536)
+        torch.mm(features[block].float(), matrix, out=projected[block])
+    return projected
+
+
+def covering_radius(features: Tensor, indices: Tensor) -> float:
+    """Largest distance of any of N×D features to its nearest among the rows `indices`."""
+    bank = features[indices.to(features.device)].float()
+    squared = squared_norms(bank)
+    return max(float(nearest(block.float(), bank, squared)[0].max()) for block in features.split(4096))

@@ -1,0 +1,266 @@
+"""The flow that every method shares, once: images → features → memory → calibration; image → distances → prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from patchbank import patches
+from patchbank.backbones import Backbone, open_backbone
+from patchbank.calibration import Calibration, check_rate
+from patchbank.errors import OptionError
+from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, warn
+from patchbank.images import Geometry, Images, gather
+from patchbank.prediction import Neighbour, Prediction
+from patchbank.scoring import IMAGE_SCORES, anomaly_map, find_regions, image_score
+
+
+@dataclass(frozen=True)
+class PatchScores:
+    """What a method says about the patches of one image: distances and a reference into its memory for each, rows×columns."""
+
+    distances: Tensor
+    nearest: Tensor
+
+
+@dataclass(kw_only=True, eq=False)
+class Detector(ABC):
+    """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
+
+    backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
+    "random"; levels: the backbone's levels in use, shallowest first; image_size: pixels of the shorter inspected side;
+    geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
+    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
+    good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: "auto", "openvino", "torch"; threads: of
+    the whole process, None for the libraries' own choice; memory_budget: bytes, None for most of what is free.
+    """
+
+    method: ClassVar[str]
+
+    backbone: str = "efficientnet_lite0"
+    weights: str | None = None
+    levels: tuple[int, ...] | None = None
+    image_size: int = 256
+    geometry: str = "whole"
+    aggregation: str = "mean"
+    patch_size: int = 3
+    stride: int = 1
+    image_score: str = "smoothed"
+    sigma: float = 4.0
+    false_alarm_rate: float = 0.01
+    seed: int = 0
+    device: str = "auto"
+    runtime: str = "auto"
+    threads: int | None = None
+    memory_budget: int | None = None
+
+    calibration_: Calibration = dataclasses.field(init=False, repr=False)
+    training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
+
+    # ---- what a method adds ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        """Learn from the patch features of the nominal images."""
+
+    @abstractmethod
+    def _compare(self, vectors: Tensor, without_image: int | None) -> tuple[Tensor, Tensor]:
+        """P×D patches → P distances and P references; `without_image` leaves a training image out of the memory."""
+
+    @abstractmethod
+    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+        """Where a reference comes from."""
+
+    @abstractmethod
+    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The memory as tensors and plain values, for the model file."""
+
+    @abstractmethod
+    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """The inverse of `_memory_state`."""
+
+    def _weight(self, vectors: Tensor, scores: PatchScores) -> float:
+        """Factor on the image score; 1 unless the method re-weights."""
+        return 1.0
+
+    # ---- the flow ----------------------------------------------------------------------------------------------------
+
+    def fit(self, images: Images, *, on_error: OnError = warn, progress: Progress | None = None) -> Self:
+        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; uint8, uint16, float in 0..1), PIL images.
+
+        `on_error(name, error)` hears of each image that cannot be read, and the rest goes on; `progress(stage, done,
+        total)` of the work done. Raises `PatchbankError` for options or data that cannot be used.
+        """
+        sources = gather(images)
+        extractor = self._open()
+        seconds: dict[str, float] = {}
+        with _clock(seconds, "features"):
+            features = extractor.collect(sources, on_error, progress, self.memory_budget)
+        with _clock(seconds, "memory"):
+            self._fit_memory(features, progress)
+        with _clock(seconds, "calibration"):
+            self.calibration_ = self._calibrate(features, progress)
+        seconds["total"] = sum(seconds.values())
+        self.training_ = {
+            "images": len(features.images),
+            "unreadable": len(sources) - len(features.images),
+            "patches": len(features.vectors),
+            "fit_seconds": seconds,
+            "weights": extractor.backbone.weights,
+            "weights_sha256": extractor.backbone.checksum,
+            "runtime": extractor.backbone.runtime,
+            "levels": list(extractor.backbone.levels),
+        }
+        return self
+
+    def predict(self, image: Any) -> Prediction:
+        """The prediction for one image. Raises `ImageError` where it cannot be read."""
+        sources = gather(image)
+        if len(sources) != 1:
+            raise OptionError(f"predict takes one image, not {len(sources)}: use predict_many")
+
+        def give_up(name: str, error: Exception) -> None:
+            raise error
+
+        return next(self._predictions(sources, give_up))
+
+    def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
+        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
+        return self._predictions(gather(images), on_error)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a `.patchbank` file: complete under its final name, or not at all."""
+        from patchbank.modelfile import save
+
+        save(self, path)
+
+    def parameters(self) -> dict[str, Any]:
+        """Every option and its value."""
+        return {name: getattr(self, name) for name in self.parameter_names()}
+
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        """The options' names, in order."""
+        return [f.name for f in dataclasses.fields(cls) if f.init]
+
+    # ---- shared stages -----------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Raise `OptionError` for values that cannot be used, before any work."""
+        patches.check_options(self.aggregation, self.patch_size, self.stride)
+        check_rate(self.false_alarm_rate)
+        if self.image_score not in IMAGE_SCORES:
+            raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
+        if not 0 <= self.sigma <= 100:
+            raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"threads must be at least 1, not {self.threads}")
+
+    def _open(self) -> Extractor:
+        """The stages before the memory, opened once and kept."""
+        if (extractor := self.__dict__.get("_extractor")) is not None:
+            opened: Extractor = extractor
+            return opened
+        self._check()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        backbone: Backbone = open_backbone(
+            self.backbone,
+            levels=tuple(self.levels) if self.levels else None,
+            weights=self.weights,
+            device=self.torch_device,
+            runtime=self.runtime,
+            threads=self.threads,
+            seed=self.seed,
+        )
+        geometry = Geometry(self.geometry, self.image_size, backbone.multiple)
+        self.__dict__["_extractor"] = Extractor(
+            backbone, geometry, self.aggregation, self.patch_size, self.stride
+        )
+        return self._open()
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` means on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise OptionError(f"device must be auto, cpu or cuda, not {self.device!r}") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise OptionError("device 'cuda' was asked for, but torch finds no CUDA GPU here: use auto or cpu")
+        return device
+
+    def _score(
+        self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
+    ) -> tuple[float, Tensor, PatchScores]:
+        """Image score, map at the inspected size, and patch scores of one image's patches."""
+        distances, references = self._compare(vectors, without_image)
+        scores = PatchScores(distances.reshape(grid), references.reshape(grid))
+        smoothed = anomaly_map(scores.distances, size, self.sigma)
+        score = image_score(self.image_score, scores.distances, smoothed) * self._weight(vectors, scores)
+        return score, smoothed, scores
+
+    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+        """Leave-one-image-out: each training image scored against the memory without its own patches."""
+        scores, peaks = [], []
+        for i, (image, view) in enumerate(zip(features.images, features.views, strict=True)):
+            score, smoothed, _ = self._score(features.of_image(i), image.grid, view.inspected, without_image=i)
+            scores.append(score)
+            peaks.append(float(smoothed.max()))
+            if progress:
+                progress("calibration", i + 1, len(features.images))
+        return Calibration(np.array(scores), np.array(peaks), self.false_alarm_rate)
+
+    def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
+        if not hasattr(self, "calibration_"):
+            raise OptionError("this detector has not been fitted: call fit with good images, or load a model file")
+        for item in self._open().stream(sources, on_error):
+            yield self._predict(item)
+
+    def _predict(self, item: ImageFeatures) -> Prediction:
+        started = time.perf_counter()
+        score, smoothed, scores = self._score(item.vectors, item.grid, item.view.inspected)
+        anomaly = item.view.to_input(smoothed.cpu().numpy())
+        is_anomalous = score > self.calibration_.threshold
+        map_threshold = self.calibration_.map_threshold
+        # a rejected part has at least one box: the map's peak can lie a little below the limit in input pixels
+        level = min(map_threshold, float(np.nanmax(anomaly))) if is_anomalous else map_threshold
+        regions = find_regions(anomaly, level)
+        timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
+
+        def neighbour_at(x: int, y: int) -> Neighbour:
+            row, column = item.view.patch_at(x, y, item.grid)
+            return self._neighbour(int(scores.nearest[row, column]), float(scores.distances[row, column]))
+
+        return Prediction(
+            path=item.source.name,
+            score=score,
+            p_value=self.calibration_.p_value(score),
+            threshold=self.calibration_.threshold,
+            is_anomalous=is_anomalous,
+            map=anomaly,
+            map_threshold=map_threshold,
+            regions=regions,
+            timings=timings,
+            _nearest=neighbour_at,
+        )
+
+
+@contextmanager
+def _clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started

@@ -1,0 +1,125 @@
+"""Which pixels of an image are inspected, at which size, and the way back to the pixels of the input.
+
+`whole` (the product's default) inspects the whole image: the shorter side becomes `image_size`, the aspect ratio is kept up
+to rounding each side to a multiple of 32 (of the patch, for a vision transformer), so that every level's grid fits. `paper` is the protocol of the papers: the shorter side to 8/7 of `image_size`
+(256 for 224), then the central `image_size` × `image_size` crop; what is cut away is marked as not inspected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from patchbank.errors import OptionError
+from patchbank.images.read import RGB
+
+KINDS = ("whole", "paper")
+_LONGEST = 8  # a longer side beyond 8 × the shorter one is squeezed, which bounds time and memory for one image
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class View:
+    """How one image of a given size is inspected. Sizes are (height, width) in pixels.
+
+    The input is resized to `resized`, of which the part at `offset` (top, left) of size `inspected` goes to the network.
+    """
+
+    input_size: tuple[int, int]
+    resized: tuple[int, int]
+    offset: tuple[int, int]
+    inspected: tuple[int, int]
+
+    def apply(self, rgb: RGB) -> NDArray[np.float32]:
+        """H×W×3 RGB array → 3×h×w float32 in 0..255, resized (antialiased bilinear, as Pillow does) and cropped."""
+        height, width = self.resized
+        if rgb.dtype == np.uint8:
+            resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+        else:  # Pillow resizes floating-point values one channel at a time
+            channels = [Image.fromarray(np.ascontiguousarray(rgb[:, :, c])) for c in range(3)]
+            resized = np.dstack([c.resize((width, height), Image.Resampling.BILINEAR) for c in channels])
+        (top, left), (h, w) = self.offset, self.inspected
+        return np.ascontiguousarray(resized[top : top + h, left : left + w].transpose(2, 0, 1), dtype=np.float32)
+
+    @property
+    def inspected_box(self) -> Box:
+        """(left, top, right, bottom) of the inspected part in pixels of the input."""
+        top, left, bottom, right = self._to_input(*self.offset, *np.add(self.offset, self.inspected))
+        return left, top, right, bottom
+
+    def to_input(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map of the inspected size → a map in pixels of the input, NaN where the input was not inspected."""
+        left, top, right, bottom = self.inspected_box
+        part = cv2.resize(values, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+        if part.shape == self.input_size:
+            return np.asarray(part, dtype=np.float32)
+        whole = np.full(self.input_size, np.nan, dtype=np.float32)
+        whole[top:bottom, left:right] = part
+        return whole
+
+    def patch_at(self, x: int, y: int, grid: tuple[int, int]) -> tuple[int, int]:
+        """(row, column) of the patch that covers pixel column `x`, row `y` of the input, on a grid of that size."""
+        left, top, right, bottom = self.inspected_box
+        row = int((y - top) * grid[0] / (bottom - top))
+        column = int((x - left) * grid[1] / (right - left))
+        return min(max(row, 0), grid[0] - 1), min(max(column, 0), grid[1] - 1)
+
+    def patch_box(self, row: int, column: int, grid: tuple[int, int]) -> Box:
+        """(left, top, right, bottom) of a patch's cell in pixels of the input."""
+        left, top, right, bottom = self.inspected_box
+        height, width = (bottom - top) / grid[0], (right - left) / grid[1]
+        return (
+            left + int(column * width),
+            top + int(row * height),
+            left + max(int((column + 1) * width), int(column * width) + 1),
+            top + max(int((row + 1) * height), int(row * height) + 1),
+        )
+
+    def _to_input(self, top: float, left: float, bottom: float, right: float) -> tuple[int, int, int, int]:
+        y, x = self.input_size[0] / self.resized[0], self.input_size[1] / self.resized[1]
+        top_, left_ = round(top * y), round(left * x)
+        # an input a few pixels wide still has an inspected part of at least one pixel
+        return top_, left_, max(round(bottom * y), top_ + 1), max(round(right * x), left_ + 1)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The choice of `View` for any image size: `kind` is "whole" or "paper"; `image_size` and `multiple` in pixels."""
+
+    kind: str
+    image_size: int
+    multiple: int = 32
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"geometry must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if not 32 <= self.image_size <= 4096:
+            raise OptionError(f"image_size must lie in 32..4096 pixels, not {self.image_size}")
+        if self.kind == "whole" and self.image_size % self.multiple:
+            raise OptionError(
+                f"image_size must be a multiple of {self.multiple} for this backbone, not {self.image_size}"
+            )
+
+    def view(self, height: int, width: int) -> View:
+        """The view of an image of `height` × `width` pixels."""
+        if self.kind == "paper":
+            return self._paper(height, width)
+        short, long = min(height, width), max(height, width)
+        longer = round(self.image_size * min(long / short, _LONGEST) / self.multiple) * self.multiple
+        size = (self.image_size, longer) if height <= width else (longer, self.image_size)
+        return View((height, width), size, (0, 0), size)
+
+    def _paper(self, height: int, width: int) -> View:
+        short_side, crop = round(self.image_size * 8 / 7), self.image_size
+        # the longer side is cut, not rounded, and the crop's offset is rounded: as in torchvision's Resize and CenterCrop
+        if height <= width:
+            resized = (short_side, int(short_side * width / height))
+        else:
+            resized = (int(short_side * height / width), short_side)
+        offset = (round((resized[0] - crop) / 2), round((resized[1] - crop) / 2))
+        return View((height, width), resized, offset, (crop, crop))

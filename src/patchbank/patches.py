@@ -1,0 +1,78 @@
+"""Feature maps → locally aware patch features on one grid (PatchCore Eq. 1-3).
+
+At each position the p×p neighbourhood is averaged, and deeper levels are brought to the grid of the shallowest one. Two variants:
+`mean` (the default) averages per channel and concatenates the levels; `reference` is what the authors' released code
+computes: unfold p×p, adaptive-average-pool the C·p·p values to 1024, stack the levels, adaptive-average-pool to 1024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchbank.errors import OptionError
+
+AGGREGATIONS = ("mean", "reference")
+REFERENCE_DIMENSION = 1024  # `pretrain_dim` and `target_dim` of the authors' code
+
+
+def patch_features(maps: Sequence[Tensor], aggregation: str = "mean", patch_size: int = 3, stride: int = 1) -> Tensor:
+    """Maps of the levels, B×C_j×h_j×w_j, shallowest first → patch features B×h×w×D on the shallowest level's grid.
+
+    `stride` keeps every stride-th position of the grid (Eq. 3). D = ΣC_j (`mean`) or 1024 (`reference`).
+    """
+    average = _average if aggregation == "mean" else _unfold_and_pool
+    grid = maps[0].shape[-2:]
+    levels = []
+    for feature_map in maps:
+        local = average(feature_map, patch_size)
+        if local.shape[-2:] != grid:
+            local = F.interpolate(local, size=grid, mode="bilinear", align_corners=False)
+        levels.append(local[..., ::stride, ::stride])
+    features = torch.cat(levels, dim=1).permute(0, 2, 3, 1)
+    if aggregation == "reference":
+        # the authors stack the pooled levels and pool the stack once more, to the target dimension
+        features = _pool_last(features, REFERENCE_DIMENSION)
+    return features.contiguous()
+
+
+def dimension(channels: Sequence[int], aggregation: str) -> int:
+    """Length D of a patch feature for levels with these channels."""
+    return sum(channels) if aggregation == "mean" else REFERENCE_DIMENSION
+
+
+def grid_size(inspected: tuple[int, int], level_stride: int, stride: int) -> tuple[int, int]:
+    """(rows, columns) of the patch grid of an inspected image, for a shallowest level of that stride."""
+    rows, columns = (-(-side // level_stride) for side in inspected)
+    return -(-rows // stride), -(-columns // stride)
+
+
+def check_options(aggregation: str, patch_size: int, stride: int) -> None:
+    """Raise `OptionError` for values that `patch_features` cannot use."""
+    if aggregation not in AGGREGATIONS:
+        raise OptionError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
+    if patch_size < 1 or patch_size % 2 == 0:
+        raise OptionError(f"patch_size must be odd and positive (Eq. 1), not {patch_size}")
+    if stride < 1:
+        raise OptionError(f"stride must be at least 1, not {stride}")
+
+
+def _average(feature_map: Tensor, patch_size: int) -> Tensor:
+    # neighbours outside the map are left out, not taken as zeros: a border patch is as bright as any other
+    return F.avg_pool2d(feature_map, patch_size, stride=1, padding=patch_size // 2, count_include_pad=False)
+
+
+def _unfold_and_pool(feature_map: Tensor, patch_size: int) -> Tensor:
+    # pooling before the deeper level is resized: both are linear and act on different axes, so the order is free
+    batch, _, height, width = feature_map.shape
+    unfolded = F.unfold(feature_map, patch_size, padding=patch_size // 2).transpose(1, 2)
+    pooled = _pool_last(unfolded, REFERENCE_DIMENSION)
+    return pooled.transpose(1, 2).reshape(batch, REFERENCE_DIMENSION, height, width)
+
+
+def _pool_last(values: Tensor, size: int) -> Tensor:
+    flat = values.reshape(-1, 1, values.shape[-1])
+    return F.adaptive_avg_pool1d(flat, size).reshape(*values.shape[:-1], size)
