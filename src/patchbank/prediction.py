@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,10 @@ class Prediction:
         if self._nearest is None:
             raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
         return self._nearest(x, y)
+
+    def at_threshold(self, threshold: float) -> Prediction:
+        """The same scores and map, decided at another threshold on the image score; regions and p-value stay."""
+        return replace(self, threshold=threshold, is_anomalous=self.score > threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the map, as plain values for JSON."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,35 +14,18 @@ IMAGE_SCORES = ("max", "smoothed", "top")
 TOP_SHARE = 0.01
 
 
-def anomaly_map(distances: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Patch distances h×w → map at the inspected size (height, width): bilinear, then a Gaussian of `sigma` pixels."""
-    values = F.interpolate(distances[None, None], size=size, mode="bilinear", align_corners=False)
-    return gaussian_blur(values, sigma)[0, 0]
+def anomaly_map(distances: Tensor, size: tuple[int, int], sigma: float) -> NDArray[np.float32]:
+    """Patch distances h×w → map at the inspected size (height, width): bilinear, then a Gaussian of `sigma` pixels.
 
-
-def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
-    """B×1×H×W blurred as `scipy.ndimage.gaussian_filter` does: cut at 4σ, edge pixels mirrored."""
+    Pixel centres as in `align_corners=False`; the Gaussian as in `scipy.ndimage.gaussian_filter`: cut at 4σ, edges mirrored.
+    """
+    height, width = size
+    values = cv2.resize(distances.cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
     radius = int(4 * sigma + 0.5)
     if radius == 0:
-        return values
-    kernel = _gaussian(sigma, radius).to(values.device)
-    vertical, horizontal = kernel[None, None, :, None], kernel[None, None, None, :]
-    values = F.conv2d(_mirror(values, radius, dim=2), vertical)
-    return F.conv2d(_mirror(values, radius, dim=3), horizontal)
-
-
-@lru_cache(maxsize=8)
-def _gaussian(sigma: float, radius: int) -> Tensor:
-    x = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    return (kernel / kernel.sum()).float()
-
-
-def _mirror(values: Tensor, radius: int, dim: int) -> Tensor:
-    """Extend by `radius` on both sides of a dimension, d c b a | a b c d | d c b a, as often as needed."""
-    length = values.shape[dim]
-    positions = torch.arange(-radius, length + radius, device=values.device) % (2 * length)
-    return values.index_select(dim, torch.minimum(positions, 2 * length - 1 - positions))
+        return np.asarray(values)
+    kernel = (2 * radius + 1, 2 * radius + 1)
+    return np.asarray(cv2.GaussianBlur(values, kernel, sigma, borderType=cv2.BORDER_REFLECT))
 
 
 def reweight(patch: Tensor, nearest: Tensor, neighbourhood: Tensor) -> float:
@@ -58,7 +38,7 @@ def reweight(patch: Tensor, nearest: Tensor, neighbourhood: Tensor) -> float:
     return float(1 - torch.exp(to_nearest - torch.logsumexp(to_others, 0)))
 
 
-def image_score(kind: str, distances: Tensor, smoothed: Tensor) -> float:
+def image_score(kind: str, distances: Tensor, smoothed: NDArray[np.float32]) -> float:
     """One number for an image from its patch distances h×w and its map at the inspected size.
 
     `max`: the largest patch distance (Eq. 6); `smoothed`: the maximum of the map; `top`: the mean of the top 1 % of patches.

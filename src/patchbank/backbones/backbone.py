@@ -47,13 +47,14 @@ class Backbone:
         self.device = device
         self.runtime = runtimes.choose(device, runtime)
         network = runtimes.Normalised(loaded.network, loaded.mean, loaded.std).eval()
-        size = self.multiple * (256 // self.multiple)
+        size = 4 * self.multiple
+        example = torch.zeros(1, 3, size, size)
         with torch.no_grad():
-            maps = network(torch.zeros(1, 3, size, size))
+            maps = network(example)
         self.channels = tuple(m.shape[1] for m in maps)
         self.strides = tuple(size // m.shape[2] for m in maps)
         if self.runtime == "openvino":
-            self._run = runtimes.openvino_runtime(network, size, threads)
+            self._run = runtimes.openvino_runtime(network, example, threads)
         else:
             self._run = runtimes.torch_runtime(network, device)
 

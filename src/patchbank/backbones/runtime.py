@@ -58,16 +58,17 @@ def torch_runtime(network: Normalised, device: torch.device) -> Run:
     return run
 
 
-def openvino_runtime(network: Normalised, image_size: int, threads: int | None) -> Run:
-    """OpenVINO on the CPU, any image size. Its default precision here may be bf16, which changes features: float32 is set."""
+def openvino_runtime(network: Normalised, example: Tensor, threads: int | None) -> Run:
+    """OpenVINO on the CPU, traced on `example`, for any image size. Its default precision here may be bf16, which changes features: float32 is set."""
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     import openvino as ov
 
-    example = torch.zeros(1, 3, image_size, image_size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns about every Python branch on a shape
         logging.getLogger("openvino").setLevel(logging.ERROR)
-        model = ov.convert_model(network.eval(), example_input=example)
+        # tracing once is enough: torch would trace again to compare, and the tests compare the features
+        traced = torch.jit.trace(network.eval(), example, check_trace=False)
+        model = ov.convert_model(traced, example_input=example)
     model.reshape([-1, 3, -1, -1])
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:

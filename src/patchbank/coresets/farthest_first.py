@@ -57,6 +57,8 @@ def farthest_first(
     state = _State(points, count, anchor)
     state.select(int(torch.argmax(anchor)))
     state.update(since=0)
+    if progress:
+        progress(1)
     pool_size = min(_POOL, len(points))
     while state.selected < count:
         before = state.selected

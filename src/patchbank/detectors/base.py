@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -205,7 +206,7 @@ class Detector(ABC):
 
     def _score(
         self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
-    ) -> tuple[float, Tensor, PatchScores]:
+    ) -> tuple[float, NDArray[np.float32], PatchScores]:
         """Image score, map at the inspected size, and patch scores of one image's patches."""
         distances, references = self._compare(vectors, without_image)
         scores = PatchScores(distances.reshape(grid), references.reshape(grid))
@@ -233,7 +234,7 @@ class Detector(ABC):
     def _predict(self, item: ImageFeatures) -> Prediction:
         started = time.perf_counter()
         score, smoothed, scores = self._score(item.vectors, item.grid, item.view.inspected)
-        anomaly = item.view.to_input(smoothed.cpu().numpy())
+        anomaly = item.view.to_input(smoothed)
         is_anomalous = score > self.calibration_.threshold
         map_threshold = self.calibration_.map_threshold
         # a rejected part has at least one box: the map's peak can lie a little below the limit in input pixels

@@ -1,0 +1,59 @@
+"""The command line: one small module per command; torch is imported only when a command does its work."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from patchbank import __version__
+from patchbank.cli import backbones, benchmark, demo, doctor, evaluate, fit, info, predict
+from patchbank.errors import PatchbankError
+
+app = typer.Typer(
+    name="patchbank",
+    help="Show it good parts, and it finds the bad ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"patchbank {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Show it good parts, and it finds the bad ones."""
+
+
+app.command()(fit.fit)
+app.command()(predict.predict)
+app.command()(evaluate.evaluate)
+app.command()(benchmark.benchmark)
+app.command()(demo.demo)
+app.command()(info.info)
+app.command()(doctor.doctor)
+app.command()(backbones.backbones)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong use, unreadable model, nothing to do."""
+    try:
+        app()
+    except PatchbankError as error:
+        print(f"patchbank: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("patchbank: interrupted; nothing half-written was left under a final name", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `patchbank … | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

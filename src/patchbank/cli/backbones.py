@@ -1,0 +1,35 @@
+"""`patchbank backbones`: which networks there are, and where their weights are."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from patchbank.cli import options as o
+
+
+def backbones(as_json: o.Json = False) -> None:
+    """List the backbones with the state of their weights."""
+    from patchbank.backbones import list_backbones
+
+    rows = []
+    for spec in list_backbones():
+        path = spec.weights.find()
+        rows.append(
+            {
+                "name": spec.name,
+                "levels": list(spec.levels),
+                "default_levels": list(spec.default_levels),
+                "weights": str(path) if path else None,
+                "source": spec.weights.describe(),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        state = "here" if row["weights"] else "to fetch"
+        typer.echo(f"{row['name']:20} levels {','.join(map(str, row['levels']))}   weights {state:9} {row['source']}")
+    typer.echo("timm/<name>          any timm network       pip install patchbank[timm]")
+    typer.echo("hf/<name-or-path>    any transformers one   pip install patchbank[hf]")

@@ -1,0 +1,61 @@
+"""What the commands show: progress on a terminal, silence in a pipe, and the inputs that failed."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchbank.files import replacing
+
+if TYPE_CHECKING:
+    from patchbank.extraction import Progress
+
+
+class Failures:
+    """Collects the inputs that could not be used; each is named on stderr at once, and the run goes on."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def __call__(self, name: str, error: Exception) -> None:
+        self.rows.append((name, str(error)))
+        print(f"skipped {error}", file=sys.stderr)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.rows else 0
+
+    def write(self, path: Path) -> None:
+        """errors.csv; an old one from an earlier run goes away where nothing failed now."""
+        if not self.rows:
+            path.unlink(missing_ok=True)
+            return
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "error"])
+            writer.writerows(self.rows)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress | None]:
+    """A callback that draws one bar with an ETA per stage on a terminal; None where stderr is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "ETA")
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,53 @@
+"""`patchbank demo`: the main job on parts it draws itself, offline, from fit to report."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchbank.cli.console import Failures, progress_bars
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for parts, models and reports.")] = Path("patchbank-demo"),
+    seed: Annotated[int, typer.Option(help="Of the drawings and the fit.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads to use.")] = None,
+) -> None:
+    """Draw two kinds of parts, learn the good ones, find the bad ones, write reports. No network, no data needed."""
+    from patchbank.cli.evaluate import summary, write_evaluation
+    from patchbank.datasets import open_dataset
+    from patchbank.datasets.synthetic import KINDS
+    from patchbank.detectors import PatchCore
+    from patchbank.evaluation.evaluate import evaluate
+
+    started = time.perf_counter()
+    failures = Failures()
+    for kind in KINDS:
+        folder = output / kind
+        dataset = open_dataset(_draw(folder / f"parts-seed{seed}", kind, seed))
+        typer.echo(f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect")
+        with progress_bars() as progress:
+            model = PatchCore(seed=seed, threads=threads).fit(dataset.train, on_error=failures, progress=progress)
+            model.save(folder / f"{kind}.patchbank")
+            evaluation = evaluate(
+                model, dataset, model_file=folder / f"{kind}.patchbank", on_error=failures, progress=progress
+            )
+        write_evaluation(evaluation, folder)
+        typer.echo(f"{summary(evaluation)}\nreport: {(folder / 'report.html').resolve()}\n")
+    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open a report in a browser")
+    raise typer.Exit(failures.exit_code)
+
+
+def _draw(folder: Path, kind: str, seed: int) -> Path:
+    """The parts of one kind, drawn unless an earlier run has; the folder is there only when it is complete."""
+    from patchbank.datasets.synthetic import write_dataset
+
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".drawing-", dir=folder.parent) as unfinished:
+            write_dataset(Path(unfinished), kind, seed=seed).rename(folder)
+    return folder

@@ -1,0 +1,56 @@
+"""`patchbank doctor`: what this machine has, and which backends are active."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from patchbank.cli import options as o
+
+
+def doctor(as_json: o.Json = False) -> None:
+    """Say what this machine has and what will be used. Exits with 1 where the default backbone cannot run."""
+    facts = examine()
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        for key, value in facts.items():
+            typer.echo(f"{key:24} {value if value is not None else '–'}")
+    raise typer.Exit(0 if facts["default_backbone"].startswith("works") else 1)
+
+
+def examine() -> dict[str, Any]:
+    """Environment, memory, runtime in use, and whether the default backbone gives features."""
+    import torch
+
+    from patchbank.backbones import runtime
+    from patchbank.environment import environment, package_version
+    from patchbank.memory import available_bytes
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    free = available_bytes()
+    return {
+        **environment(),
+        "free_memory_gb": round(free / 1e9, 1) if free is not None else None,
+        "device_for_auto": str(device),
+        "runtime_for_auto": runtime.choose(device, "auto"),
+        "timm": package_version("timm"),
+        "transformers": package_version("transformers"),
+        "default_backbone": _try_default(device),
+    }
+
+
+def _try_default(device: Any) -> str:
+    import torch
+
+    from patchbank.backbones import open_backbone
+    from patchbank.detectors import PatchCore
+
+    name = PatchCore().backbone
+    try:
+        maps = open_backbone(name, device=device)(torch.zeros(1, 3, 64, 64))
+    except Exception as error:  # whatever is broken on this machine, the doctor says it and goes on
+        return f"{name} fails: {error}"
+    return f"works: {name}, {len(maps)} levels"

@@ -1,0 +1,66 @@
+"""`patchbank evaluate`: a model and a labelled dataset in, metrics and a report out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures, progress_bars
+from patchbank.files import write_text
+
+if TYPE_CHECKING:
+    from patchbank.evaluation.results import Evaluation
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset with test images.")],
+    output: o.Out,
+    layout: o.Layout = "auto",
+    split: o.Split = None,
+    seed: Annotated[int, typer.Option(help="Of the split, where the layout draws one.")] = 0,
+    weights: o.Weights = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+    as_json: o.Json = False,
+) -> None:
+    """Measure a model on labelled images: metrics.json and report.html."""
+    from patchbank.datasets import open_dataset
+    from patchbank.evaluation.evaluate import evaluate as run
+    from patchbank.modelfile import load
+
+    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    opened = open_dataset(dataset, layout=layout, split=split, seed=seed)
+    failures = Failures()
+    with progress_bars() as progress:
+        evaluation = run(detector, opened, model_file=model, on_error=failures, progress=progress)
+    write_evaluation(evaluation, output)
+    if as_json:
+        typer.echo(json.dumps(evaluation.metrics))
+    else:
+        typer.echo(summary(evaluation))
+        typer.echo(f"report: {output / 'report.html'}")
+    raise typer.Exit(failures.exit_code)
+
+
+def write_evaluation(evaluation: Evaluation, output: Path) -> None:
+    """metrics.json and report.html in a folder."""
+    from patchbank.report.html import write_report
+
+    write_text(output / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
+    write_report(evaluation, output / "report.html")
+
+
+def summary(evaluation: Evaluation) -> str:
+    """The verdict in one sentence, and the key numbers in one line."""
+    from patchbank.report.html import verdict
+
+    names = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "AUPRO": "aupro"}
+    values = {name: evaluation.metrics[key] for name, key in names.items()}
+    numbers = ", ".join(f"{name} {value:.3f}" if value is not None else f"{name} –" for name, value in values.items())
+    return f"{verdict(evaluation)}\n{numbers}, {evaluation.metrics['latency_ms_p50']:.0f} ms per image"

@@ -1,0 +1,90 @@
+"""`patchbank fit`: good images in, a model file out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures, progress_bars
+from patchbank.errors import OptionError
+
+
+def fit(
+    good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write, such as parts.patchbank.")],
+    method: o.Method = "patchcore",
+    backbone: o.BackboneName = None,
+    weights: o.Weights = None,
+    levels: o.Levels = None,
+    image_size: o.ImageSize = None,
+    geometry: o.GeometryKind = None,
+    coreset: o.Coreset = None,
+    bank_size: o.BankSize = None,
+    bank_mb: o.BankMb = None,
+    false_alarm_rate: o.FalseAlarmRate = None,
+    seed: o.Seed = 0,
+    assignments: o.Set = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+    memory_budget: o.MemoryBudget = None,
+    layout: o.Layout = "auto",
+    split: o.Split = None,
+    train_list: o.TrainList = "train",
+    as_json: o.Json = False,
+) -> None:
+    """Learn from good images and write a model file."""
+    if output.is_dir():
+        raise OptionError(f"{output}: is a folder; --output takes the model file to write, such as parts.patchbank")
+    detector = o.make_detector(
+        method,
+        assignments,
+        backbone=backbone,
+        weights=weights,
+        levels=levels,
+        image_size=image_size,
+        geometry=geometry,
+        coreset=coreset,
+        bank_size=bank_size,
+        bank_mb=bank_mb,
+        false_alarm_rate=false_alarm_rate,
+        seed=seed,
+        device=device,
+        runtime=runtime,
+        threads=threads,
+        memory_budget=memory_budget,
+    )
+    from patchbank.cli.info import describe
+    from patchbank.datasets import open_dataset
+    from patchbank.modelfile import read
+
+    dataset = open_dataset(good, layout=layout, seed=seed, split=split, train_list=train_list)
+    failures = Failures()
+    with progress_bars() as progress:
+        detector.fit(dataset.train, on_error=failures, progress=progress)
+    detector.save(output)
+    summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
+        typer.echo(f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB, covering radius {summary['covering_radius']:.3g}")
+        typer.echo(_threshold_words(summary))
+        if summary["weights"].startswith("random"):
+            typer.echo("the backbone's weights are random: good for trying things out, not for finding defects")
+        typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
+    raise typer.Exit(failures.exit_code)
+
+
+def _threshold_words(summary: dict[str, object]) -> str:
+    rate, threshold = summary["false_alarm_rate"], summary["threshold"]
+    if threshold is None:
+        return "no threshold: a single image has nothing to be compared with; fit at least two good images"
+    words = f"threshold {threshold:.4g} for {rate:.2%} false alarms"
+    if not summary["threshold_is_guaranteed"]:
+        words += f" (too few images to promise that: it is the highest of their scores; {rate:.2%} needs {round(1 / rate) - 1})"
+    return words

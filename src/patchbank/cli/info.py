@@ -1,0 +1,68 @@
+"""`patchbank info`: what is in a model file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from patchbank.cli import options as o
+
+if TYPE_CHECKING:
+    from patchbank.modelfile import ModelFile
+
+
+def info(model: Annotated[Path, typer.Argument(help="A model file.")], as_json: o.Json = False) -> None:
+    """Say what is in a model file."""
+    from patchbank.modelfile import read
+
+    description = describe(model, read(model))
+    if as_json:
+        typer.echo(json.dumps(description))
+        return
+    for key, value in description.items():
+        typer.echo(f"{key:24} {_plain(value)}")
+
+
+def describe(path: Path, file: ModelFile) -> dict[str, Any]:
+    """The facts about a model file that a person asks for, in the order to print."""
+    import math
+
+    from patchbank.calibration import Calibration
+
+    document, tensors = file.document, file.tensors
+    training = document["training"]
+    scores, peaks = (tensors[f"calibration.{name}"].numpy() for name in ("scores", "peaks"))
+    calibration = Calibration(scores, peaks, document["false_alarm_rate"])
+    threshold = calibration.threshold
+    bank = tensors.get("bank.vectors")
+    return {
+        "file": str(path),
+        "file_mb": path.stat().st_size / 1e6,
+        "format_version": document["format_version"],
+        "library_version": document["library_version"],
+        "method": document["method"],
+        "images": training["images"],
+        "unreadable": training["unreadable"],
+        "patches": training["patches"],
+        "bank_vectors": len(bank) if bank is not None else None,
+        "bank_dimension": bank.shape[1] if bank is not None else None,
+        "bank_mb": bank.numel() * bank.element_size() / 1e6 if bank is not None else None,
+        "covering_radius": document["memory"].get("covering_radius"),
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "threshold": threshold if math.isfinite(threshold) else None,
+        "threshold_is_guaranteed": calibration.is_guaranteed,
+        "weights": training["weights"],
+        "weights_sha256": training["weights_sha256"],
+        "runtime_of_fit": training["runtime"],
+        "fit_seconds": training["fit_seconds"],
+        "options": document["options"],
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_plain(v)}" for k, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,126 @@
+"""The options that several commands share, and the detector that they describe."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from patchbank.errors import OptionError
+
+if TYPE_CHECKING:
+    from patchbank.detectors import Detector
+
+_LEARNING, _MACHINE = "What is learned", "Machine"
+
+Method: TypeAlias = Annotated[str, typer.Option("--method", help="patchcore", rich_help_panel=_LEARNING)]
+BackboneName: TypeAlias = Annotated[
+    str | None, typer.Option("--backbone", help="See `patchbank backbones`.", rich_help_panel=_LEARNING)
+]
+Weights: TypeAlias = Annotated[
+    str | None, typer.Option(help="A weight file for the backbone, or `random`.", rich_help_panel=_LEARNING)
+]
+Levels: TypeAlias = Annotated[
+    str | None, typer.Option(help="Levels of the backbone, such as 2,3.", rich_help_panel=_LEARNING)
+]
+ImageSize: TypeAlias = Annotated[
+    int | None, typer.Option(help="Pixels of the shorter inspected side.", rich_help_panel=_LEARNING)
+]
+GeometryKind: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--geometry", help="whole: all of the image; paper: central crop.", rich_help_panel=_LEARNING),
+]
+Coreset: TypeAlias = Annotated[
+    float | None, typer.Option(help="Share of all patches to keep, such as 0.1.", rich_help_panel=_LEARNING)
+]
+BankSize: TypeAlias = Annotated[
+    int | None, typer.Option(help="Number of patches to keep instead.", rich_help_panel=_LEARNING)
+]
+BankMb: TypeAlias = Annotated[
+    float | None, typer.Option(help="Size of the bank in MB instead.", rich_help_panel=_LEARNING)
+]
+FalseAlarmRate: TypeAlias = Annotated[
+    float | None, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=_LEARNING)
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_LEARNING)]
+Set: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the method.", rich_help_panel=_LEARNING),
+]
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda", rich_help_panel=_MACHINE)]
+Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, openvino or torch", rich_help_panel=_MACHINE)]
+Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads to use.", rich_help_panel=_MACHINE)]
+MemoryBudget: TypeAlias = Annotated[
+    str | None, typer.Option(help="Most memory a fit may plan for, such as 4GB.", rich_help_panel=_MACHINE)
+]
+Layout: TypeAlias = Annotated[str, typer.Option(help="auto, folder, mvtec, mvtec3d, mtd or visa")]
+Split: TypeAlias = Annotated[Path | None, typer.Option(help="A JSON file that lists the split (mtd).")]
+TrainList: TypeAlias = Annotated[str, typer.Option(help="The list of the split file to train on.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Out: TypeAlias = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")]
+
+
+def make_detector(method: str, assignments: list[str] | None, **options: Any) -> Detector:
+    """The detector of that method; options that are None keep their default, `--set key=value` come last.
+
+    Raises `OptionError` for unknown methods, keys and values that do not parse.
+    """
+    from patchbank.detectors import DETECTORS
+
+    if method not in DETECTORS:
+        raise OptionError(f"--method must be one of {', '.join(DETECTORS)}, not {method!r}")
+    detector_class = DETECTORS[method]
+    given = {key: value for key, value in options.items() if value is not None}
+    if "levels" in given:
+        given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
+    if "memory_budget" in given:
+        given["memory_budget"] = parse_bytes(given["memory_budget"])
+    hints = typing.get_type_hints(detector_class)
+    names = detector_class.parameter_names()
+    for assignment in assignments or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise OptionError(f"--set takes key=value, not {assignment!r}")
+        if key not in names:
+            raise OptionError(f"--set {key}: {method} has no such option; it has {', '.join(names)}")
+        given[key] = _parse(key, text, hints[key])
+    return detector_class(**given)
+
+
+def parse_bytes(text: str) -> int:
+    """"4GB", "500 MB" or a plain number of bytes → bytes."""
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+    number = text.strip().rstrip("BbKkMmGgIi ")
+    unit = text.strip()[len(number) :].strip().lower()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise OptionError(f"--memory-budget takes a size such as 4GB or 500MB, not {text!r}") from None
+
+
+def parse_seed(text: str) -> int:
+    """A seed of a comma-separated list."""
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"--seeds takes whole numbers such as 0,1,2, not {text!r}") from None
+
+
+def _parse(key: str, text: str, hint: Any) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            if typing.get_origin(kind) is tuple:
+                return tuple(int(part) for part in text.split(","))
+            return kind(text)
+        except ValueError:
+            continue
+    wanted = "numbers such as 2,3" if "tuple" in str(hint) else " or ".join(k.__name__ for k in kinds)
+    raise OptionError(f"{key} takes {wanted.replace('NoneType', 'none')}, not {text!r}")

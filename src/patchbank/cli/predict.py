@@ -1,0 +1,114 @@
+"""`patchbank predict`: a model and images in; scores, verdicts and pictures out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures, progress_bars
+from patchbank.errors import OptionError
+from patchbank.files import replacing
+
+if TYPE_CHECKING:
+    from patchbank.prediction import Prediction
+
+COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")] = None,
+    maps: Annotated[bool, typer.Option("--maps", help="Also write each map, float32 TIFF in input pixels.")] = False,
+    overlays: Annotated[bool, typer.Option(help="Draw a picture for each image.")] = True,
+    threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
+    weights: o.Weights = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+    as_json: o.Json = False,
+) -> None:
+    """Inspect images: scores and verdicts as CSV or JSON, and a picture of each."""
+    if output is None and not as_json:
+        raise OptionError("give a folder for the results with -o OUT, or print them with --json")
+    if output is None and maps:
+        raise OptionError("--maps needs a folder to write to: give one with -o OUT")
+    if output is not None and output.is_file():
+        raise OptionError(f"{output}: is a file; -o takes a folder for the results")
+    from patchbank.images import gather
+    from patchbank.modelfile import load
+
+    sources = gather(images)
+    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    failures = Failures()
+    names = _output_names(images, [source.name for source in sources])
+    rows: list[dict[str, Any]] = []
+    with progress_bars() as progress:
+        for prediction in detector.predict_many([Path(s.name) for s in sources], on_error=failures):
+            if threshold is not None:
+                prediction = prediction.at_threshold(threshold)
+            row = finite(prediction.to_dict())
+            rows.append(row)
+            if as_json:
+                typer.echo(json.dumps(row))
+            if output is not None:
+                _write_pictures(output, names[prediction.path], prediction, overlays, maps)
+            if progress:
+                progress("images", len(rows), len(sources))
+    if output is not None:
+        _write_table(output / "predictions.csv", rows)
+        failures.write(output / "errors.csv")
+        if not as_json:
+            rejected = sum(row["is_anomalous"] for row in rows)
+            typer.echo(f"{len(rows)} images inspected, {rejected} rejected; results in {output}")
+    raise typer.Exit(failures.exit_code if rows else 2)
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Infinite numbers as None: JSON has no word for them."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def _output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
+    """Where each image's results go: its path below the folder that was given; a number is added to names taken already."""
+    folders = [root for root in roots if root.is_dir()]
+    names: dict[str, Path] = {}
+    taken: set[Path] = set()
+    for path in map(Path, paths):
+        folder = next((f for f in folders if path.is_relative_to(f)), path.parent)
+        name = path.relative_to(folder)
+        unique, number = name, 2
+        while unique in taken:
+            unique, number = name.with_name(f"{name.name}-{number}"), number + 1
+        taken.add(unique)
+        names[str(path)] = unique
+    return names
+
+
+def _write_pictures(output: Path, name: Path, prediction: Prediction, overlays: bool, maps: bool) -> None:
+    from PIL import Image
+
+    if overlays:
+        from patchbank.images import Source, read_image
+        from patchbank.report.pictures import overlay
+
+        rgb = read_image(Source(prediction.path, Path(prediction.path)))
+        picture = overlay(rgb.astype("uint8", copy=False), prediction)
+        with replacing(output / "overlays" / name.with_name(f"{name.name}.png")) as temporary:
+            Image.fromarray(picture).save(temporary, format="PNG")
+    if maps:
+        with replacing(output / "maps" / name.with_name(f"{name.name}.tiff")) as temporary:
+            Image.fromarray(prediction.map).save(temporary, format="TIFF")
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**row, "regions": json.dumps(row["regions"])} for row in rows)

@@ -1,0 +1,111 @@
+"""Fit and evaluate over a grid of datasets, methods, backbones and seeds; finished cells are not run again."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchbank.datasets import Dataset
+from patchbank.detectors import Detector
+from patchbank.evaluation.evaluate import evaluate
+from patchbank.evaluation.results import Evaluation
+from patchbank.extraction import OnError, Progress
+from patchbank.files import replacing, write_text
+
+COLUMNS = (
+    "dataset", "method", "backbone", "seed", "image_auroc", "image_ap", "image_f1_max", "misclassified", "pixel_auroc",
+    "pixel_ap", "aupro", "false_alarm_rate", "recall_at_threshold", "n_train", "fit_seconds", "latency_ms_p50",
+    "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid: a dataset and a detector with all its options."""
+
+    dataset: Dataset
+    detector: Detector
+
+    @property
+    def name(self) -> str:
+        """A folder name that a person can read and that differs where any option or training image does."""
+        options = json.dumps(self.detector.parameters(), sort_keys=True, default=str)
+        data = "\n".join(map(str, [self.dataset.root.resolve(), *self.dataset.train, *(s.path for s in self.dataset.test)]))
+        digest = hashlib.sha256((options + data).encode()).hexdigest()[:8]
+        backbone = self.detector.backbone.replace("/", "-")
+        return f"{self.dataset.name}-{self.detector.method}-{backbone}-seed{self.detector.seed}-{digest}"
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    output: Path,
+    write: Callable[[Evaluation, Path], None],
+    *,
+    on_error: OnError,
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Run each cell that has no results in `output` yet, and give each cell's row; the tables are rewritten after each.
+
+    `write(evaluation, folder)` writes metrics.json, last of its files, and the report.
+    """
+    rows = []
+    for cell in cells:
+        folder = output / cell.name
+        if not (folder / "metrics.json").exists():
+            _run(cell, folder, write, on_error, progress)
+        rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
+        _write_csv(output / "results.csv", rows)
+        write_text(output / "results.md", markdown(rows))
+        yield rows[-1]
+
+
+def _run(
+    cell: Cell, folder: Path, write: Callable[[Evaluation, Path], None], on_error: OnError, progress: Progress | None
+) -> None:
+    model_file = folder / "model.patchbank"
+    cell.detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
+    cell.detector.save(model_file)
+    evaluation = evaluate(cell.detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
+    write(evaluation, folder)
+
+
+def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
+    detector = cell.detector
+    row = {key: metrics.get(key) for key in COLUMNS}
+    row |= {"dataset": cell.dataset.name, "method": detector.method, "backbone": detector.backbone, "seed": detector.seed}
+    row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
+    return row
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+_SHOWN = {
+    "dataset": "dataset", "method": "method", "backbone": "backbone", "seed": "seed", "n_train": "trained on",
+    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "false_alarm_rate": "false alarms",
+    "recall_at_threshold": "recall", "fit_seconds": "fit, s", "latency_ms_p50": "one image, ms",
+    "images_per_second": "images/s", "bank_mb": "bank, MB", "peak_rss_mb": "peak memory, MB",
+}  # fmt: skip
+_DIGITS = {"fit_seconds": 1, "latency_ms_p50": 1, "images_per_second": 1, "bank_mb": 1, "peak_rss_mb": 0}
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+
+    def cell(key: str, value: Any) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.{_DIGITS.get(key, 3)}f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(_SHOWN.values()) + " |", "|" + "---|" * len(_SHOWN)]
+    lines += ["| " + " | ".join(cell(key, row[key]) for key in _SHOWN) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,259 @@
+"""One model on one labelled dataset: every number of `metrics.json`, and what the report shows."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchbank.datasets import GOOD, Dataset, Sample, read_mask
+from patchbank.detectors import Detector, PatchCore
+from patchbank.environment import environment
+from patchbank.errors import DatasetError
+from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
+from patchbank.extraction import OnError, Progress, warn
+from patchbank.images import Source, read_image
+from patchbank.memory import peak_rss_mb
+from patchbank.metrics import (
+    PixelMetrics,
+    auroc,
+    average_precision,
+    f1_max,
+    precision_recall_curve,
+    roc_curve,
+)
+from patchbank.prediction import Prediction
+from patchbank.report.pictures import overlay
+
+_GALLERY = 8  # pictures per gallery of the report
+_LATENCY_IMAGES = 50
+
+
+@dataclass
+class _Run:
+    """What one pass over the test images leaves behind."""
+
+    cases: list[Case] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    pixels: dict[str, PixelMetrics] = field(default_factory=dict)
+    without_mask: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    model_file: str | PathLike[str] | None = None,
+    on_error: OnError = warn,
+    progress: Progress | None = None,
+    pictures: bool = True,
+) -> Evaluation:
+    """Score every test image and compute all metrics; what cannot be computed is None, with the reason in `notes`.
+
+    Raises `DatasetError` where the dataset has no test images or none can be read.
+    """
+    if not dataset.test:
+        raise DatasetError(
+            f"{dataset.root}: the {dataset.layout} layout of this folder has no test images to evaluate on"
+        )
+    run = _score(detector, dataset, on_error, progress)
+    if not run.cases:
+        raise DatasetError(f"{dataset.root}: none of the {len(dataset.test)} test images could be read")
+    notes: dict[str, str] = {}
+    curves: dict[str, Curve] = {}
+    metrics = _image_metrics(run.cases, notes, curves) | _pixel_metrics(run, notes, curves)
+    metrics |= _decisions(run.cases, notes) | {"per_defect": _per_defect(run)}
+    metrics |= _costs(detector, run, model_file)
+    metrics |= {"unreadable": run.unreadable, "notes": notes, "environment": environment()}
+    metrics |= {"threshold": _finite(detector.calibration_.threshold), "dataset": dataset.name}
+    metrics["false_alarm_rate_asked"] = detector.calibration_.false_alarm_rate
+    galleries = _galleries(detector, dataset, run) if pictures else {}
+    return Evaluation(
+        metrics=metrics,
+        cases=run.cases,
+        threshold=detector.calibration_.threshold,
+        calibration_scores=detector.calibration_.scores,
+        curves=curves,
+        how=_how(detector, dataset),
+        **galleries,
+    )
+
+
+def _score(detector: Detector, dataset: Dataset, on_error: OnError, progress: Progress | None) -> _Run:
+    run = _Run()
+
+    def note_error(name: str, error: Exception) -> None:
+        run.unreadable.append(name)
+        on_error(name, error)
+
+    by_path = {str(sample.path): sample for sample in dataset.test}
+    for prediction in _timed(run, detector.predict_many(list(by_path), on_error=note_error)):
+        sample = by_path[prediction.path]
+        run.samples.append(sample)
+        run.cases.append(
+            Case(
+                prediction.path,
+                sample.defect,
+                prediction.score,
+                prediction.p_value,
+                prediction.is_anomalous,
+            )
+        )
+        _add_pixels(run, sample, prediction, dataset.mask_above)
+        if progress:
+            progress("test images", len(run.cases), len(dataset.test))
+    return run
+
+
+def _timed(run: _Run, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Adds up the time spent waiting for predictions, and only that."""
+    while True:
+        started = time.perf_counter()
+        prediction = next(predictions, None)
+        run.seconds += time.perf_counter() - started
+        if prediction is None:
+            return
+        yield prediction
+
+
+def _add_pixels(run: _Run, sample: Sample, prediction: Prediction, mask_above: int) -> None:
+    height, width = prediction.map.shape
+    mask = read_mask(sample, mask_above, (height, width))
+    if mask is None or (sample.defect != GOOD and not mask.any()):
+        # a defect that nobody outlined: its pixels are neither defective nor free of defects
+        run.without_mask[sample.defect] += 1
+        return
+    run.pixels.setdefault(sample.defect, PixelMetrics()).update(prediction.map, mask)
+
+
+def _image_metrics(cases: Sequence[Case], notes: dict[str, str], curves: dict[str, Curve]) -> dict[str, Any]:
+    labels = np.array([case.is_defective for case in cases])
+    scores = np.array([case.score for case in cases])
+    names = ("image_auroc", "image_ap", "image_f1_max", "image_f1_threshold", "misclassified")
+    try:
+        best = f1_max(labels, scores)
+        values = (auroc(labels, scores), average_precision(labels, scores), *best)
+        curves["roc"] = roc_curve(labels, scores)
+        curves["pr"] = precision_recall_curve(labels, scores)
+    except ValueError as error:
+        notes |= dict.fromkeys(names, str(error))
+        return dict.fromkeys(names)
+    return dict(zip(names, values, strict=True))
+
+
+def _pixel_metrics(run: _Run, notes: dict[str, str], curves: dict[str, Curve]) -> dict[str, Any]:
+    names = ("pixel_auroc", "pixel_ap", "aupro")
+    if run.without_mask:
+        count = sum(run.without_mask.values())
+        notes["masks"] = f"{count} defective images have no (or an empty) mask: they count for the image metrics only"
+    try:
+        first, *others = [run.pixels[defect] for defect in sorted(run.pixels)] or [PixelMetrics()]
+        result = first.compute(*others)
+    except ValueError as error:
+        notes |= dict.fromkeys(names, str(error))
+        return dict.fromkeys(names)
+    curves |= {"pixel_roc": result.roc, "pixel_pr": result.pr, "pro": result.pro}
+    if result.n_regions_not_inspected:
+        notes["not_inspected"] = (
+            f"{result.n_regions_not_inspected} defect regions lie wholly outside the inspected part: AUPRO leaves them out"
+        )
+    return dict(zip(names, (result.auroc, result.average_precision, result.aupro), strict=True))
+
+
+def _decisions(cases: Sequence[Case], notes: dict[str, str]) -> dict[str, Any]:
+    good = [case.is_anomalous for case in cases if not case.is_defective]
+    bad = [case.is_anomalous for case in cases if case.is_defective]
+    if not good:
+        notes["false_alarm_rate"] = "there are no good test images"
+    if not bad:
+        notes["recall_at_threshold"] = "there are no defective test images"
+    return {
+        "n_good": len(good),
+        "n_anomalous": len(bad),
+        "false_alarm_rate": float(np.mean(good)) if good else None,
+        "recall_at_threshold": float(np.mean(bad)) if bad else None,
+    }
+
+
+def _per_defect(run: _Run) -> dict[str, dict[str, Any]]:
+    """Each kind of defect against all good images."""
+    table = {}
+    good = run.pixels.get(GOOD)
+    for defect in sorted({case.defect for case in run.cases} - {GOOD}):
+        cases = [case for case in run.cases if case.defect in (GOOD, defect)]
+        of_kind = [case for case in cases if case.is_defective]
+        row: dict[str, Any] = {"n": len(of_kind), "recall_at_threshold": float(np.mean([c.is_anomalous for c in of_kind]))}
+        row["image_auroc"] = _image_metrics(cases, {}, {})["image_auroc"]
+        row |= {"pixel_auroc": None, "aupro": None}
+        if defect in run.pixels:
+            result = run.pixels[defect].compute(*([good] if good else []))
+            row |= {"pixel_auroc": result.auroc, "aupro": result.aupro}
+        table[defect] = row
+    return table
+
+
+def _costs(detector: Detector, run: _Run, model_file: str | PathLike[str] | None) -> dict[str, Any]:
+    latencies = []
+    for sample in run.samples[:: max(1, len(run.samples) // _LATENCY_IMAGES)][:_LATENCY_IMAGES]:
+        started = time.perf_counter()
+        detector.predict(sample.path)
+        latencies.append(1e3 * (time.perf_counter() - started))
+    bank = detector.bank_ if isinstance(detector, PatchCore) else None
+    return {
+        "latency_ms_p50": float(np.percentile(latencies, 50)),
+        "latency_ms_p95": float(np.percentile(latencies, 95)),
+        "images_per_second": len(run.cases) / run.seconds,
+        "fit_seconds": detector.training_["fit_seconds"],
+        "bank_vectors": len(bank) if bank else None,
+        "bank_mb": bank.megabytes if bank else None,
+        "model_file_mb": Path(model_file).stat().st_size / 1e6 if model_file else None,
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _galleries(detector: Detector, dataset: Dataset, run: _Run) -> dict[str, list[Panel]]:
+    """The worst misses, the worst false alarms, and the clearest find of each kind, drawn."""
+    pairs = list(zip(run.cases, run.samples, strict=True))
+    misses = sorted((p for p in pairs if p[0].is_miss), key=lambda p: p[0].score)
+    alarms = sorted((p for p in pairs if p[0].is_false_alarm), key=lambda p: -p[0].score)
+    found = {p[0].defect: p for p in sorted(pairs, key=lambda p: p[0].score) if p[0].is_defective and p[0].is_anomalous}
+    return {
+        "misses": [_panel(detector, dataset, *p) for p in misses[:_GALLERY]],
+        "false_alarms": [_panel(detector, dataset, *p) for p in alarms[:_GALLERY]],
+        "examples": [_panel(detector, dataset, *found[kind]) for kind in sorted(found)[:_GALLERY]],
+    }
+
+
+def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
+    rgb = read_image(Source(case.path, sample.path))
+    mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
+    image = rgb if rgb.dtype == np.uint8 else rgb.astype(np.uint8)
+    return Panel(case, overlay(image, detector.predict(sample.path), mask))
+
+
+def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
+    training = detector.training_
+    method = detector.method + " with " + ", ".join(f"{k}={v}" for k, v in detector.parameters().items())
+    return {
+        "Method": method,
+        "Backbone": f"{detector.backbone}, levels {', '.join(map(str, training['levels']))}, run by {training['runtime']}",
+        "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
+        "Learned from": f"{training['images']} good images, {training['patches']} patches",
+        "Threshold": (
+            f"leave-one-image-out scores of the {len(detector.calibration_.scores)} training images, quantile for "
+            f"{detector.calibration_.false_alarm_rate:.2%} false alarms"
+        ),
+        "Tested on": f"{len(dataset.test)} images of {dataset.name} ({dataset.layout} layout)",
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

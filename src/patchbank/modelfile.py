@@ -1,0 +1,161 @@
+"""The `.patchbank` file: one safetensors file whose header holds one JSON document.
+
+The document has the format version, the method and its options, the calibration, the provenance of the bank and a
+summary of the training, and a SHA-256 over the rest of the document and every tensor. Nothing in the file is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from patchbank import __version__
+from patchbank.calibration import Calibration
+from patchbank.detectors import DETECTORS, Detector
+from patchbank.errors import ModelFileError, OptionError, WeightsError
+from patchbank.files import replacing
+
+FORMAT_VERSION = 1
+_KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
+_UNSAVED = ("device", "threads", "runtime", "memory_budget")  # of the machine, not of the model
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a file holds: the JSON `document` and the `tensors`."""
+
+    document: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save(detector: Detector, path: str | PathLike[str]) -> None:
+    """Write a fitted detector. Raises `OptionError` where it has not been fitted or the file cannot be written."""
+    if not hasattr(detector, "calibration_"):
+        raise OptionError("this detector has not been fitted: there is nothing to save yet")
+    tensors, memory = detector._memory_state()
+    calibration = detector.calibration_
+    tensors |= {
+        "calibration.scores": torch.from_numpy(calibration.scores),
+        "calibration.peaks": torch.from_numpy(calibration.peaks),
+    }
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    options = {k: v for k, v in detector.parameters().items() if k not in _UNSAVED}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "library_version": __version__,
+        "method": detector.method,
+        "options": options,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "memory": memory,
+        "training": detector.training_,
+    }
+    text = json.dumps(document | {"sha256": _digest(document, tensors)}, sort_keys=True)
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_KEY: text})
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    runtime: str = "auto",
+    threads: int | None = None,
+) -> Detector:
+    """The fitted detector of a `.patchbank` file, ready to predict, with its backbone opened.
+
+    `weights`: the backbone's weight file, where the model was fitted with one that is no longer at its place.
+    Raises `ModelFileError` for a file that is truncated, altered, newer or not a model; `WeightsError` where the
+    backbone's weights are missing or differ from those of the fit.
+    """
+    file = read(path)
+    document, tensors = file.document, file.tensors
+    if document["method"] not in DETECTORS:
+        raise ModelFileError(f"{path}: its method {document['method']!r} is not one of {', '.join(DETECTORS)}")
+    options = {**document["options"], "device": device, "runtime": runtime, "threads": threads}
+    if weights is not None:
+        options["weights"] = weights
+    if options["levels"] is not None:
+        options["levels"] = tuple(options["levels"])
+    try:
+        detector = DETECTORS[document["method"]](**options)
+    except TypeError as error:
+        raise ModelFileError(f"{path}: has an option that this version of patchbank does not know ({error})") from error
+    peaks, scores = (tensors[f"calibration.{name}"].numpy() for name in ("peaks", "scores"))
+    detector.calibration_ = Calibration(np.array(scores), np.array(peaks), document["false_alarm_rate"])
+    detector.training_ = document["training"]
+    memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
+    detector._restore_memory(memory, document["memory"])
+    if detector._open().backbone.checksum != detector.training_["weights_sha256"]:
+        raise WeightsError(
+            f"{path}: was fitted with other weights of {detector.backbone} ({detector.training_['weights']}) than those "
+            f"found here: give the file it was fitted with as weights=PATH (--weights PATH)"
+        )
+    return detector
+
+
+def read(path: str | PathLike[str]) -> ModelFile:
+    """The contents of a `.patchbank` file, checked, without opening a backbone. Raises `ModelFileError`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such model file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(_unreadable(path)) from error
+    if _KEY not in header:
+        raise ModelFileError(f"{path}: is a safetensors file, but not a patchbank model; `patchbank fit` makes one")
+    document = _parse(path, header[_KEY])
+    if document["format_version"] > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: was written by a newer patchbank ({document.get('library_version', 'unknown version')}, format "
+            f"{document['format_version']}; this one reads up to {FORMAT_VERSION}): upgrade patchbank"
+        )
+    if _digest(document, tensors) != document.pop("sha256", None):
+        raise ModelFileError(f"{path}: has been altered since it was written (checksum mismatch); fetch or fit it again")
+    return ModelFile(document, tensors)
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+        document["format_version"] > 0  # noqa: B015 (raises where it is missing or no number)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: has been altered since it was written (its header is damaged)") from error
+    parsed: dict[str, Any] = document
+    return parsed
+
+
+def _unreadable(path: Path) -> str:
+    """Whether a file that safetensors refuses began as one: eight bytes of header length, then a JSON object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    size = path.stat().st_size
+    length = int.from_bytes(start[:8], "little")
+    if size < 9 or start[8:] != b"{" or length > 100_000_000:
+        return f"{path}: is not a patchbank model (`patchbank fit` makes one)" if size else f"{path}: is empty"
+    return f"{path}: is truncated or damaged ({size} bytes, an incomplete safetensors file); fetch or fit it again"
+
+
+def _digest(document: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

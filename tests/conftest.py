@@ -1,0 +1,75 @@
+"""What several tests share: small good and bad images, a small fitted model, and the real images where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchbank import PatchCore
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images beside the project; skips where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip("the real images (../shared/data) are not on this machine")
+    return DATA
+
+
+def good_image(seed: int, size: tuple[int, int] = (96, 128)) -> np.ndarray:
+    """A nominal part: stripes with noise and a random phase."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]]
+    stripes = 128 + 60 * np.sin(x / 5 + rng.uniform(0, 6)) + 8 * rng.standard_normal(size)
+    return np.repeat(np.clip(stripes, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def bad_image(seed: int, size: tuple[int, int] = (96, 128)) -> np.ndarray:
+    """A nominal part with a bright spot at rows 40-60, columns 70-90."""
+    image = good_image(seed, size)
+    image[40:60, 70:90] = (250, 40, 40)
+    return image
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset in the mvtec layout: 8 good to train, 4 good and 4 bad to test, with masks."""
+    root = tmp_path_factory.mktemp("parts")
+    for folder, images in {
+        "train/good": [good_image(i) for i in range(8)],
+        "test/good": [good_image(100 + i) for i in range(4)],
+        "test/spot": [bad_image(200 + i) for i in range(4)],
+    }.items():
+        (root / folder).mkdir(parents=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(root / folder / f"{i:03}.png")
+    (root / "ground_truth/spot").mkdir(parents=True)
+    mask = np.zeros((96, 128), np.uint8)
+    mask[40:60, 70:90] = 255
+    for i in range(4):
+        Image.fromarray(mask).save(root / f"ground_truth/spot/{i:03}_mask.png")
+    return root
+
+
+def small_model(**options: object) -> PatchCore:
+    """A quick detector: real weights, small images, few patches."""
+    return PatchCore(**{"image_size": 96, "bank_size": 100, "threads": 2, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def fitted(parts: Path) -> PatchCore:
+    """A small model fitted to the good parts. Do not change it."""
+    return small_model().fit(parts / "train" / "good")
+
+
+@pytest.fixture(scope="session")
+def model_file(fitted: PatchCore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model's file."""
+    path = tmp_path_factory.mktemp("model") / "parts.patchbank"
+    fitted.save(path)
+    return path
