@@ -24,7 +24,7 @@ def real_data() -> Path:
 def good_image(seed: int, size: tuple[int, int] = (96, 128)) -> np.ndarray:
     """A nominal part: stripes with noise and a random phase."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: size[0], : size[1]]
+    _, x = np.mgrid[: size[0], : size[1]]
     stripes = 128 + 60 * np.sin(x / 5 + rng.uniform(0, 6)) + 8 * rng.standard_normal(size)
     return np.repeat(np.clip(stripes, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 

@@ -44,7 +44,8 @@ def test_deeper_levels_come_to_the_shallowest_grid() -> None:
 
 
 def reference(levels: list[torch.Tensor], p: int) -> torch.Tensor:
-    """The authors' steps in their order: unfold all levels, resize the deeper patches, pool each patch, pool the stack."""
+    """The authors' steps in their order: unfold all levels, resize the deeper patches, pool each patch, pool the
+    stack."""
     patches = []
     for level in levels:
         batch, channels, height, width = level.shape

@@ -47,8 +47,8 @@ class Bank:
         return torch.from_numpy(self.provenance[:, 0].copy()).to(self.vectors.device)
 
     def nearest(self, patches: Tensor, without_image: int | None = None) -> tuple[Tensor, Tensor]:
-        """Distances and indices of the bank vectors nearest to Q×D patches; `without_image` leaves out the vectors of one
-        training image (distance +inf where no other is left)."""
+        """Distances and indices of the bank vectors nearest to Q×D patches; `without_image` leaves out the vectors of
+        one training image (distance +inf where no other is left)."""
         squared = self._squared
         if without_image is not None:
             squared = squared.masked_fill(self._image_of == without_image, torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -35,15 +36,33 @@ def check_budget(needed: int, budget: int | None, work: str, ways_out: str) -> N
         source = "the memory budget"
     if needed > budget:
         raise MemoryBudgetError(
-            f"{work} needs about {needed / 1e9:.2g} GB of memory, more than {source} ({budget / 1e9:.2g} GB): {ways_out}"
+            f"{work} needs about {needed / 1e9:.2g} GB of memory, more than {source} "
+            f"({budget / 1e9:.2g} GB): {ways_out}"
         )
 
 
 def peak_rss_mb() -> float:
-    """Peak resident memory of this process so far, in MB."""
+    """Peak resident memory of this process, in MB, since its start or the last `reset_peak`."""
+    if (value := _status("VmHWM")) is not None:
+        return value
     try:
         import resource
     except ImportError:  # Windows
         return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def reset_peak() -> float:
+    """Start measuring the peak anew where the system can (Linux); the resident memory now, in MB."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS") or peak_rss_mb()
+
+
+def _status(field: str) -> float | None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    rows = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(rows[field].split()[0]) * 1024 / 1e6 if field in rows else None

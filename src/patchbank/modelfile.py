@@ -101,8 +101,8 @@ def load(
     detector._restore_memory(memory, document["memory"])
     if detector._open().backbone.checksum != detector.training_["weights_sha256"]:
         raise WeightsError(
-            f"{path}: was fitted with other weights of {detector.backbone} ({detector.training_['weights']}) than those "
-            f"found here: give the file it was fitted with as weights=PATH (--weights PATH)"
+            f"{path}: was fitted with other weights of {detector.backbone} ({detector.training_['weights']}) than "
+            f"those found here: give the file it was fitted with as weights=PATH (--weights PATH)"
         )
     return detector
 
@@ -127,7 +127,9 @@ def read(path: str | PathLike[str]) -> ModelFile:
             f"{document['format_version']}; this one reads up to {FORMAT_VERSION}): upgrade patchbank"
         )
     if _digest(document, tensors) != document.pop("sha256", None):
-        raise ModelFileError(f"{path}: has been altered since it was written (checksum mismatch); fetch or fit it again")
+        raise ModelFileError(
+            f"{path}: has been altered since it was written (checksum mismatch); fetch or fit it again"
+        )
     return ModelFile(document, tensors)
 
 

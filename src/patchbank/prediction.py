@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 class Region:
     """A connected part of the map above the map threshold, in pixels of the input image.
 
-    `box` is (left, top, right, bottom), right and bottom exclusive; `area` in pixels; `score` the peak of the map inside.
+    `box` is (left, top, right, bottom), right and bottom exclusive; `area` in pixels; `score` the peak of the map
+    inside.
     """
 
     box: tuple[int, int, int, int]
@@ -26,8 +27,9 @@ class Region:
 class Neighbour:
     """The nominal patch that a position was compared with.
 
-    `image` names the training image; `row` and `column` are the patch's place on that image's grid; `box` is the same place in
-    pixels of the training image, (left, top, right, bottom); `distance` is the Euclidean distance of the patch features.
+    `image` names the training image; `row` and `column` are the patch's place on that image's grid; `box` is the same
+    place in pixels of the training image, (left, top, right, bottom); `distance` is the Euclidean distance of the
+    patch features.
     """
 
     image: str
@@ -41,9 +43,10 @@ class Neighbour:
 class Prediction:
     """What a detector says about one image.
 
-    `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which the image is
-    called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is float32, H×W of the
-    input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from which `regions` are drawn.
+    `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which
+    the image is called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is
+    float32, H×W of the input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from
+    which `regions` are drawn.
     """
 
     path: str
@@ -64,7 +67,9 @@ class Prediction:
         """
         height, width = self.map.shape
         if not (0 <= x < width and 0 <= y < height) or np.isnan(self.map[y, x]):
-            raise ValueError(f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image")
+            raise ValueError(
+                f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image"
+            )
         if self._nearest is None:
             raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
         return self._nearest(x, y)

@@ -17,7 +17,8 @@ TOP_SHARE = 0.01
 def anomaly_map(distances: Tensor, size: tuple[int, int], sigma: float) -> NDArray[np.float32]:
     """Patch distances h×w → map at the inspected size (height, width): bilinear, then a Gaussian of `sigma` pixels.
 
-    Pixel centres as in `align_corners=False`; the Gaussian as in `scipy.ndimage.gaussian_filter`: cut at 4σ, edges mirrored.
+    Pixel centres as in `align_corners=False`; the Gaussian as in `scipy.ndimage.gaussian_filter`: cut at 4σ, edges
+    mirrored.
     """
     height, width = size
     values = cv2.resize(distances.cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -41,7 +42,8 @@ def reweight(patch: Tensor, nearest: Tensor, neighbourhood: Tensor) -> float:
 def image_score(kind: str, distances: Tensor, smoothed: NDArray[np.float32]) -> float:
     """One number for an image from its patch distances h×w and its map at the inspected size.
 
-    `max`: the largest patch distance (Eq. 6); `smoothed`: the maximum of the map; `top`: the mean of the top 1 % of patches.
+    `max`: the largest patch distance (Eq. 6); `smoothed`: the maximum of the map; `top`: the mean of the top 1 % of
+    patches.
     """
     if kind == "smoothed":
         return float(smoothed.max())

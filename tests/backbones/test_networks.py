@@ -96,7 +96,9 @@ def test_resnets_have_torchvisions_parameters(name: str) -> None:
     assert counted + 1000 * features + 1000 == PARAMETERS[name]
 
 
-def literal_resnet(state: dict[str, torch.Tensor], x: torch.Tensor, depths: list[int], groups: int) -> list[torch.Tensor]:
+def literal_resnet(
+    state: dict[str, torch.Tensor], x: torch.Tensor, depths: list[int], groups: int
+) -> list[torch.Tensor]:
     """torchvision's forward written as plain functions on its state dict, batch-norm kept apart."""
 
     def norm(x: torch.Tensor, key: str) -> torch.Tensor:
@@ -125,7 +127,12 @@ def literal_resnet(state: dict[str, torch.Tensor], x: torch.Tensor, depths: list
 
 @pytest.mark.parametrize(
     ("name", "depths", "groups"),
-    [("resnet18", [2, 2, 2, 2], 1), ("resnet50", [3, 4, 6, 3], 1), ("wide_resnet50", [3, 4, 6, 3], 1), ("resnext101", [3, 4, 23, 3], 32)],
+    [
+        ("resnet18", [2, 2, 2, 2], 1),
+        ("resnet50", [3, 4, 6, 3], 1),
+        ("wide_resnet50", [3, 4, 6, 3], 1),
+        ("resnext101", [3, 4, 23, 3], 32),
+    ],
 )
 def test_resnet_equals_the_literal_one(name: str, depths: list[int], groups: int, tmp_path: Path) -> None:
     state = torchvision_state(name)

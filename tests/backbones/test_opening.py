@@ -185,5 +185,8 @@ def test_hf_adapter_on_a_local_folder(kind: str, tmp_path: Path) -> None:
 
 
 def test_importing_patchbank_imports_no_heavy_package() -> None:
-    code = "import sys, patchbank.cli; print([m for m in ('torch', 'cv2', 'openvino', 'matplotlib', 'numpy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = "import sys, patchbank.cli; "
+    code += "print([m for m in ('torch', 'cv2', 'openvino', 'matplotlib', 'numpy') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

@@ -83,7 +83,9 @@ def test_any_small_set(seed: int, n: int, d: int) -> None:
 
 
 def test_huge_norms_do_not_change_the_selection() -> None:
-    features = points(2000, 32, seed=2, offset=0) + 1e3  # distances of 8 on norms of 5 600: float32 products are off by 1
+    features = (
+        points(2000, 32, seed=2, offset=0) + 1e3
+    )  # distances of 8 on norms of 5 600: float32 products are off by 1
     selection = ff.farthest_first(features, 400, ff.row_norms(features))
     assert selection.indices.tolist() == literal_greedy(features, 400)
 
@@ -139,7 +141,9 @@ def test_covering_radius_is_that_of_the_features(sampler_class: type) -> None:
     features = points(400, 300)  # more than 128 dimensions: selected in a projection
     sampler = sampler_class(0.1)
     kept = sampler.run(features)
-    assert sampler.covering_radius_ == pytest.approx(float(distance_matrix(features, kept).min(1).values.max()), rel=1e-5)
+    assert sampler.covering_radius_ == pytest.approx(
+        float(distance_matrix(features, kept).min(1).values.max()), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("sampler_class", ALL)

@@ -109,9 +109,7 @@ class TestMvtec:
     def test_loco_masks_are_folders(self, tmp_path: Path) -> None:
         write(tmp_path, "train/good/0.png", "validation/good/0.png", "test/logical/0.png")
         write(tmp_path, "ground_truth/logical/0/000.png", "ground_truth/logical/0/001.png")
-        assert listing(open_dataset(tmp_path))[1] == [
-            ("test/logical/0.png", "logical", "ground_truth/logical/0")
-        ]
+        assert listing(open_dataset(tmp_path))[1] == [("test/logical/0.png", "logical", "ground_truth/logical/0")]
 
     def test_ad2_public_test(self, tmp_path: Path) -> None:
         write(tmp_path, "train/good/0.png", "test_public/good/0.png", "test_public/bad/0.png")
@@ -123,9 +121,7 @@ class TestMvtec:
 
     def test_3d_takes_the_colour_images_only(self, tmp_path: Path) -> None:
         write(tmp_path, "train/good/rgb/0.png", "train/good/xyz/0.tiff")
-        write(
-            tmp_path, "test/cut/rgb/0.png", "test/cut/xyz/0.tiff", "test/cut/gt/0.png", "test/good/rgb/0.png"
-        )
+        write(tmp_path, "test/cut/rgb/0.png", "test/cut/xyz/0.tiff", "test/cut/gt/0.png", "test/good/rgb/0.png")
         dataset = open_dataset(tmp_path)
         assert dataset.layout == "mvtec3d"
         assert listing(dataset) == (
@@ -145,9 +141,7 @@ class TestMvtec:
             ("mvtec", ("train/good/notes.txt",), "holds no images"),
         ],
     )
-    def test_what_does_not_match(
-        self, tmp_path: Path, layout: str, names: tuple[str, ...], message: str
-    ) -> None:
+    def test_what_does_not_match(self, tmp_path: Path, layout: str, names: tuple[str, ...], message: str) -> None:
         write(tmp_path, *names)
         with pytest.raises(DatasetError, match=message):
             open_dataset(tmp_path, layout=layout)
@@ -201,9 +195,7 @@ class TestMtd:
         assert (dataset.layout, dataset.mask_above) == ("mtd", 127)
         assert len(dataset.train) == 8
         assert all(path.suffix == ".jpg" for path in dataset.train)
-        assert [
-            (s.path.name, s.defect, s.mask and s.mask.name) for s in dataset.test if s.defect != "good"
-        ] == [
+        assert [(s.path.name, s.defect, s.mask and s.mask.name) for s in dataset.test if s.defect != "good"] == [
             ("b.JPG", "break", "b.PNG"),
             ("a.jpg", "crack", "a.png"),
             ("c.jpg", "fray", None),
@@ -229,9 +221,7 @@ class TestMtd:
             ("MT_Crack/Imgs/a.jpg", "crack", "MT_Crack/Imgs/a.png"),
             ("MT_Free/Imgs/9.jpg", "good", None),
         ]
-        with pytest.raises(
-            DatasetError, match=r"no list of paths called 'train50'.*test_good, train, train3"
-        ):
+        with pytest.raises(DatasetError, match=r"no list of paths called 'train50'.*test_good, train, train3"):
             open_dataset(tiles, split=split, train_list="train50")
 
     @pytest.mark.parametrize(

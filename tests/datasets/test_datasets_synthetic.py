@@ -78,9 +78,7 @@ def test_written_dataset_opens(tmp_path: Path, kind: str) -> None:
 def test_seed_decides_and_counts_do_not(tmp_path: Path) -> None:
     few = files_of(write_dataset(tmp_path / "few", "weave", n_train=2, n_test_good=1, n_per_defect=1))
     more = files_of(write_dataset(tmp_path / "more", "weave", n_train=3, n_test_good=2, n_per_defect=2))
-    other = files_of(
-        write_dataset(tmp_path / "other", "weave", seed=1, n_train=2, n_test_good=1, n_per_defect=1)
-    )
+    other = files_of(write_dataset(tmp_path / "other", "weave", seed=1, n_train=2, n_test_good=1, n_per_defect=1))
     assert few.items() <= more.items()
     assert few.keys() == other.keys()
     assert all(few[name] != other[name] for name in few)

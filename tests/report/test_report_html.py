@@ -114,9 +114,7 @@ def test_names_are_escaped(make_evaluation, render):
     )
     case = Case(f"test/{evil}.png", evil, 30.0, 0.1, True)
     panel = Panel(case, np.zeros((20, 30, 3), np.uint8))
-    text = render(
-        replace(evaluation, cases=[*evaluation.cases, case], misses=[panel], how={evil: evil}, curves={})
-    )
+    text = render(replace(evaluation, cases=[*evaluation.cases, case], misses=[panel], how={evil: evil}, curves={}))
     page = Page(text)
     assert "<script>alert" not in text
     assert sum(tag == "script" for tag, _ in page.tags) == 1

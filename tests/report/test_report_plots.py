@@ -80,14 +80,10 @@ def test_areas_are_in_the_labels(figures):
 
 def test_pro_is_shaded_up_to_the_limit_only():
     shaded = ElementTree.fromstring(plots.pro_plot((np.array([0.0, 0.25, 1]), np.array([0, 0.5, 1.0])), 0.5))
-    full = ElementTree.fromstring(
-        plots.pro_plot((np.array([0.0, 0.25, 1]), np.array([0, 0.5, 1.0])), 0.5, limit=1)
-    )
+    full = ElementTree.fromstring(plots.pro_plot((np.array([0.0, 0.25, 1]), np.array([0, 0.5, 1.0])), 0.5, limit=1))
 
     def width(svg):
-        area = next(
-            g for g in svg.iter("g") if "FillBetween" in g.get("id") or "PolyCollection" in g.get("id")
-        )
+        area = next(g for g in svg.iter("g") if "FillBetween" in g.get("id") or "PolyCollection" in g.get("id"))
         numbers = re.findall(r"[ML] ([\d.]+) ", next(area.iter("path")).get("d"))
         return np.ptp([float(value) for value in numbers])
 
@@ -129,9 +125,7 @@ def test_odd_scores(made, threshold):
 
 
 def test_widely_spread_scores_get_a_logarithmic_axis():
-    assert any(
-        "logarithmic" in w for w in words(plots.score_histogram(cases([1, 2], crack=[5000]), 4.0)) if w
-    )
+    assert any("logarithmic" in w for w in words(plots.score_histogram(cases([1, 2], crack=[5000]), 4.0)) if w)
 
 
 def test_no_bar_stands_across_the_threshold():

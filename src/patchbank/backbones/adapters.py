@@ -1,4 +1,5 @@
-"""Backbones of other libraries, by name: `timm/<name>` and `hf/<name-or-path>`; each library is imported only when named."""
+"""Backbones of other libraries, by name: `timm/<name>` and `hf/<name-or-path>`; each library is imported only when
+named."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def _scaled(values: Any) -> tuple[float, float, float]:
 def _load_timm(model: str, levels: tuple[int, ...] | None, weights: str | Path | None, seed: int) -> LoadedNetwork:
     try:
         import timm
-    except Exception as error:  # timm imports torchvision, and a torchvision built for another torch fails in its own ways
+    except (
+        Exception
+    ) as error:  # timm imports torchvision, and a torchvision built for another torch fails in its own ways
         raise MissingPackageError(
             f"backbone timm/{model} needs timm with a torchvision that fits this torch "
             f"({type(error).__name__}: {str(error).splitlines()[0]}): `pip install patchbank[timm]`"
@@ -72,9 +75,7 @@ def _load_hf(model: str, levels: tuple[int, ...] | None, weights: str | Path | N
     try:
         import transformers
     except ImportError as error:
-        raise MissingPackageError(
-            f"backbone hf/{model} needs transformers: `pip install patchbank[hf]`"
-        ) from error
+        raise MissingPackageError(f"backbone hf/{model} needs transformers: `pip install patchbank[hf]`") from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -109,7 +110,7 @@ def _hidden_states(
         states = network(torch.zeros(1, 3, size, size), output_hidden_states=True).hidden_states
     if states[0].ndim == 3:
         index = {i: i for i in range(len(states))}
-        default = (len(states) * 2 // 3, len(states) - 1)
+        default: tuple[int, ...] = (len(states) * 2 // 3, len(states) - 1)
     else:  # the last map of each stride; strides 4, 8, 16, 32 are levels 1, 2, 3, 4
         index = {(size // s.shape[2]).bit_length() - 2: i for i, s in enumerate(states)}
         default = tuple(level for level in (2, 3) if level in index) or tuple(index)[-1:]
@@ -168,5 +169,6 @@ def _load_weights(network: nn.Module, weights: str | Path | None, seed: int) -> 
 def _no_weights(name: str, error: Exception) -> WeightsError:
     return WeightsError(
         f"the weights of {name} are not on this machine and could not be downloaded "
-        f"({str(error).splitlines()[0][:160]}): give a local folder as hf/<path>, or a file with weights=PATH (--weights PATH)"
+        f"({str(error).splitlines()[0][:160]}): give a local folder as "
+        "hf/<path>, or a file with weights=PATH (--weights PATH)"
     )

@@ -96,9 +96,7 @@ def open_backbone(
     return Backbone(loaded, name, device, runtime, threads)
 
 
-def _load_registered(
-    name: str, levels: tuple[int, ...] | None, weights: str | Path | None, seed: int
-) -> LoadedNetwork:
+def _load_registered(name: str, levels: tuple[int, ...] | None, weights: str | Path | None, seed: int) -> LoadedNetwork:
     spec = get_spec(name)
     levels = levels or spec.default_levels
     unknown = [level for level in levels if level not in spec.levels]

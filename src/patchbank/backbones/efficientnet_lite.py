@@ -71,13 +71,14 @@ class Block(nn.Module):
         self.expand, self.skip = expand != 1, stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._expand_conv(x)) if self.expand else x
+        y: Tensor = F.relu6(self._expand_conv(x)) if self.expand else x
         y = self._project_conv(F.relu6(self._depthwise_conv(y)))
         return x + y if self.skip else y
 
 
 class EfficientNetLite(nn.Module):
-    """Image, B×3×H×W in -1..1 → the maps of `levels`, shallowest first. Blocks after the deepest level are not built."""
+    """Image, B×3×H×W in -1..1 → the maps of `levels`, shallowest first. Blocks after the deepest level are not
+    built."""
 
     def __init__(self, levels: tuple[int, ...], width: float, depth: float):
         super().__init__()

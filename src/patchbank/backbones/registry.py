@@ -182,7 +182,8 @@ def initialise(network: nn.Module, seed: int) -> None:
 
 
 def checksum(network: nn.Module) -> str:
-    """SHA-256 over the network's names and values: the same weights give the same text, whatever file they came from."""
+    """SHA-256 over the network's names and values: the same weights give the same text, whatever file they came
+    from."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -1,8 +1,8 @@
 """The ResNet family of the papers, with torchvision's state-dict keys, without torchvision.
 
-He et al., "Deep residual learning" (2016); Zagoruyko & Komodakis, "Wide residual networks" (2016); Xie et al., "Aggregated
-residual transformations" (2017). Bottlenecks stride at their 3×3 convolution, as in torchvision. Written without
-batch-norm: `fold_batch_norm` puts it into the convolutions when the weights load.
+He et al., "Deep residual learning" (2016); Zagoruyko & Komodakis, "Wide residual networks" (2016); Xie et al.,
+"Aggregated residual transformations" (2017). Bottlenecks stride at their 3×3 convolution, as in torchvision. Written
+without batch-norm: `fold_batch_norm` puts it into the convolutions when the weights load.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ class Normalised(nn.Module):
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.network = network
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
@@ -59,7 +61,8 @@ def torch_runtime(network: Normalised, device: torch.device) -> Run:
 
 
 def openvino_runtime(network: Normalised, example: Tensor, threads: int | None) -> Run:
-    """OpenVINO on the CPU, traced on `example`, for any image size. Its default precision here may be bf16, which changes features: float32 is set."""
+    """OpenVINO on the CPU, traced on `example`, for any image size. Its default precision here may be bf16, which
+    changes features: float32 is set."""
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     import openvino as ov
 
@@ -67,7 +70,7 @@ def openvino_runtime(network: Normalised, example: Tensor, threads: int | None) 
         warnings.simplefilter("ignore")  # the tracer warns about every Python branch on a shape
         logging.getLogger("openvino").setLevel(logging.ERROR)
         # tracing once is enough: torch would trace again to compare, and the tests compare the features
-        traced = torch.jit.trace(network.eval(), example, check_trace=False)
+        traced = torch.jit.trace(network.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
         model = ov.convert_model(traced, example_input=example)
     model.reshape([-1, 3, -1, -1])
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

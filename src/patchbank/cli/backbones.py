@@ -30,6 +30,6 @@ def backbones(as_json: o.Json = False) -> None:
         return
     for row in rows:
         state = "here" if row["weights"] else "to fetch"
-        typer.echo(f"{row['name']:20} levels {','.join(map(str, row['levels']))}   weights {state:9} {row['source']}")
+        typer.echo(f"{row['name']:20} weights {state:9} {row['source']}")
     typer.echo("timm/<name>          any timm network       pip install patchbank[timm]")
     typer.echo("hf/<name-or-path>    any transformers one   pip install patchbank[hf]")

@@ -13,7 +13,9 @@ from patchbank.cli.console import Failures, progress_bars
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for parts, models and reports.")] = Path("patchbank-demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for parts, models and reports.")] = Path(
+        "patchbank-demo"
+    ),
     seed: Annotated[int, typer.Option(help="Of the drawings and the fit.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads to use.")] = None,
 ) -> None:
@@ -29,7 +31,9 @@ def demo(
     for kind in KINDS:
         folder = output / kind
         dataset = open_dataset(_draw(folder / f"parts-seed{seed}", kind, seed))
-        typer.echo(f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect")
+        typer.echo(
+            f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect"
+        )
         with progress_bars() as progress:
             model = PatchCore(seed=seed, threads=threads).fit(dataset.train, on_error=failures, progress=progress)
             model.save(folder / f"{kind}.patchbank")

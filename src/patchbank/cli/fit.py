@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,7 +72,10 @@ def fit(
         typer.echo(json.dumps(summary))
     else:
         typer.echo(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
-        typer.echo(f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB, covering radius {summary['covering_radius']:.3g}")
+        typer.echo(
+            f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB, "
+            f"covering radius {summary['covering_radius']:.3g}"
+        )
         typer.echo(_threshold_words(summary))
         if summary["weights"].startswith("random"):
             typer.echo("the backbone's weights are random: good for trying things out, not for finding defects")
@@ -80,11 +83,12 @@ def fit(
     raise typer.Exit(failures.exit_code)
 
 
-def _threshold_words(summary: dict[str, object]) -> str:
+def _threshold_words(summary: dict[str, Any]) -> str:
     rate, threshold = summary["false_alarm_rate"], summary["threshold"]
     if threshold is None:
         return "no threshold: a single image has nothing to be compared with; fit at least two good images"
     words = f"threshold {threshold:.4g} for {rate:.2%} false alarms"
     if not summary["threshold_is_guaranteed"]:
-        words += f" (too few images to promise that: it is the highest of their scores; {rate:.2%} needs {round(1 / rate) - 1})"
+        needed = round(1 / rate) - 1
+        words += f" (the highest score of a good part: to promise {rate:.2%} takes {needed} good images)"
     return words

@@ -27,14 +27,17 @@ Levels: TypeAlias = Annotated[
     str | None, typer.Option(help="Levels of the backbone, such as 2,3.", rich_help_panel=_LEARNING)
 ]
 ImageSize: TypeAlias = Annotated[
-    int | None, typer.Option(help="Pixels of the shorter inspected side.", rich_help_panel=_LEARNING)
+    int | None, typer.Option(help="Most pixels of the shorter inspected side.", rich_help_panel=_LEARNING)
 ]
 GeometryKind: TypeAlias = Annotated[
     str | None,
     typer.Option("--geometry", help="whole: all of the image; paper: central crop.", rich_help_panel=_LEARNING),
 ]
 Coreset: TypeAlias = Annotated[
-    float | None, typer.Option(help="Share of all patches to keep, such as 0.1.", rich_help_panel=_LEARNING)
+    float | None,
+    typer.Option(
+        help="Share of all patches to keep [default: 0.1, at most 10 000 patches].", rich_help_panel=_LEARNING
+    ),
 ]
 BankSize: TypeAlias = Annotated[
     int | None, typer.Option(help="Number of patches to keep instead.", rich_help_panel=_LEARNING)
@@ -91,7 +94,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
 
 
 def parse_bytes(text: str) -> int:
-    """"4GB", "500 MB" or a plain number of bytes → bytes."""
+    """ "4GB", "500 MB" or a plain number of bytes → bytes."""
     units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
     number = text.strip().rstrip("BbKkMmGgIi ")
     unit = text.strip()[len(number) :].strip().lower()

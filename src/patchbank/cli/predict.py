@@ -76,7 +76,8 @@ def finite(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
-    """Where each image's results go: its path below the folder that was given; a number is added to names taken already."""
+    """Where each image's results go: its path below the folder that was given; a number is added to names taken
+    already."""
     folders = [root for root in roots if root.is_dir()]
     names: dict[str, Path] = {}
     taken: set[Path] = set()

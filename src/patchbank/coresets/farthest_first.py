@@ -1,10 +1,10 @@
 """Farthest-first traversal, exact, with O(N) memory beside the points (PatchCore Eq. 5 and Algorithm 1).
 
-The literal loop brings all N distances up to date after each selected point. Here points are selected inside a *pool*, the P
-points with the largest distances: as long as the farthest point of the pool is farther than any point outside it can
-be, it is the farthest of all. Then all N distances are brought up to date with one matrix product for all points selected
-since. Distances are float32 with a rounding bound; where two candidates are closer than that, both are decided in
-float64, so rounding never decides a selection.
+The literal loop brings all N distances up to date after each selected point. Here points are selected inside a
+*pool*, the P points with the largest distances: as long as the farthest point of the pool is farther than any point
+outside it can be, it is the farthest of all. Then all N distances are brought up to date with one matrix product for
+all points selected since. Distances are float32 with a rounding bound; where two candidates are closer than that,
+both are decided in float64, so rounding never decides a selection.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _BLOCK = 2048  # points at a time in the pass over all points
 
 @dataclass(frozen=True)
 class Selection:
-    """`indices` of the kept points in the order of selection; `radius`: the largest distance of any point to its nearest
-    kept point, `max_x min_m ‖x − m‖`, in the space of the points."""
+    """`indices` of the kept points in the order of selection; `radius`: the largest distance of any point to its
+    nearest kept point, `max_x min_m ‖x − m‖`, in the space of the points."""
 
     indices: Tensor
     radius: float
@@ -51,8 +51,8 @@ def farthest_first(
 ) -> Selection:
     """Select `count` of N points (N×D float32): each time the one with the largest distance, lowest index among equals.
 
-    A point's distance is the smaller of its `anchor` (N float64, squared) and its distance to the nearest point selected so
-    far. No point is selected twice. `progress` is called with the number selected since its last call.
+    A point's distance is the smaller of its `anchor` (N float64, squared) and its distance to the nearest point
+    selected so far. No point is selected twice. `progress` is called with the number selected since its last call.
     """
     state = _State(points, count, anchor)
     state.select(int(torch.argmax(anchor)))
@@ -72,7 +72,8 @@ def farthest_first(
 
 
 def _next_pool_size(pool_size: int, selected: int, total: int, is_everything: bool) -> int:
-    """A round costs one reading of all points and one of the pool per selection: the pool suits where the two are equal."""
+    """A round costs one reading of all points and one of the pool per selection: the pool suits where the two are
+    equal."""
     if selected * pool_size < total and not is_everything:
         return min(2 * pool_size, total)
     if selected * pool_size > 8 * total:
@@ -85,15 +86,15 @@ class _State:
 
     def __init__(self, points: Tensor, count: int, anchor: Tensor):
         self.points, self.count, self.selected = points, count, 0
-        self.squared = torch.cat([block.square().sum(1) for block in points.split(_BLOCK)])
+        self.squared = torch.cat([block.square().sum(1) for block in torch.split(points, _BLOCK)])
         self.distances = anchor.float()
         self.indices = torch.empty(count, dtype=torch.int64, device=points.device)
         self.centres = torch.empty(count, points.shape[1], device=points.device)
         # distances decided in float64, and how many of the selected points they account for
         self.exact = anchor.clone()
         self.accounted = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-        # ‖a‖² + ‖b‖² − 2·a·b in float32 is off by more than λ√D·u·(‖a‖ + ‖b‖)² with probability 2·exp(−λ²/2) at most (Higham &
-        # Mary, "A new approach to probabilistic rounding error analysis", 2019); λ = 8, u = ε/2
+        # ‖a‖² + ‖b‖² − 2·a·b in float32 is off by more than λ√D·u·(‖a‖ + ‖b‖)² with probability 2·exp(−λ²/2) at most
+        # (Higham & Mary, "A new approach to probabilistic rounding error analysis", 2019); λ = 8, u = ε/2
         unit = torch.finfo(torch.float32).eps / 2
         self.rounding = 8 * (points.shape[1] + 2) ** 0.5 * unit * 4 * float(self.squared.max())
 
@@ -117,9 +118,9 @@ class _State:
     def decide(self, indices: Tensor) -> Tensor:
         """Squared distances of a few points in float64."""
         stale = indices[(self.accounted[indices] < self.selected) & (self.exact[indices] > 0)]
-        for accounted in self.accounted[stale].unique().tolist():
+        for accounted in torch.unique(self.accounted[stale]).tolist():
             group = stale[self.accounted[stale] == accounted]
-            for some in group.split(_BLOCK):
+            for some in torch.split(group, _BLOCK):
                 self._account(some, self.centres[accounted : self.selected])
         return self.exact[indices]
 
@@ -142,7 +143,8 @@ class _State:
 
 
 def _select_in_pool(state: _State, pool_size: int) -> bool:
-    """Select points while the pool is sure to hold the farthest; True if the pool held all that is left to select from."""
+    """Select points while the pool is sure to hold the farthest; True if the pool held all that is left to select
+    from."""
     pool, outside = _draw_pool(state, pool_size)
     points, squared, distances = state.points[pool], state.squared[pool], state.distances[pool]
     while state.selected < state.count:

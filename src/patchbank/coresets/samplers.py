@@ -1,13 +1,14 @@
 """The coreset samplers, under the names and signatures of the reference implementation.
 
-Each takes N×D features (numpy array or torch tensor) and returns the kept rows, same kind, dtype and device. After `run`,
-`indices_` are the kept rows in the order of selection and `covering_radius_` is `max_x min_{m∈M} ‖x − m‖` over the features.
+Each takes N×D features (numpy array or torch tensor) and returns the kept rows, same kind, dtype and device. After
+`run`, `indices_` are the kept rows in the order of selection and `covering_radius_` is `max_x min_{m∈M} ‖x − m‖` over
+the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class BaseSampler:
         tensor = torch.as_tensor(features).detach()
         if tensor.ndim != 2 or len(tensor) == 0:
             raise OptionError(f"features must be a matrix N×D with N of at least 1, not {tuple(tensor.shape)}")
-        if not all(bool(torch.isfinite(block).all()) for block in tensor.split(65536)):
+        if not all(bool(torch.isfinite(block).all()) for block in torch.split(tensor, 65536)):
             raise OptionError("features hold NaN or infinite values: no distance to them is defined")
         indices = self._select(tensor, min(self._count(len(tensor)), len(tensor)), progress)
         self.indices_ = indices.cpu()
@@ -85,9 +86,9 @@ class RandomSampler(BaseSampler):
 class GreedyCoresetSampler(BaseSampler):
     """Minimax facility location by farthest-first traversal (PatchCore Eq. 5, Algorithm 1), exact.
 
-    Starts at the feature with the largest norm of its row in the N×N distance matrix, which is never made. Distances are
-    taken after a random linear projection to `dimension_to_project_features_to` dimensions (Johnson-Lindenstrauss) where
-    the features have more; the features returned are the original ones.
+    Starts at the feature with the largest norm of its row in the N×N distance matrix, which is never made. Distances
+    are taken after a random linear projection to `dimension_to_project_features_to` dimensions
+    (Johnson-Lindenstrauss) where the features have more; the features returned are the original ones.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class ApproximateGreedyCoresetSampler(GreedyCoresetSampler):
         starts = min(max(self.number_of_starting_points, 1), len(points))
         chosen = np.random.default_rng(self.seed).choice(len(points), starts, replace=False)
         centres = points[torch.from_numpy(chosen).to(points.device)].double()
-        means = [torch.cdist(block.double(), centres).mean(1) for block in points.split(65536)]
+        means = [torch.cdist(block.double(), centres).mean(1) for block in torch.split(points, 65536)]
         return torch.cat(means).square()
 
 
@@ -172,4 +173,4 @@ def covering_radius(features: Tensor, indices: Tensor) -> float:
     """Largest distance of any of N×D features to its nearest among the rows `indices`."""
     bank = features[indices.to(features.device)].float()
     squared = squared_norms(bank)
-    return max(float(nearest(block.float(), bank, squared)[0].max()) for block in features.split(4096))
+    return max(float(nearest(block.float(), bank, squared)[0].max()) for block in torch.split(features, 4096))

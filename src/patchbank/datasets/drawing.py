@@ -71,9 +71,7 @@ def blob(
     return smoothstep((outline - distance) / np.float32(softness) + np.float32(0.5))
 
 
-def curve(
-    rng: np.random.Generator, start: tuple[float, float], length: float, angle: float, bend: float
-) -> Field:
+def curve(rng: np.random.Generator, start: tuple[float, float], length: float, angle: float, bend: float) -> Field:
     """A random curved line of `length` pixels from `start` (x, y) towards `angle` (radians): points N×2, two
     pixels apart.
 
@@ -105,9 +103,7 @@ def photograph(rng: np.random.Generator, scene: Field, *, blur: float, noise: fl
     height, width = scene.shape[:2]
     seen = cv2.GaussianBlur(scene, (0, 0), blur)
     grain = rng.standard_normal((height, width), dtype=np.float32)
-    colour_grain = rng.standard_normal(
-        (height // 2, width // 2, 3), dtype=np.float32
-    )  # demosaicing makes it coarser
+    colour_grain = rng.standard_normal((height // 2, width // 2, 3), dtype=np.float32)  # demosaicing makes it coarser
     colour_grain = cv2.resize(colour_grain, (width, height), interpolation=cv2.INTER_NEAREST)
     levels = np.sqrt(np.clip(seen, 0.02, 1))
     levels *= np.float32(0.85 * noise) * grain[..., None] + np.float32(0.5 * noise) * colour_grain

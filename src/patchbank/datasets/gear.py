@@ -49,9 +49,7 @@ class _Light:
     exposure: float
 
 
-def render(
-    defect: str | None, rng: np.random.Generator, defect_rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def render(defect: str | None, rng: np.random.Generator, defect_rng: np.random.Generator) -> NDArray[np.uint8]:
     """One gear, 256×320×3. `rng` draws part and picture, `defect_rng` only the defect."""
     pose, light = _lie(rng), _Light(rng.normal(-2.2, 0.25), rng.uniform(0.5, 0.8), rng.normal(1.22, 0.06))
     marks, tray = _turning_marks(rng), _tray(rng)
@@ -125,14 +123,10 @@ def _tray(rng: np.random.Generator) -> Field:
     return np.asarray(np.float32(rng.normal(1, 0.07)) + np.float32(0.07) * grain + np.float32(0.05) * wear)
 
 
-def _lay_down(
-    brightness: Field, solid: Field, tray: Field, pose: _Pose, light: _Light
-) -> tuple[Field, Field]:
+def _lay_down(brightness: Field, solid: Field, tray: Field, pose: _Pose, light: _Light) -> tuple[Field, Field]:
     """The part on the tray with the shadow it throws, H×W×3, and how far it covers each pixel, H×W."""
     # At half the resolution of the frame, linear interpolation averages just enough to not alias.
-    seen = cv2.warpAffine(
-        cv2.merge([brightness * solid, solid]), pose.matrix, _SHAPE[::-1], flags=cv2.INTER_LINEAR
-    )
+    seen = cv2.warpAffine(cv2.merge([brightness * solid, solid]), pose.matrix, _SHAPE[::-1], flags=cv2.INTER_LINEAR)
     part, cover = seen[..., 0], seen[..., 1]
     away = np.array([[1, 0, -5 * np.cos(light.azimuth)], [0, 1, -5 * np.sin(light.azimuth)]])
     shadow = cv2.warpAffine(cv2.blur(cv2.blur(cover, (9, 9)), (7, 7)), away, _SHAPE[::-1])

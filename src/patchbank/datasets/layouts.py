@@ -35,19 +35,13 @@ def open_dataset(
     if layout == "auto":
         layout = _recognise(root)
     elif layout not in LAYOUTS:
-        raise DatasetError(
-            f"There is no dataset layout {layout!r}; choose one of auto, {', '.join(LAYOUTS)}."
-        )
+        raise DatasetError(f"There is no dataset layout {layout!r}; choose one of auto, {', '.join(LAYOUTS)}.")
     if split is None and train_list != "train":
         raise DatasetError(f"{train_list!r} is a list of a split file; name that file too.")
     if layout == "mtd":
-        return mtd.read(
-            root, seed=seed, split=Path(split) if split is not None else None, train_list=train_list
-        )
+        return mtd.read(root, seed=seed, split=Path(split) if split is not None else None, train_list=train_list)
     if split is not None:
-        raise DatasetError(
-            f"{root} has the {layout} layout, which takes no split file ({split}); only mtd does."
-        )
+        raise DatasetError(f"{root} has the {layout} layout, which takes no split file ({split}); only mtd does.")
     if layout == "mvtec":
         return mvtec.read(root)
     if layout == "mvtec3d":
@@ -75,10 +69,7 @@ def open_datasets(
         folders = [root]
     else:
         folders = [folder for folder in _categories(root) if layout in ("auto", _layout_of(folder))] or [root]
-    return [
-        open_dataset(folder, layout=layout, seed=seed, split=split, train_list=train_list)
-        for folder in folders
-    ]
+    return [open_dataset(folder, layout=layout, seed=seed, split=split, train_list=train_list) for folder in folders]
 
 
 def _read_folder(root: Path) -> Dataset:
@@ -122,9 +113,7 @@ def _layout_of(root: Path) -> str | None:
 
 def _categories(root: Path) -> list[Path]:
     """The sub-folders of `root` that are datasets; half a category beside them is an error."""
-    folders = sorted(
-        folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    )
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     categories = [folder for folder in folders if _layout_of(folder) is not None]
     broken = [folder for folder in folders if folder not in categories and mvtec.half_matches(folder)]
     if categories and broken:

@@ -77,9 +77,7 @@ def _listed(root: Path, split: Path, train_list: str) -> _Parts:
     everything = [train, test_good, *defective.values()]
     missing = [path for paths in everything for path in paths if not (root / path).is_file()]
     if missing:
-        raise DatasetError(
-            f"{split} lists {len(missing)} files that are not below {root}, the first is {missing[0]}."
-        )
+        raise DatasetError(f"{split} lists {len(missing)} files that are not below {root}, the first is {missing[0]}.")
     both = set(train) & {path for paths in everything[1:] for path in paths}
     if both:
         raise DatasetError(
@@ -106,9 +104,7 @@ def _paths(lists: dict[str, Any], name: str, split: Path) -> list[str]:
     paths = lists.get(name)
     if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
         usable = ", ".join(sorted(key for key, value in lists.items() if isinstance(value, list) and value))
-        raise DatasetError(
-            f"{split} has no list of paths called {name!r}; its lists are: {usable or 'none'}."
-        )
+        raise DatasetError(f"{split} has no list of paths called {name!r}; its lists are: {usable or 'none'}.")
     return paths
 
 
@@ -118,6 +114,4 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _mask_of(path: Path) -> Path | None:
-    return next(
-        (mask for mask in (path.with_suffix(".png"), path.with_suffix(".PNG")) if mask.is_file()), None
-    )
+    return next((mask for mask in (path.with_suffix(".png"), path.with_suffix(".PNG")) if mask.is_file()), None)

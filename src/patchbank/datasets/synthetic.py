@@ -32,9 +32,7 @@ def defects(kind: str) -> tuple[str, ...]:
     return _DEFECTS[kind]
 
 
-def draw(
-    kind: str, defect: str | None, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def draw(kind: str, defect: str | None, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """One part: its picture, uint8 H×W×3 RGB, and the mask of its defective pixels, bool H×W, for `defect`
     None all False.
 
@@ -76,9 +74,7 @@ def write_dataset(
     folder = Path(root) / kind
     kinds_of_defect = defects(kind)
     if folder.is_dir() and any(folder.iterdir()):
-        raise DatasetError(
-            f"{folder} is not empty; remove it or name another folder for the synthetic parts."
-        )
+        raise DatasetError(f"{folder} is not empty; remove it or name another folder for the synthetic parts.")
     _write_group(folder, kind, "train", None, n_train, seed)
     _write_group(folder, kind, "test", None, n_test_good, seed)
     for defect in kinds_of_defect:

@@ -26,19 +26,13 @@ def read(root: Path) -> Dataset:
     table = _table_of(root)
     name = root.resolve().name
     rows = [row for row in _rows(table) if row["object"] == name]
-    train = [
-        _file(root, row["image"]) for row in rows if row["split"] == "train" and row["label"] == "normal"
-    ]
+    train = [_file(root, row["image"]) for row in rows if row["split"] == "train" and row["label"] == "normal"]
     test = [_sample(root, row) for row in rows if row["split"] == "test"]
     if not train:
-        raise DatasetError(
-            f"{table} lists no normal training images of {name!r}; name a category of that table."
-        )
+        raise DatasetError(f"{table} lists no normal training images of {name!r}; name a category of that table.")
     missing = [path for path in (*train, *(sample.path for sample in test)) if not path.is_file()]
     if missing:
-        raise DatasetError(
-            f"{table} lists {len(missing)} files that are not there, the first is {missing[0]}."
-        )
+        raise DatasetError(f"{table} lists {len(missing)} files that are not there, the first is {missing[0]}.")
     test.sort(key=lambda sample: sample.path)
     return Dataset(name, root, "visa", tuple(sorted(train)), tuple(test), mask_above=0)
 
@@ -50,13 +44,9 @@ def _rows(table: Path) -> list[dict[str, str]]:
             missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
             rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(
-            f"{table}: the visa layout needs this table and it cannot be read ({error})."
-        ) from None
+        raise DatasetError(f"{table}: the visa layout needs this table and it cannot be read ({error}).") from None
     if missing:
-        raise DatasetError(
-            f"{table} has no column {missing[0]!r}; the visa layout needs {', '.join(_COLUMNS)}."
-        )
+        raise DatasetError(f"{table} has no column {missing[0]!r}; the visa layout needs {', '.join(_COLUMNS)}.")
     return rows
 
 

@@ -37,9 +37,7 @@ _PITCH = 7.0  # image pixels from thread to thread
 _WARP = np.array([0.80, 0.78, 0.72], dtype=np.float32)
 _WEFT = np.array([0.36, 0.46, 0.62], dtype=np.float32)
 _GROUND = np.array([0.07, 0.075, 0.085], dtype=np.float32)  # between and behind the threads
-_DYES = np.array(
-    [[0.72, 0.26, 0.2], [0.75, 0.62, 0.22], [0.22, 0.2, 0.2], [0.36, 0.5, 0.34]], dtype=np.float32
-)
+_DYES = np.array([[0.72, 0.26, 0.2], [0.75, 0.62, 0.22], [0.22, 0.2, 0.2], [0.36, 0.5, 0.34]], dtype=np.float32)
 _X = np.arange(_SIZE, dtype=np.float32) - (_SIZE - 1) / 2  # image pixels from the centre
 _CROSS = ((np.arange(_FLAT[0], dtype=np.float32) % _CELL + 0.5) / _CELL) * 2 - 1  # -1..1 through each cell
 
@@ -70,9 +68,7 @@ class _Layout:
     row: Field
 
 
-def render(
-    defect: str | None, rng: np.random.Generator, defect_rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def render(defect: str | None, rng: np.random.Generator, defect_rng: np.random.Generator) -> NDArray[np.uint8]:
     """One piece of the fabric, 256×256×3. `rng` draws piece and picture, `defect_rng` only the defect."""
     fabric, layout, light = _weave(rng), _lay_out(rng), _light(rng)
     if defect in _IN_FABRIC:

@@ -29,7 +29,8 @@ from patchbank.scoring import IMAGE_SCORES, anomaly_map, find_regions, image_sco
 
 @dataclass(frozen=True)
 class PatchScores:
-    """What a method says about the patches of one image: distances and a reference into its memory for each, rows×columns."""
+    """What a method says about the patches of one image: distances and a reference into its memory for each,
+    rows×columns."""
 
     distances: Tensor
     nearest: Tensor
@@ -40,8 +41,8 @@ class Detector(ABC):
     """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
 
     backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
-    "random"; levels: the backbone's levels in use, shallowest first; image_size: pixels of the shorter inspected side;
-    geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
+    "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
+    side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
     "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
     good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: "auto", "openvino", "torch"; threads: of
     the whole process, None for the libraries' own choice; memory_budget: bytes, None for most of what is free.
@@ -52,7 +53,7 @@ class Detector(ABC):
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     levels: tuple[int, ...] | None = None
-    image_size: int = 256
+    image_size: int = 384
     geometry: str = "whole"
     aggregation: str = "mean"
     patch_size: int = 3
@@ -186,9 +187,7 @@ class Detector(ABC):
             seed=self.seed,
         )
         geometry = Geometry(self.geometry, self.image_size, backbone.multiple)
-        self.__dict__["_extractor"] = Extractor(
-            backbone, geometry, self.aggregation, self.patch_size, self.stride
-        )
+        self.__dict__["_extractor"] = Extractor(backbone, geometry, self.aggregation, self.patch_size, self.stride)
         return self._open()
 
     @property

@@ -19,6 +19,7 @@ from patchbank.images import Geometry
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
 
+DEFAULT_CORESET, DEFAULT_BANK_SIZE = 0.1, 10_000  # the smaller of the two; docs/backbones.md has what more would bring
 PROJECTION = 128  # d* of Algorithm 1; worth its distortion only where it at least halves the dimension
 
 
@@ -26,13 +27,15 @@ PROJECTION = 128  # d* of Algorithm 1; worth its distortion only where it at lea
 class PatchCore(Detector):
     """A memory bank of nominal patch features, thinned to a coreset; the score is the distance to the nearest one.
 
-    coreset: share of all patches to keep; bank_size or bank_mb instead: how many vectors, how many MB; sampler: "greedy",
-    "approximate", "random" or "identity"; neighbours: b of Eq. 7, 0 or 1 for no re-weighting. Other options: `Detector`.
+    coreset: share of all patches to keep, or bank_size: how many, or bank_mb: how many MB; by default 10 % of the
+    patches, but no more than 10 000; sampler:
+    "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7, 0 or 1 for no re-weighting. Other
+    options: `Detector`.
     """
 
     method: ClassVar[str] = "patchcore"
 
-    coreset: float = 0.1
+    coreset: float | None = None
     bank_size: int | None = None
     bank_mb: float | None = None
     sampler: str = "greedy"
@@ -44,10 +47,10 @@ class PatchCore(Detector):
         super()._check()
         if self.sampler not in SAMPLERS:
             raise OptionError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
-        if not 0 < self.coreset <= 1:
+        if self.coreset is not None and not 0 < self.coreset <= 1:
             raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, not {self.coreset}")
-        if self.bank_size is not None and self.bank_mb is not None:
-            raise OptionError("give bank_size or bank_mb, not both")
+        if sum(size is not None for size in (self.coreset, self.bank_size, self.bank_mb)) > 1:
+            raise OptionError("give only one of coreset, bank_size and bank_mb")
         for name in ("bank_size", "bank_mb"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise OptionError(f"{name} must be positive, not {value}")
@@ -83,9 +86,7 @@ class PatchCore(Detector):
             return 1.0
         worst = int(scores.distances.argmax())
         nearest = int(scores.nearest.flatten()[worst])
-        return reweight(
-            vectors[worst], self.bank_.vectors[nearest], self.bank_.neighbourhood(nearest, self.neighbours)
-        )
+        return reweight(vectors[worst], self.bank_.vectors[nearest], self.bank_.neighbourhood(nearest, self.neighbours))
 
     def _neighbour(self, reference: int, distance: float) -> Neighbour:
         image, row, column = (int(v) for v in self.bank_.provenance[reference])
@@ -99,8 +100,10 @@ class PatchCore(Detector):
             count = self.bank_size
         elif self.bank_mb is not None:
             count = int(self.bank_mb * 1e6 / (4 * dimension))
-        else:
+        elif self.coreset is not None:
             count = int(patches * self.coreset)
+        else:
+            count = min(int(patches * DEFAULT_CORESET), DEFAULT_BANK_SIZE)
         return min(max(count, 1), patches)
 
     def _make_sampler(self, patches: int, dimension: int) -> Any:

@@ -16,6 +16,7 @@ from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.extraction import OnError, Progress
 from patchbank.files import replacing, write_text
+from patchbank.memory import reset_peak
 
 COLUMNS = (
     "dataset", "method", "backbone", "seed", "image_auroc", "image_ap", "image_f1_max", "misclassified", "pixel_auroc",
@@ -35,7 +36,9 @@ class Cell:
     def name(self) -> str:
         """A folder name that a person can read and that differs where any option or training image does."""
         options = json.dumps(self.detector.parameters(), sort_keys=True, default=str)
-        data = "\n".join(map(str, [self.dataset.root.resolve(), *self.dataset.train, *(s.path for s in self.dataset.test)]))
+        data = "\n".join(
+            map(str, [self.dataset.root.resolve(), *self.dataset.train, *(s.path for s in self.dataset.test)])
+        )
         digest = hashlib.sha256((options + data).encode()).hexdigest()[:8]
         backbone = self.detector.backbone.replace("/", "-")
         return f"{self.dataset.name}-{self.detector.method}-{backbone}-seed{self.detector.seed}-{digest}"
@@ -67,6 +70,7 @@ def run_grid(
 def _run(
     cell: Cell, folder: Path, write: Callable[[Evaluation, Path], None], on_error: OnError, progress: Progress | None
 ) -> None:
+    reset_peak()  # each cell's own peak, not that of the largest before it
     model_file = folder / "model.patchbank"
     cell.detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
     cell.detector.save(model_file)
@@ -77,7 +81,12 @@ def _run(
 def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
     detector = cell.detector
     row = {key: metrics.get(key) for key in COLUMNS}
-    row |= {"dataset": cell.dataset.name, "method": detector.method, "backbone": detector.backbone, "seed": detector.seed}
+    row |= {
+        "dataset": cell.dataset.name,
+        "method": detector.method,
+        "backbone": detector.backbone,
+        "seed": detector.seed,
+    }
     row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
     return row
 

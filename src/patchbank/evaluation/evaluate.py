@@ -163,7 +163,8 @@ def _pixel_metrics(run: _Run, notes: dict[str, str], curves: dict[str, Curve]) -
     curves |= {"pixel_roc": result.roc, "pixel_pr": result.pr, "pro": result.pro}
     if result.n_regions_not_inspected:
         notes["not_inspected"] = (
-            f"{result.n_regions_not_inspected} defect regions lie wholly outside the inspected part: AUPRO leaves them out"
+            f"{result.n_regions_not_inspected} defect regions lie wholly outside the inspected part: AUPRO leaves "
+            "them out"
         )
     return dict(zip(names, (result.auroc, result.average_precision, result.aupro), strict=True))
 
@@ -190,7 +191,10 @@ def _per_defect(run: _Run) -> dict[str, dict[str, Any]]:
     for defect in sorted({case.defect for case in run.cases} - {GOOD}):
         cases = [case for case in run.cases if case.defect in (GOOD, defect)]
         of_kind = [case for case in cases if case.is_defective]
-        row: dict[str, Any] = {"n": len(of_kind), "recall_at_threshold": float(np.mean([c.is_anomalous for c in of_kind]))}
+        row: dict[str, Any] = {
+            "n": len(of_kind),
+            "recall_at_threshold": float(np.mean([c.is_anomalous for c in of_kind])),
+        }
         row["image_auroc"] = _image_metrics(cases, {}, {})["image_auroc"]
         row |= {"pixel_auroc": None, "aupro": None}
         if defect in run.pixels:
@@ -235,8 +239,7 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run) -> dict[str, lis
 def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
     rgb = read_image(Source(case.path, sample.path))
     mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
-    image = rgb if rgb.dtype == np.uint8 else rgb.astype(np.uint8)
-    return Panel(case, overlay(image, detector.predict(sample.path), mask))
+    return Panel(case, overlay(rgb.astype(np.uint8, copy=False), detector.predict(sample.path), mask))
 
 
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
@@ -244,7 +247,7 @@ def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
     method = detector.method + " with " + ", ".join(f"{k}={v}" for k, v in detector.parameters().items())
     return {
         "Method": method,
-        "Backbone": f"{detector.backbone}, levels {', '.join(map(str, training['levels']))}, run by {training['runtime']}",
+        "Backbone": f"{detector.backbone}, levels {training['levels']}, run by {training['runtime']}",
         "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
         "Learned from": f"{training['images']} good images, {training['patches']} patches",
         "Threshold": (

@@ -44,9 +44,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` is the document of `metrics.json`; `curves` has "roc", "pr", "pixel_roc", "pixel_pr" and "pro" where they
-    can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels, worst first;
-    `how` says how the run was made, in words, in the order to print."""
+    """`metrics` is the document of `metrics.json`; `curves` has "roc", "pr", "pixel_roc", "pixel_pr" and "pro" where
+    they can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels,
+    worst first; `how` says how the run was made, in words, in the order to print."""
 
     metrics: dict[str, Any]
     cases: list[Case]

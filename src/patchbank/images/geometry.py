@@ -1,8 +1,10 @@
 """Which pixels of an image are inspected, at which size, and the way back to the pixels of the input.
 
-`whole` (the product's default) inspects the whole image: the shorter side becomes `image_size`, the aspect ratio is kept up
-to rounding each side to a multiple of 32 (of the patch, for a vision transformer), so that every level's grid fits. `paper` is the protocol of the papers: the shorter side to 8/7 of `image_size`
-(256 for 224), then the central `image_size` × `image_size` crop; what is cut away is marked as not inspected.
+`whole` (the product's default) inspects the whole image: the shorter side is reduced to `image_size` (never enlarged,
+but to 128 pixels), the aspect ratio is kept up to rounding each side to a multiple of 32 (of the patch, for a vision
+transformer), so that every level's grid fits. `paper` is the protocol of the papers: the shorter side to 8/7 of
+`image_size` (256 for 224), then the central `image_size` × `image_size` crop; what is cut away is marked as not
+inspected.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from patchbank.errors import OptionError
 from patchbank.images.read import RGB
 
 KINDS = ("whole", "paper")
+_SMALLEST = 128  # a shorter side below this many pixels is enlarged: a few patches say too little
 _LONGEST = 8  # a longer side beyond 8 × the shorter one is squeezed, which bounds time and memory for one image
 
 Box = tuple[int, int, int, int]
@@ -27,7 +30,8 @@ Box = tuple[int, int, int, int]
 class View:
     """How one image of a given size is inspected. Sizes are (height, width) in pixels.
 
-    The input is resized to `resized`, of which the part at `offset` (top, left) of size `inspected` goes to the network.
+    The input is resized to `resized`, of which the part at `offset` (top, left) of size `inspected` goes to the
+    network.
     """
 
     input_size: tuple[int, int]
@@ -42,7 +46,7 @@ class View:
             resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
         else:  # Pillow resizes floating-point values one channel at a time
             channels = [Image.fromarray(np.ascontiguousarray(rgb[:, :, c])) for c in range(3)]
-            resized = np.dstack([c.resize((width, height), Image.Resampling.BILINEAR) for c in channels])
+            resized = np.dstack([np.asarray(c.resize((width, height), Image.Resampling.BILINEAR)) for c in channels])
         (top, left), (h, w) = self.offset, self.inspected
         return np.ascontiguousarray(resized[top : top + h, left : left + w].transpose(2, 0, 1), dtype=np.float32)
 
@@ -110,13 +114,20 @@ class Geometry:
         if self.kind == "paper":
             return self._paper(height, width)
         short, long = min(height, width), max(height, width)
-        longer = round(self.image_size * min(long / short, _LONGEST) / self.multiple) * self.multiple
-        size = (self.image_size, longer) if height <= width else (longer, self.image_size)
+        # parts cut out of one camera's pictures keep their common scale, and enlarging costs time and shows nothing new
+        target = min(max(short, _SMALLEST), self.image_size)
+        shorter = self._rounded(target)
+        longer = self._rounded(target * min(long / short, _LONGEST))
+        size = (shorter, longer) if height <= width else (longer, shorter)
         return View((height, width), size, (0, 0), size)
+
+    def _rounded(self, side: float) -> int:
+        return max(round(side / self.multiple), 1) * self.multiple
 
     def _paper(self, height: int, width: int) -> View:
         short_side, crop = round(self.image_size * 8 / 7), self.image_size
-        # the longer side is cut, not rounded, and the crop's offset is rounded: as in torchvision's Resize and CenterCrop
+        # the longer side is cut, not rounded, and the crop's offset is rounded: as in torchvision's Resize and
+        # CenterCrop
         if height <= width:
             resized = (short_side, int(short_side * width / height))
         else:

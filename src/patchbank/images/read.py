@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from patchbank.errors import ImageError
 from patchbank.images.sources import Source
@@ -62,7 +62,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image file, whatever its name says"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -97,13 +97,13 @@ def _from_array(values: NDArray[Any]) -> RGB:
     if values.shape[2] == 1:
         values = np.repeat(values, 3, axis=2)
     if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
+        return np.asarray(np.ascontiguousarray(values), dtype=np.uint8)
     if values.dtype == bool:
-        return values.astype(np.uint8) * np.uint8(255)
+        return np.asarray(values * np.uint8(255), dtype=np.uint8)
     if values.dtype == np.uint16:
-        return values.astype(np.float32) * np.float32(255 / 65535)
+        return np.asarray(values * np.float32(255 / 65535), dtype=np.float32)
     if np.issubdtype(values.dtype, np.floating):
         if not (values.min() >= 0 and values.max() <= 1):  # written so that NaN fails too
             raise ImageError("its floating-point values must lie in 0..1; divide by the camera's full scale")
-        return values.astype(np.float32) * np.float32(255)
+        return np.asarray(values * np.float32(255), dtype=np.float32)
     raise ImageError(f"its type is {values.dtype}; use uint8, uint16, or float in 0..1")

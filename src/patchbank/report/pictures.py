@@ -67,9 +67,7 @@ def save_png(picture: Picture, path: Path) -> None:
     Image.fromarray(picture).save(path, format="PNG", compress_level=3)
 
 
-def _check(
-    image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None, panel_width: int
-) -> None:
+def _check(image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None, panel_width: int) -> None:
     """Raise `ValueError` for what `overlay` cannot draw."""
     where = prediction.path
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

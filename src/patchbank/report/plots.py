@@ -159,9 +159,7 @@ def _draw_lines(
         label = f"{name}: {measure} {area:.3f}" if area is not None and math.isfinite(area) else name
         handles.append((axes.plot(x, y, color=colour, linestyle=style, linewidth=1.8)[0], label))
     if at is not None and all(map(math.isfinite, at)):
-        dot = axes.plot(
-            *at, "o", color=_LINES[0], markersize=7, markeredgecolor=_INK, clip_on=False, zorder=5
-        )
+        dot = axes.plot(*at, "o", color=_LINES[0], markersize=7, markeredgecolor=_INK, clip_on=False, zorder=5)
         handles.append((dot[0], "at the threshold"))
     _legend_below(figure, handles)
 
@@ -170,9 +168,7 @@ def _legend_below(figure: Figure, handles: Sequence[tuple[Artist, str]]) -> None
     columns = 1 if len(handles) < 4 else 2
     # The names are set afterwards: a legend skips labels that begin with "_" and reads "$" as mathematics.
     numbers = [str(number) for number in range(len(handles))]
-    legend = figure.legend(
-        [handle for handle, _ in handles], numbers, loc="outside lower center", ncols=columns
-    )
+    legend = figure.legend([handle for handle, _ in handles], numbers, loc="outside lower center", ncols=columns)
     for text, (_, name) in zip(legend.get_texts(), handles, strict=True):
         text.set_parse_math(False)
         text.set_text(shortened(printable(name), 32))
@@ -180,9 +176,7 @@ def _legend_below(figure: Figure, handles: Sequence[tuple[Artist, str]]) -> None
 
 def _by_kind(defective: Sequence[Case]) -> dict[str, NDArray[np.float64]]:
     """Scores by kind of defect, commonest first; kinds beyond the number of colours go together."""
-    names = [
-        name for name, _ in sorted(Counter(c.defect for c in defective).items(), key=lambda i: (-i[1], i[0]))
-    ]
+    names = [name for name, _ in sorted(Counter(c.defect for c in defective).items(), key=lambda i: (-i[1], i[0]))]
     shown = names if len(names) <= len(_DEFECTS) else names[: len(_DEFECTS)]
     kinds = {name: _finite([c.score for c in defective if c.defect == name]) for name in shown}
     if len(names) > len(shown):

@@ -27,7 +27,8 @@ def nearest(queries: Tensor, bank: Tensor, bank_squared: Tensor | None = None) -
         best = torch.where(closer, value, best)
         index = torch.where(closer, where + start, index)
     distance = torch.linalg.vector_norm(queries - bank[index], dim=1)
-    return torch.where(torch.isinf(best), best, distance), index
+    # no vector to compare with leaves +inf
+    return distance.masked_fill(torch.isinf(best), torch.inf), index
 
 
 def k_nearest(query: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -39,4 +40,4 @@ def k_nearest(query: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def squared_norms(vectors: Tensor) -> Tensor:
     """M×D → M."""
-    return torch.linalg.vector_norm(vectors, dim=1).square()
+    return (vectors * vectors).sum(1)

@@ -1,0 +1,1 @@
+"""Speed and memory, each against a literal baseline timed in the same run: `make bench`."""

@@ -1,0 +1,226 @@
+"""`make bench`: the table of numbers that every change is judged by.
+
+Baseline and product take turns in one process on the same input; the ratio is the median over the pairs. The greedy
+loop and the PRO loop are timed on a part of their steps and scaled up, since every step costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import baselines
+from patchbank import PatchCore
+from patchbank.backbones import open_backbone
+from patchbank.coresets.farthest_first import farthest_first, row_norms
+from patchbank.coresets.samplers import project
+from patchbank.datasets.synthetic import draw
+from patchbank.environment import environment
+from patchbank.metrics import PixelMetrics
+from patchbank.patches import patch_features
+from patchbank.search import nearest, squared_norms
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+
+
+def timed(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def paired(baseline: Callable[[], object], product: Callable[[], object], pairs: int, scale: float = 1.0) -> Row:
+    """Median seconds of both and the median ratio, the two in turn; `scale` for a baseline that ran a part of its
+    steps."""
+    baseline(), product()  # warm up
+    times = [(scale * timed(baseline), timed(product)) for _ in range(pairs)]
+    slow, fast = (statistics.median(column) for column in zip(*times, strict=True))
+    return {
+        "baseline_s": slow,
+        "patchbank_s": fast,
+        "ratio": statistics.median(a / b for a, b in times),
+        "pairs": pairs,
+    }
+
+
+def drawn(count: int) -> list[np.ndarray]:
+    """Good parts of the demo, cut to 224×224."""
+    return [draw("weave", None, np.random.default_rng([7, i]))[0][:224, :224].copy() for i in range(count)]
+
+
+def greedy(pairs: int) -> Row:
+    """Greedy coreset of 156 800 × 128, 10 %."""
+    steps = 300
+    model = PatchCore(image_size=224)
+    features = model._open().collect(_sources(drawn(200))).vectors
+    points = project(features, 128, seed=0)
+    anchor = row_norms(points)
+    count, start = len(points) // 10, int(anchor.argmax())
+    selected = farthest_first(points, count, anchor)
+    literal = baselines.greedy_loop(points, start, steps)
+    row = paired(
+        lambda: baselines.greedy_loop(points, start, steps),
+        lambda: farthest_first(points, count, row_norms(points)),
+        max(1, pairs // 2),
+        scale=count / steps,
+    )
+    same = sum(a == b for a, b in zip(selected.indices.tolist(), literal, strict=False))
+    return row | {
+        "must": 8,
+        "note": f"{same} of the loop's first {steps} picks are the same (the loop rounds in float32)",
+    }
+
+
+def search(dimension: int, pairs: int) -> Row:
+    """Exact nearest neighbour, 784 × 15 680."""
+    generator = torch.Generator().manual_seed(0)
+    queries, bank = (torch.randn(n, dimension, generator=generator) for n in (784, 15_680))
+    squared = squared_norms(bank)
+    exact = torch.cdist(queries.double(), bank.double()).min(1).values
+    error = float(((nearest(queries, bank, squared)[0] - exact) / exact).abs().max())
+    row = paired(
+        lambda: baselines.nearest_by_distance_matrix(queries, bank), lambda: nearest(queries, bank, squared), 3 * pairs
+    )
+    return row | {"must": 5, "note": f"largest relative error {error:.1e}"}
+
+
+def one_image(pairs: int) -> Row:
+    """One 224×224 image to score and map at batch 1, bank of 3 136."""
+    images = drawn(41)
+    model = PatchCore(image_size=224, bank_size=3136).fit(images[:40])
+    network = open_backbone(model.backbone, runtime="torch")
+    image, bank = images[40], model.bank_.vectors
+
+    def plain() -> None:
+        batch = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float()
+        patches = patch_features(network(batch)).flatten(0, 2)
+        distances = baselines.nearest_by_distance_matrix(patches, bank).reshape(1, 1, 28, 28)
+        smooth = torch.nn.functional.interpolate(distances, (224, 224), mode="bilinear")[0, 0].numpy()
+        baselines.ndimage.gaussian_filter(smooth, 4).max()
+
+    return paired(plain, lambda: model.predict(image), 10 * pairs) | {"must": 4, "note": "torch eager, cdist, scipy"}
+
+
+def metrics(pairs: int) -> Row:
+    """AUPRO and pixel AUROC of 583 maps of 224×224."""
+    rng = np.random.default_rng(0)
+    maps = rng.random((583, 224, 224), dtype=np.float32)
+    masks = np.zeros(maps.shape, bool)
+    for i in range(0, 583, 2):
+        y, x = rng.integers(0, 190, 2)
+        masks[i, y : y + 30, x : x + 30] = True
+        maps[i, y : y + 30, x : x + 30] += 0.3
+    thresholds = 200
+
+    def ours() -> None:
+        collected = PixelMetrics()
+        for one, mask in zip(maps, masks, strict=True):
+            collected.update(one, mask)
+        collected.compute()
+
+    pro = timed(lambda: [baselines.pro_at(maps, masks, t) for t in (0.3, 0.6, 0.9)]) * thresholds / 3
+    auroc = timed(lambda: baselines.pixel_auroc(maps, masks))
+    ours()
+    fast = statistics.median(timed(ours) for _ in range(pairs))
+    note = f"scikit-learn {auroc:.0f} s, {thresholds} thresholds with scipy {pro:.0f} s"
+    return {"baseline_s": auroc + pro, "patchbank_s": fast, "ratio": (auroc + pro) / fast, "must": 5, "note": note}
+
+
+_MEMORY = """
+import sys, torch
+from benchmarks.__main__ import _sources, drawn
+from patchbank import PatchCore
+from patchbank.memory import peak_rss_mb, reset_peak
+model = PatchCore(image_size=224, coreset=0.1)
+images = drawn(200)
+model.fit(images[:2])  # libraries and buffers are there
+before = reset_peak()
+model = model.fit(images)
+print(peak_rss_mb() - before, 200 * 784 * 152 * 4 / 1e6)
+"""
+
+
+def memory() -> Row:
+    """Peak memory of a fit (156 800 × 152, 10 %) above what the process had, over one copy of the features."""
+    done = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True)
+    grown, copy = map(float, done.stdout.split())
+    return {"ratio": grown / copy, "must": "≤ 1.5", "note": f"{grown:.0f} MB for {copy:.0f} MB of features"}
+
+
+def refit() -> Row:
+    """Two fits with one seed: the same model file, byte for byte, but for the seconds it took."""
+    images = drawn(10)
+    banks = []
+    for _ in range(2):
+        model = PatchCore(image_size=224, seed=3).fit(images)
+        banks.append(model.bank_.vectors.numpy().tobytes() + model.bank_.provenance.tobytes())
+    return {"must": "identical", "note": "identical" if banks[0] == banks[1] else "DIFFERENT"}
+
+
+def fit_mtd(root: Path) -> Row:
+    """`fit` of the full mtd training split, 10 %, default backbone at 224, end to end."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "mtd.patchbank")
+        command = [sys.executable, "-m", "patchbank", "fit", str(root), "-o", str(model), "--coreset", "0.1", "--json"]
+        started = time.perf_counter()
+        done = subprocess.run([*command, "--image-size", "224"], capture_output=True, text=True, check=True)
+        seconds = time.perf_counter() - started
+    stages = json.loads(done.stdout)["fit_seconds"]
+    note = ", ".join(f"{stage} {value:.0f} s" for stage, value in stages.items())
+    return {"patchbank_s": seconds, "must": "≤ 180 s", "note": note}
+
+
+def _sources(images: list[np.ndarray]) -> Any:
+    from patchbank.images import gather
+
+    return gather(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5, help="pairs per row")
+    parser.add_argument("--mtd", type=Path, help="folder of the Magnetic Tile Defects, for the end-to-end row")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    arguments = parser.parse_args()
+    pairs = arguments.pairs
+    rows: dict[str, Callable[[], Row]] = {
+        "greedy coreset, 156 800 × 128, 10 %": lambda: greedy(pairs),
+        "nearest neighbour, 784 × 15 680 × 152": lambda: search(152, pairs),
+        "nearest neighbour, 784 × 15 680 × 512": lambda: search(512, pairs),
+        "nearest neighbour, 784 × 15 680 × 1024": lambda: search(1024, pairs),
+        "one 224×224 image, batch 1, bank 3 136": lambda: one_image(pairs),
+        "AUPRO + pixel AUROC, 583 × 224×224": lambda: metrics(pairs),
+        "peak memory of fit / features": memory,
+        "refit with the same seed": refit,
+    }
+    if arguments.mtd:
+        rows["fit of mtd, 761 images, 10 %, at 224"] = lambda: fit_mtd(arguments.mtd)
+    results = {}
+    print(f"{'work':40} {'baseline':>10} {'patchbank':>10} {'ratio':>7} {'must':>10}  note")
+    for name, run in rows.items():
+        if arguments.only in name:
+            row = results[name] = run()
+            slow, fast = (f"{row[k]:.4g} s" if k in row else "" for k in ("baseline_s", "patchbank_s"))
+            ratio = f"{row['ratio']:.1f}×" if "ratio" in row else ""
+            must = f"{row['must']}×" if isinstance(row["must"], int) else row["must"]
+            print(f"{name:40} {slow:>10} {fast:>10} {ratio:>7} {must:>10}  {row['note']}", flush=True)
+    print("FAPM against PatchCore: not yet, FAPM is not there")
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"environment": environment(), "rows": results}, indent=2, ensure_ascii=False)
+    (RESULTS / "cpu.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

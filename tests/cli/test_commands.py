@@ -1,0 +1,239 @@
+"""The commands as a user runs them: results, exit codes, messages, and the mistakes a user makes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import bad_image, good_image
+
+QUICK = ["--image-size", "96", "--bank-size", "100", "--threads", "2"]
+
+
+def patchbank(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in its own process, as a pipe (no terminal)."""
+    command = [sys.executable, "-m", "patchbank", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good images among a truncated JPEG, a text file named .png and a 16-bit PNG."""
+    folder = tmp_path_factory.mktemp("messy")
+    for i in range(4):
+        Image.fromarray(good_image(i)).save(folder / f"good{i}.png")
+    Image.fromarray(good_image(5)[:, :, 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(good_image(6)).save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:1500])
+    (folder / "text.png").write_text("this is no image")
+    return folder
+
+
+def test_help_and_version() -> None:
+    for arguments in (["--help"], ["fit", "--help"], ["predict", "-h"]):
+        done = patchbank(*arguments)
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
+    assert patchbank("--version").stdout.startswith("patchbank ")
+
+
+def test_fit_info_and_json(parts: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.patchbank"
+    done = patchbank("fit", parts, "-o", model, *QUICK, "--false-alarm-rate", "0.2", "--set", "neighbours=0")
+    assert done.returncode == 0, done.stderr
+    assert "learned from 8 images" in done.stdout
+    assert "mvtec layout" in done.stdout
+    assert done.stderr == ""  # no bars in a pipe
+    described = json.loads(patchbank("info", model, "--json").stdout)
+    assert described["bank_vectors"] == 100
+    assert described["options"]["neighbours"] == 0
+    assert described["false_alarm_rate"] == 0.2
+    assert "bank_vectors" in patchbank("info", model).stdout
+
+
+def test_predict_writes_everything(parts: Path, model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = patchbank("predict", model_file, parts / "test", "-o", out, "--maps", "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    assert "8 images inspected, 4 rejected" in done.stdout
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    assert list(rows[0]) == ["path", "score", "p_value", "threshold", "is_anomalous", "regions"]
+    assert [row["is_anomalous"] for row in rows] == ["False"] * 4 + ["True"] * 4
+    assert json.loads(rows[-1]["regions"])[0]["box"]
+    assert len(list((out / "overlays").rglob("*.png"))) == 8
+    with Image.open(out / "maps" / "spot" / "000.png.tiff") as image:
+        assert (image.mode, image.size) == ("F", (128, 96))
+        assert np.asarray(image).max() > float(rows[0]["threshold"])
+    assert not (out / "errors.csv").exists()
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_predict_json(parts: Path, model_file: Path) -> None:
+    done = patchbank("predict", model_file, parts / "test" / "spot", "--json", "--threshold", "1e9")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 4
+    assert {row["is_anomalous"] for row in rows} == {False}
+    assert rows[0]["threshold"] == 1e9
+
+
+def test_bad_images_are_named_and_the_rest_goes_on(messy: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.patchbank"
+    done = patchbank("fit", messy, "-o", model, *QUICK)
+    assert done.returncode == 1
+    assert "learned from 5 images" in done.stdout
+    assert "cut.jpg" in done.stderr
+    assert "text.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = patchbank("predict", model, messy, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert len(list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))) == 5
+    errors = list(csv.DictReader((tmp_path / "out" / "errors.csv").open()))
+    assert sorted(Path(row["path"]).name for row in errors) == ["cut.jpg", "text.png"]
+    done = patchbank("predict", model, messy / "text.png", "-o", tmp_path / "out2")
+    assert done.returncode == 2
+
+
+def test_evaluate_writes_metrics_and_report(parts: Path, model_file: Path, tmp_path: Path) -> None:
+    done = patchbank("evaluate", model_file, parts, "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rejects 4 of 4 defective parts" in done.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["image_auroc"] == 1
+    html = (tmp_path / "report.html").read_text()
+    assert "spot" in html
+    assert json.loads(patchbank("evaluate", model_file, parts, "-o", tmp_path, "--json").stdout)["n_good"] == 4
+
+
+def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> None:
+    command = ["benchmark", parts, "-o", tmp_path, "--methods", "patchcore", "--seeds", "0,1", *QUICK]
+    done = patchbank(*command)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert rows[0]["image_auroc"] == "1.0"
+    assert (tmp_path / "results.md").read_text().count("\n") == 4
+    first = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
+    assert len(first) == 2
+    assert patchbank(*command).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")} == first
+
+
+def test_doctor_and_backbones() -> None:
+    done = patchbank("doctor", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["default_backbone"].startswith("works")
+    rows = {row["name"]: row for row in json.loads(patchbank("backbones", "--json").stdout)}
+    assert rows["efficientnet_lite0"]["weights"].endswith(".pth")
+    assert rows["wide_resnet50"]["source"].startswith("https://")
+    assert "wide_resnet50" in patchbank("backbones").stdout
+
+
+MISTAKES = {
+    "fit missing -o m.patchbank": "missing: no such file or folder|missing",
+    "fit {empty} -o m.patchbank": "no images",
+    "fit {parts} -o {parts}": "is a folder",
+    "fit {parts} -o m.patchbank --method magic": "--method must be one of patchcore",
+    "fit {parts} -o m.patchbank --backbone resnet19": "unknown backbone",
+    "fit {parts} -o m.patchbank --levels two": "levels takes numbers such as 2,3",
+    "fit {parts} -o m.patchbank --levels 9": "has the levels",
+    "fit {parts} -o m.patchbank --set colour=1": "has no such option",
+    "fit {parts} -o m.patchbank --set neighbours": "key=value",
+    "fit {parts} -o m.patchbank --set neighbours=few": "neighbours takes int",
+    "fit {parts} -o m.patchbank --coreset 10": "such as 0.1 for 10 %",
+    "fit {parts} -o m.patchbank --bank-size 5 --bank-mb 1": "only one of",
+    "fit {parts} -o m.patchbank --memory-budget much": "such as 4GB",
+    "fit {parts} -o m.patchbank --memory-budget 1MB": "needs about",
+    "fit {parts} -o m.patchbank --weights nowhere.pth": "no such weight file",
+    "predict missing.patchbank {parts} -o out": "no such model file",
+    "predict {image} {parts} -o out": "not a patchbank model",
+    "predict {model} missing -o out": "missing: no such file or folder",
+    "predict {model} {parts}": "give a folder for the results with -o",
+    "predict {model} {parts} --json --maps": "needs a folder",
+    "evaluate {model} {good} -o out": "no test images",
+    "info {image}": "not a patchbank model",
+    "benchmark {parts} -o out --categories nothing": "none of these",
+    "benchmark {parts} -o out --seeds a": "whole numbers",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_clear_line(
+    command: str, parts: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"parts": parts, "good": parts / "train" / "good", "model": model_file, "empty": tmp_path / "empty"}
+    places["image"] = parts / "train" / "good" / "000.png"
+    arguments = command.format(**places).split()
+    from patchbank import cli
+
+    with pytest.MonkeyPatch.context() as patch:  # in this process: 24 starts of torch would take a minute
+        patch.chdir(tmp_path)
+        patch.setattr(sys, "argv", ["patchbank", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert any(words in error for words in MISTAKES[command].split("|"))
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+    assert not (tmp_path / "m.patchbank").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of a POSIX system")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_fit_leaves_no_model(number: signal.Signals, tmp_path: Path) -> None:
+    for i in range(60):
+        Image.fromarray(good_image(i)).save(tmp_path / f"{i}.png")
+    model = tmp_path / "out" / "m.patchbank"
+    command = [
+        sys.executable,
+        "-m",
+        "patchbank",
+        "fit",
+        str(tmp_path),
+        "-o",
+        str(model),
+        "--image-size",
+        "512",
+        "--coreset",
+        "0.5",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    assert process.poll() is None, "the fit was over before it could be interrupted"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not model.exists()
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in error
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(model_file: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(bad_image(1)).save(tmp_path / folder / "x.png")
+    assert patchbank("predict", model_file, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out").returncode == 0
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_demo_runs_and_is_not_trivial(tmp_path: Path) -> None:
+    done = patchbank("demo", "-o", tmp_path, "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    scores = [json.loads(p.read_text())["image_auroc"] for p in sorted(tmp_path.rglob("metrics.json"))]
+    assert len(scores) >= 2
+    assert all(score > 0.85 for score in scores)
+    assert min(scores) < 0.999
+    assert done.stdout.count("report.html") == len(scores)

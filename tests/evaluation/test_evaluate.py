@@ -1,0 +1,111 @@
+"""An evaluation has every number of metrics.json, and says why where it has not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from patchbank import PatchCore
+from patchbank.datasets import open_dataset, read_mask
+from patchbank.errors import DatasetError
+from patchbank.evaluation.benchmark import COLUMNS, markdown
+from patchbank.evaluation.evaluate import evaluate
+
+KEYS = [
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "image_f1_threshold",
+    "misclassified",
+    "pixel_auroc",
+    "pixel_ap",
+    "aupro",
+    "n_good",
+    "n_anomalous",
+    "per_defect",
+    "false_alarm_rate",
+    "recall_at_threshold",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "images_per_second",
+    "fit_seconds",
+    "bank_vectors",
+    "bank_mb",
+    "model_file_mb",
+    "peak_rss_mb",
+    "environment",
+    "notes",
+]
+
+
+def test_every_key_is_there_and_right(fitted: PatchCore, parts: Path, model_file: Path) -> None:
+    dataset = open_dataset(parts)
+    evaluation = evaluate(fitted, dataset, model_file=model_file)
+    metrics = evaluation.metrics
+    assert set(KEYS) <= set(metrics)
+    predictions = [fitted.predict(sample.path) for sample in dataset.test]
+    labels = [sample.defect != "good" for sample in dataset.test]
+    scores = [p.score for p in predictions]
+    masks = np.concatenate([read_mask(s, dataset.mask_above, (96, 128)).ravel() for s in dataset.test])  # type: ignore[union-attr]
+    pixels = np.concatenate([p.map.ravel() for p in predictions])
+    assert metrics["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert metrics["image_ap"] == pytest.approx(average_precision_score(labels, scores))
+    assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(masks, pixels))
+    assert metrics["pixel_ap"] == pytest.approx(average_precision_score(masks, pixels))
+    assert (metrics["n_good"], metrics["n_anomalous"]) == (4, 4)
+    assert metrics["recall_at_threshold"] == np.mean([p.is_anomalous for p in predictions[4:]])
+    assert set(metrics["fit_seconds"]) == {"features", "memory", "calibration", "total"}
+    assert metrics["model_file_mb"] == pytest.approx(model_file.stat().st_size / 1e6)
+    assert metrics["peak_rss_mb"] > 100
+    assert set(metrics["per_defect"]) == {"spot"}
+    assert len(evaluation.examples) == 1
+    assert [c.score for c in evaluation.cases] == scores
+
+
+def test_one_class_only(fitted: PatchCore, parts: Path) -> None:
+    dataset = open_dataset(parts)
+    good = evaluate(fitted, replace(dataset, test=dataset.test[:4])).metrics
+    assert good["image_auroc"] is None
+    assert good["pixel_auroc"] is None
+    assert good["recall_at_threshold"] is None
+    assert {"image_auroc", "pixel_auroc", "recall_at_threshold"} <= set(good["notes"])
+    bad = evaluate(fitted, replace(dataset, test=dataset.test[4:])).metrics
+    assert bad["image_auroc"] is None
+    assert bad["false_alarm_rate"] is None
+    assert bad["pixel_auroc"] is not None
+
+
+def test_without_masks(fitted: PatchCore, parts: Path) -> None:
+    dataset = open_dataset(parts)
+    without = replace(dataset, test=tuple(replace(sample, mask=None) for sample in dataset.test))
+    metrics = evaluate(fitted, without).metrics
+    assert metrics["image_auroc"] == 1
+    assert metrics["aupro"] is None
+    assert "4 defective images have no" in metrics["notes"]["masks"]
+
+
+def test_unreadable_test_images_are_named(fitted: PatchCore, parts: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(parts)
+    (tmp_path / "broken.png").write_text("no")
+    with_broken = replace(dataset, test=(*dataset.test, replace(dataset.test[0], path=tmp_path / "broken.png")))
+    heard: list[str] = []
+    metrics = evaluate(fitted, with_broken, on_error=lambda name, error: heard.append(name)).metrics
+    assert metrics["unreadable"] == heard == [str(tmp_path / "broken.png")]
+    assert metrics["n_good"] == 4
+
+
+def test_nothing_to_evaluate(fitted: PatchCore, parts: Path) -> None:
+    with pytest.raises(DatasetError, match="no test images"):
+        evaluate(fitted, replace(open_dataset(parts), test=()))
+
+
+def test_markdown_table() -> None:
+    row: dict[str, object] = dict.fromkeys(COLUMNS)
+    lines = markdown([row | {"image_auroc": 0.98765, "dataset": "mtd"}]).splitlines()
+    assert len(lines) == 3
+    assert "| mtd |" in lines[2]
+    assert "| 0.988 |" in lines[2]
