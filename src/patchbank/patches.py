@@ -45,6 +45,21 @@ def dimension(channels: Sequence[int], aggregation: str) -> int:
     return sum(channels) if aggregation == "mean" else REFERENCE_DIMENSION
 
 
+def level_balance(features: Tensor, channels: Sequence[int], aggregation: str) -> Tensor:
+    """Factors D that give every level of N×D features the same variance, averaged over its channels.
+
+    `reference` features mix the levels: nothing can be balanced there, and the factors are 1.
+    """
+    balance = torch.ones(features.shape[1], device=features.device)
+    if aggregation == "mean" and len(channels) > 1:
+        variance, _ = torch.var_mean(features, dim=0, correction=0)
+        for level in torch.split(torch.arange(features.shape[1]), list(channels)):  # type: ignore[no-untyped-call]
+            spread = float(variance[level].mean().sqrt())
+            balance[level] = 1 / spread if spread > 0 else 1.0
+        balance *= float(variance.mean().sqrt()) or 1.0  # distances keep their usual size
+    return balance
+
+
 def grid_size(inspected: tuple[int, int], level_stride: int, stride: int) -> tuple[int, int]:
     """(rows, columns) of the patch grid of an inspected image, for a shallowest level of that stride."""
     rows, columns = (-(-side // level_stride) for side in inspected)

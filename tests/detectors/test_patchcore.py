@@ -18,7 +18,8 @@ from tests.conftest import bad_image, good_image, small_model
 
 
 def patches_of(model: PatchCore, image: np.ndarray) -> torch.Tensor:
-    return next(model._open().stream([Source("image", image)])).vectors
+    vectors = next(model._open().stream([Source("image", image)])).vectors
+    return vectors * getattr(model, "balance_", 1.0)
 
 
 @pytest.mark.parametrize("neighbours", [0, 9])
@@ -125,7 +126,7 @@ def test_bank_sizes(parts: Path, options: dict[str, object], count: int) -> None
     "options",
     [
         {"levels": (2,)}, {"levels": (1, 2, 3)}, {"patch_size": 5}, {"stride": 2}, {"aggregation": "reference"},
-        {"geometry": "paper"}, {"image_score": "top"}, {"image_score": "max"}, {"runtime": "torch"}, {"neighbours": 0},
+        {"geometry": "paper"}, {"image_score": "top"}, {"image_score": "max"}, {"runtime": "torch"}, {"neighbours": 0}, {"balance": False},
     ],
 )  # fmt: skip
 def test_every_option_finds_the_spot(parts: Path, options: dict[str, object]) -> None:
@@ -161,6 +162,17 @@ def test_training_images_may_differ_in_shape() -> None:
     model = small_model().fit(images)
     assert len({i.grid for i in model.bank_.images}) > 1
     assert model.predict(good_image(9, (110, 140))).map.shape == (110, 140)
+
+
+def test_balance_gives_the_levels_equal_variance(parts: Path) -> None:
+    balanced, plain = (small_model(balance=b).fit(parts / "train" / "good") for b in (True, False))
+    assert torch.equal(plain.balance_, torch.ones(152))
+    files = sorted((parts / "train" / "good").iterdir())
+    patches = torch.cat([patches_of(balanced, np.asarray(Image.open(f))) for f in files])
+    raw = patches / balanced.balance_
+    variance = patches.var(0, correction=0)
+    assert float(variance[:40].mean()) == pytest.approx(float(variance[40:].mean()), rel=1e-3)
+    assert float(variance[:40].mean()) == pytest.approx(float(raw.var(0, correction=0).mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2])

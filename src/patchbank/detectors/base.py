@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank import patches
-from patchbank.backbones import Backbone, open_backbone
+from patchbank.backbones import open_backbone
 from patchbank.calibration import Calibration, check_rate
 from patchbank.errors import OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, warn
@@ -59,7 +59,7 @@ class Detector(ABC):
     patch_size: int = 3
     stride: int = 1
     image_score: str = "smoothed"
-    sigma: float = 4.0
+    sigma: float = 8.0
     false_alarm_rate: float = 0.01
     seed: int = 0
     device: str = "auto"
@@ -69,6 +69,7 @@ class Detector(ABC):
 
     calibration_: Calibration = dataclasses.field(init=False, repr=False)
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
+    _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
 
     # ---- what a method adds ------------------------------------------------------------------------------------------
 
@@ -92,6 +93,10 @@ class Detector(ABC):
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """The inverse of `_memory_state`."""
 
+    def _prepare(self, vectors: Tensor) -> Tensor:
+        """P×D patches of a new image, as the memory holds those of the nominal ones."""
+        return vectors
+
     def _weight(self, vectors: Tensor, scores: PatchScores) -> float:
         """Factor on the image score; 1 unless the method re-weights."""
         return 1.0
@@ -105,6 +110,7 @@ class Detector(ABC):
         total)` of the work done. Raises `PatchbankError` for options or data that cannot be used.
         """
         sources = gather(images)
+        self._extractor = None  # options may have changed since the last fit
         extractor = self._open()
         seconds: dict[str, float] = {}
         with _clock(seconds, "features"):
@@ -170,14 +176,16 @@ class Detector(ABC):
             raise OptionError(f"threads must be at least 1, not {self.threads}")
 
     def _open(self) -> Extractor:
-        """The stages before the memory, opened once and kept."""
-        if (extractor := self.__dict__.get("_extractor")) is not None:
-            opened: Extractor = extractor
-            return opened
+        """The stages before the memory: opened by `fit`, or at the first use of a loaded model, and kept."""
+        if self._extractor is None:
+            self._extractor = self._make_extractor()
+        return self._extractor
+
+    def _make_extractor(self) -> Extractor:
         self._check()
         if self.threads:
             torch.set_num_threads(self.threads)
-        backbone: Backbone = open_backbone(
+        backbone = open_backbone(
             self.backbone,
             levels=tuple(self.levels) if self.levels else None,
             weights=self.weights,
@@ -187,8 +195,7 @@ class Detector(ABC):
             seed=self.seed,
         )
         geometry = Geometry(self.geometry, self.image_size, backbone.multiple)
-        self.__dict__["_extractor"] = Extractor(backbone, geometry, self.aggregation, self.patch_size, self.stride)
-        return self._open()
+        return Extractor(backbone, geometry, self.aggregation, self.patch_size, self.stride)
 
     @property
     def torch_device(self) -> torch.device:
@@ -232,7 +239,7 @@ class Detector(ABC):
 
     def _predict(self, item: ImageFeatures) -> Prediction:
         started = time.perf_counter()
-        score, smoothed, scores = self._score(item.vectors, item.grid, item.view.inspected)
+        score, smoothed, scores = self._score(self._prepare(item.vectors), item.grid, item.view.inspected)
         anomaly = item.view.to_input(smoothed)
         is_anomalous = score > self.calibration_.threshold
         map_threshold = self.calibration_.map_threshold

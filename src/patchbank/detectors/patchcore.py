@@ -16,6 +16,7 @@ from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, Progress
 from patchbank.images import Geometry
+from patchbank.patches import level_balance
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
 
@@ -28,9 +29,9 @@ class PatchCore(Detector):
     """A memory bank of nominal patch features, thinned to a coreset; the score is the distance to the nearest one.
 
     coreset: share of all patches to keep, or bank_size: how many, or bank_mb: how many MB; by default 10 % of the
-    patches, but no more than 10 000; sampler:
-    "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7, 0 or 1 for no re-weighting. Other
-    options: `Detector`.
+    patches, but no more than 10 000; sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7, 0
+    or 1 for no re-weighting; balance: scale the levels to equal variance, so that none drowns the other (not in the
+    paper; `docs/backbones.md` has what it brings). Other options: `Detector`.
     """
 
     method: ClassVar[str] = "patchcore"
@@ -40,8 +41,10 @@ class PatchCore(Detector):
     bank_mb: float | None = None
     sampler: str = "greedy"
     neighbours: int = 9
+    balance: bool = True
 
     bank_: Bank = dataclasses.field(init=False, repr=False)
+    balance_: Tensor = dataclasses.field(init=False, repr=False)
 
     def _check(self) -> None:
         super()._check()
@@ -59,6 +62,9 @@ class PatchCore(Detector):
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1: all nominal patches (Eq. 4), thinned by the sampler (Eq. 5)."""
+        self.balance_ = torch.ones(features.vectors.shape[1], device=features.vectors.device)
+        if self.balance:
+            self.balance_ = level_balance(features.vectors, self._open().backbone.channels, self.aggregation)
         sampler = self._make_sampler(*features.vectors.shape)
         kept = 0
 
@@ -68,6 +74,7 @@ class PatchCore(Detector):
             if progress:
                 progress("coreset", kept, self._bank_count(*features.vectors.shape))
 
+        features.vectors.mul_(self.balance_)  # in place: there is no room for a second copy
         vectors = sampler.run(features.vectors, report)
         self.bank_ = Bank(
             vectors if len(vectors) < len(features.vectors) else vectors.clone(),
@@ -75,6 +82,9 @@ class PatchCore(Detector):
             tuple(features.images),
             sampler.covering_radius_,
         )
+
+    def _prepare(self, vectors: Tensor) -> Tensor:
+        return vectors * self.balance_
 
     def _compare(self, vectors: Tensor, without_image: int | None) -> tuple[Tensor, Tensor]:
         """Eq. 6: Euclidean distance of each patch to its nearest bank vector."""
@@ -117,11 +127,16 @@ class PatchCore(Detector):
         return SAMPLERS[self.sampler](count / patches, **options)
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {"bank.vectors": self.bank_.vectors, "bank.provenance": torch.from_numpy(self.bank_.provenance)}
+        tensors = {
+            "bank.vectors": self.bank_.vectors,
+            "bank.provenance": torch.from_numpy(self.bank_.provenance),
+            "balance": self.balance_,
+        }
         images = [[i.name, *i.size, *i.grid] for i in self.bank_.images]
         return tensors, {"covering_radius": self.bank_.covering_radius, "images": images}
 
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         images = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
         provenance = tensors["bank.provenance"].cpu().numpy().astype(np.int32)
+        self.balance_ = tensors["balance"]
         self.bank_ = Bank(tensors["bank.vectors"], provenance, images, values["covering_radius"])

@@ -209,7 +209,7 @@ def _chance(p_value: float) -> str:
     if math.isnan(p_value):
         return "p-value unknown"
     rounded = float(f"{p_value:.2g}")
-    return f"p = {rounded:g}: {100 * rounded:.3g} % of good parts score this high"
+    return f"p = {rounded:g}: at most {100 * rounded:.3g} % of good parts score this high"
 
 
 def _map_title(prediction: Prediction) -> str:
