@@ -53,7 +53,7 @@ def level_balance(features: Tensor, channels: Sequence[int], aggregation: str) -
     balance = torch.ones(features.shape[1], device=features.device)
     if aggregation == "mean" and len(channels) > 1:
         variance, _ = torch.var_mean(features, dim=0, correction=0)
-        for level in torch.split(torch.arange(features.shape[1]), list(channels)):  # type: ignore[no-untyped-call]
+        for level in torch.split(torch.arange(features.shape[1]), list(channels)):
             spread = float(variance[level].mean().sqrt())
             balance[level] = 1 / spread if spread > 0 else 1.0
         balance *= float(variance.mean().sqrt()) or 1.0  # distances keep their usual size

@@ -126,7 +126,8 @@ def test_bank_sizes(parts: Path, options: dict[str, object], count: int) -> None
     "options",
     [
         {"levels": (2,)}, {"levels": (1, 2, 3)}, {"patch_size": 5}, {"stride": 2}, {"aggregation": "reference"},
-        {"geometry": "paper"}, {"image_score": "top"}, {"image_score": "max"}, {"runtime": "torch"}, {"neighbours": 0}, {"balance": False},
+        {"geometry": "paper"}, {"image_score": "top"}, {"image_score": "max"}, {"runtime": "torch"},
+        {"neighbours": 0}, {"balance": False},
     ],
 )  # fmt: skip
 def test_every_option_finds_the_spot(parts: Path, options: dict[str, object]) -> None:

@@ -29,8 +29,8 @@ class PatchCore(Detector):
     """A memory bank of nominal patch features, thinned to a coreset; the score is the distance to the nearest one.
 
     coreset: share of all patches to keep, or bank_size: how many, or bank_mb: how many MB; by default 10 % of the
-    patches, but no more than 10 000; sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7, 0
-    or 1 for no re-weighting; balance: scale the levels to equal variance, so that none drowns the other (not in the
+    patches, but no more than 10 000; sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7,
+    0 or 1 for no re-weighting; balance: scale the levels to equal variance, so that none drowns the other (not in the
     paper; `docs/backbones.md` has what it brings). Other options: `Detector`.
     """
 
