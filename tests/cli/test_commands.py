@@ -138,6 +138,15 @@ def test_doctor_and_backbones() -> None:
     assert "wide_resnet50" in patchbank("backbones").stdout
 
 
+def test_set_parses_every_kind_of_option() -> None:
+    from patchbank.cli.options import make_detector
+
+    given = ["balance=false", "sigma=2.5", "levels=1,2", "threads=none", "sampler=random", "patch_size=5"]
+    options = make_detector("patchcore", given).parameters()
+    assert (options["balance"], options["sigma"], options["levels"]) == (False, 2.5, (1, 2))
+    assert (options["threads"], options["sampler"], options["patch_size"]) == (None, "random", 5)
+
+
 MISTAKES = {
     "fit missing -o m.patchbank": "missing: no such file or folder|missing",
     "fit {empty} -o m.patchbank": "no images",
@@ -149,6 +158,7 @@ MISTAKES = {
     "fit {parts} -o m.patchbank --set colour=1": "has no such option",
     "fit {parts} -o m.patchbank --set neighbours": "key=value",
     "fit {parts} -o m.patchbank --set neighbours=few": "neighbours takes int",
+    "fit {parts} -o m.patchbank --set balance=perhaps": "balance takes bool",
     "fit {parts} -o m.patchbank --coreset 10": "such as 0.1 for 10 %",
     "fit {parts} -o m.patchbank --bank-size 5 --bank-mb 1": "only one of",
     "fit {parts} -o m.patchbank --memory-budget much": "such as 4GB",
@@ -192,24 +202,12 @@ def test_a_mistake_is_one_clear_line(
 @pytest.mark.skipif(os.name == "nt", reason="signals of a POSIX system")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_fit_leaves_no_model(number: signal.Signals, tmp_path: Path) -> None:
-    for i in range(60):
-        Image.fromarray(good_image(i)).save(tmp_path / f"{i}.png")
+    for i in range(30):  # 92 000 patches, of which half would be selected: more than a minute of work
+        Image.fromarray(good_image(i, (384, 512))).save(tmp_path / f"{i}.png")
     model = tmp_path / "out" / "m.patchbank"
-    command = [
-        sys.executable,
-        "-m",
-        "patchbank",
-        "fit",
-        str(tmp_path),
-        "-o",
-        str(model),
-        "--image-size",
-        "512",
-        "--coreset",
-        "0.5",
-    ]
+    command = [sys.executable, "-m", "patchbank", "fit", str(tmp_path), "-o", str(model), "--coreset", "0.5"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    time.sleep(8)
     assert process.poll() is None, "the fit was over before it could be interrupted"
     process.send_signal(number)
     _, error = process.communicate(timeout=60)

@@ -139,6 +139,17 @@ def test_every_option_finds_the_spot(parts: Path, options: dict[str, object]) ->
     assert 60 <= x <= 100
 
 
+def test_paper_geometry_is_the_papers_protocol(parts: Path) -> None:
+    model = PatchCore(geometry="paper", bank_size=50, threads=2)
+    expected = {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False}
+    assert expected.items() <= model.parameters().items()
+    model.fit(parts / "train" / "good")
+    assert model.bank_.vectors.shape == (50, 1024)
+    assert model.bank_.images[0].grid == (28, 28)
+    assert model.parameters()["patch_size"] == 3
+    assert PatchCore(geometry="paper", sigma=0.0).option("sigma") == 0
+
+
 def test_paper_geometry_marks_what_it_did_not_inspect(parts: Path) -> None:
     prediction = small_model(geometry="paper").fit(parts / "train" / "good").predict(bad_image(0))
     assert prediction.map.shape == (96, 128)

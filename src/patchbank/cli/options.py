@@ -93,6 +93,9 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
     return detector_class(**given)
 
 
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
 def parse_bytes(text: str) -> int:
     """ "4GB", "500 MB" or a plain number of bytes → bytes."""
     units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -122,8 +125,8 @@ def _parse(key: str, text: str, hint: Any) -> Any:
         try:
             if typing.get_origin(kind) is tuple:
                 return tuple(int(part) for part in text.split(","))
-            return kind(text)
-        except ValueError:
+            return _BOOLEANS[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
             continue
     wanted = "numbers such as 2,3" if "tuple" in str(hint) else " or ".join(k.__name__ for k in kinds)
     raise OptionError(f"{key} takes {wanted.replace('NoneType', 'none')}, not {text!r}")

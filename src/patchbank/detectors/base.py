@@ -26,6 +26,13 @@ from patchbank.images import Geometry, Images, gather
 from patchbank.prediction import Neighbour, Prediction
 from patchbank.scoring import IMAGE_SCORES, anomaly_map, find_regions, image_score
 
+# Options that the geometry decides where the user does not: what was measured to be best (docs/patchcore.md), or the
+# protocol of the papers.
+BY_GEOMETRY: dict[str, dict[str, Any]] = {
+    "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
+    "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
+}
+
 
 @dataclass(frozen=True)
 class PatchScores:
@@ -46,6 +53,7 @@ class Detector(ABC):
     "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
     good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: "auto", "openvino", "torch"; threads: of
     the whole process, None for the libraries' own choice; memory_budget: bytes, None for most of what is free.
+    Options that are None and stand in `BY_GEOMETRY` have the value there.
     """
 
     method: ClassVar[str]
@@ -53,13 +61,13 @@ class Detector(ABC):
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     levels: tuple[int, ...] | None = None
-    image_size: int = 384
+    image_size: int | None = None
     geometry: str = "whole"
-    aggregation: str = "mean"
+    aggregation: str | None = None
     patch_size: int = 3
     stride: int = 1
-    image_score: str = "smoothed"
-    sigma: float = 8.0
+    image_score: str | None = None
+    sigma: float | None = None
     false_alarm_rate: float = 0.01
     seed: int = 0
     device: str = "auto"
@@ -154,8 +162,14 @@ class Detector(ABC):
         save(self, path)
 
     def parameters(self) -> dict[str, Any]:
-        """Every option and its value."""
-        return {name: getattr(self, name) for name in self.parameter_names()}
+        """Every option and its value in effect."""
+        return {name: self.option(name) for name in self.parameter_names()}
+
+    def option(self, name: str) -> Any:
+        """The value of an option; where it is None and the geometry decides, that of the geometry."""
+        value = getattr(self, name)
+        by_geometry = BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        return by_geometry.get(name) if value is None else value
 
     @classmethod
     def parameter_names(cls) -> list[str]:
@@ -166,11 +180,11 @@ class Detector(ABC):
 
     def _check(self) -> None:
         """Raise `OptionError` for values that cannot be used, before any work."""
-        patches.check_options(self.aggregation, self.patch_size, self.stride)
+        patches.check_options(self.option("aggregation"), self.patch_size, self.stride)
         check_rate(self.false_alarm_rate)
-        if self.image_score not in IMAGE_SCORES:
+        if self.option("image_score") not in IMAGE_SCORES:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
-        if not 0 <= self.sigma <= 100:
+        if not 0 <= self.option("sigma") <= 100:
             raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"threads must be at least 1, not {self.threads}")
@@ -194,8 +208,8 @@ class Detector(ABC):
             threads=self.threads,
             seed=self.seed,
         )
-        geometry = Geometry(self.geometry, self.image_size, backbone.multiple)
-        return Extractor(backbone, geometry, self.aggregation, self.patch_size, self.stride)
+        geometry = Geometry(self.geometry, self.option("image_size"), backbone.multiple)
+        return Extractor(backbone, geometry, self.option("aggregation"), self.patch_size, self.stride)
 
     @property
     def torch_device(self) -> torch.device:
@@ -216,8 +230,8 @@ class Detector(ABC):
         """Image score, map at the inspected size, and patch scores of one image's patches."""
         distances, references = self._compare(vectors, without_image)
         scores = PatchScores(distances.reshape(grid), references.reshape(grid))
-        smoothed = anomaly_map(scores.distances, size, self.sigma)
-        score = image_score(self.image_score, scores.distances, smoothed) * self._weight(vectors, scores)
+        smoothed = anomaly_map(scores.distances, size, self.option("sigma"))
+        score = image_score(self.option("image_score"), scores.distances, smoothed) * self._weight(vectors, scores)
         return score, smoothed, scores
 
     def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:

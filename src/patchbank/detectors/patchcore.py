@@ -15,7 +15,6 @@ from patchbank.coresets import SAMPLERS
 from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, Progress
-from patchbank.images import Geometry
 from patchbank.patches import level_balance
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
@@ -41,7 +40,7 @@ class PatchCore(Detector):
     bank_mb: float | None = None
     sampler: str = "greedy"
     neighbours: int = 9
-    balance: bool = True
+    balance: bool | None = None
 
     bank_: Bank = dataclasses.field(init=False, repr=False)
     balance_: Tensor = dataclasses.field(init=False, repr=False)
@@ -63,8 +62,8 @@ class PatchCore(Detector):
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1: all nominal patches (Eq. 4), thinned by the sampler (Eq. 5)."""
         self.balance_ = torch.ones(features.vectors.shape[1], device=features.vectors.device)
-        if self.balance:
-            self.balance_ = level_balance(features.vectors, self._open().backbone.channels, self.aggregation)
+        if self.option("balance"):
+            self.balance_ = level_balance(features.vectors, self._open().backbone.channels, self.option("aggregation"))
         sampler = self._make_sampler(*features.vectors.shape)
         kept = 0
 
@@ -101,7 +100,7 @@ class PatchCore(Detector):
     def _neighbour(self, reference: int, distance: float) -> Neighbour:
         image, row, column = (int(v) for v in self.bank_.provenance[reference])
         source = self.bank_.images[image]
-        view = Geometry(self.geometry, self.image_size, self._open().backbone.multiple).view(*source.size)
+        view = self._open().geometry.view(*source.size)
         return Neighbour(source.name, row, column, view.patch_box(row, column, source.grid), distance)
 
     def _bank_count(self, patches: int, dimension: int) -> int:
