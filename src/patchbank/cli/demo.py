@@ -53,5 +53,5 @@ def _draw(folder: Path, kind: str, seed: int) -> Path:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".drawing-", dir=folder.parent) as unfinished:
-            write_dataset(Path(unfinished), kind, seed=seed).rename(folder)
+            write_dataset(Path(unfinished), kind, seed=seed, n_train=80, n_test_good=30, n_per_defect=10).rename(folder)
     return folder
