@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchbank.files import replacing
+from patchbank.files import write_csv
 
 if TYPE_CHECKING:
     from patchbank.extraction import Progress
@@ -34,10 +33,7 @@ class Failures:
         if not self.rows:
             path.unlink(missing_ok=True)
             return
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "error"])
-            writer.writerows(self.rows)
+        write_csv(path, ("path", "error"), ({"path": name, "error": error} for name, error in self.rows))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars
 from patchbank.errors import OptionError
-from patchbank.files import replacing
+from patchbank.files import replacing, write_csv
 
 if TYPE_CHECKING:
     from patchbank.prediction import Prediction
@@ -62,7 +61,8 @@ def predict(
             if progress:
                 progress("images", len(rows), len(sources))
     if output is not None:
-        _write_table(output / "predictions.csv", rows)
+        table = ({**row, "regions": json.dumps(row["regions"])} for row in rows)
+        write_csv(output / "predictions.csv", COLUMNS, table)
         failures.write(output / "errors.csv")
         if not as_json:
             rejected = sum(row["is_anomalous"] for row in rows)
@@ -97,19 +97,12 @@ def _write_pictures(output: Path, name: Path, prediction: Prediction, overlays: 
 
     if overlays:
         from patchbank.images import Source, read_image
-        from patchbank.report.pictures import overlay
+        from patchbank.report.pictures import overlay, save_png
 
         rgb = read_image(Source(prediction.path, Path(prediction.path)))
         picture = overlay(rgb.astype("uint8", copy=False), prediction)
         with replacing(output / "overlays" / name.with_name(f"{name.name}.png")) as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG")
+            save_png(picture, temporary)
     if maps:
         with replacing(output / "maps" / name.with_name(f"{name.name}.tiff")) as temporary:
             Image.fromarray(prediction.map).save(temporary, format="TIFF")
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({**row, "regions": json.dumps(row["regions"])} for row in rows)

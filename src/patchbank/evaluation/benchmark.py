@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from patchbank.detectors import Detector
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.extraction import OnError, Progress
-from patchbank.files import replacing, write_text
+from patchbank.files import write_csv, write_text
 from patchbank.memory import reset_peak
 
 COLUMNS = (
@@ -62,7 +61,7 @@ def run_grid(
         if not (folder / "metrics.json").exists():
             _run(cell, folder, write, on_error, progress)
         rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
-        _write_csv(output / "results.csv", rows)
+        write_csv(output / "results.csv", COLUMNS, rows)
         write_text(output / "results.md", markdown(rows))
         yield rows[-1]
 
@@ -89,13 +88,6 @@ def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
     }
     row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
     return row
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 _SHOWN = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -21,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
+from patchbank.files import replacing
 from patchbank.report import plots
 from patchbank.report.heat import Picture
 from patchbank.report.names import short_path
@@ -47,7 +47,8 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     environment.filters |= {"number": number, "short": short_path}
     page = environment.get_template("evaluation.html.j2").render(_content(evaluation))
     # A file name that is not valid UTF-8 must not cost the report.
-    _write_atomically(path, page.encode("utf-8", errors="replace"))
+    with replacing(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8", errors="replace"))
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -214,13 +215,3 @@ def _plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
     return "–" if value is None else str(value)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """All of `data` or nothing: a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
