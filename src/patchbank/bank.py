@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.search import k_nearest, nearest, squared_norms
+from patchbank.search import Index, k_nearest, make_index, squared_norms
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class Bank:
-    """`vectors` M×D float32; `provenance` M×3 int32: image (index into `images`), row and column of each vector."""
+    """`vectors` M×D, float32 or float16; `provenance` M×3 int32: image (index into `images`), row and column of each
+    vector; `search`: how neighbours are found, one of `patchbank.search.SEARCHES`."""
 
     vectors: Tensor
     provenance: NDArray[np.int32]
     images: tuple[TrainingImage, ...]
     covering_radius: float
+    search: str = "auto"
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -39,8 +41,17 @@ class Bank:
         return self.vectors.numel() * self.vectors.element_size() / 1e6
 
     @cached_property
+    def index(self) -> Index:
+        """The vectors, prepared for searching."""
+        return make_index(self._float, self.search)
+
+    @cached_property
+    def _float(self) -> Tensor:
+        return self.vectors.float()  # the same tensor, unless the bank is float16
+
+    @cached_property
     def _squared(self) -> Tensor:
-        return squared_norms(self.vectors)
+        return squared_norms(self._float)
 
     @cached_property
     def _image_of(self) -> Tensor:
@@ -49,12 +60,10 @@ class Bank:
     def nearest(self, patches: Tensor, without_image: int | None = None) -> tuple[Tensor, Tensor]:
         """Distances and indices of the bank vectors nearest to Q×D patches; `without_image` leaves out the vectors of
         one training image (distance +inf where no other is left)."""
-        squared = self._squared
-        if without_image is not None:
-            squared = squared.masked_fill(self._image_of == without_image, torch.inf)
-        return nearest(patches, self.vectors, squared)
+        excluded = None if without_image is None else self._image_of == without_image
+        return self.index.nearest(patches, excluded)
 
     def neighbourhood(self, index: int, size: int) -> Tensor:
         """The `size` bank vectors nearest to a bank vector, itself among them: size×D (N_b(m*) of Eq. 7)."""
-        _, indices = k_nearest(self.vectors[index], self.vectors, size)
-        return self.vectors[indices]
+        _, indices = k_nearest(self._float[index], self._float, size, self._squared)
+        return self._float[indices]

@@ -1,10 +1,15 @@
 """Farthest-first traversal, exact, with O(N) memory beside the points (PatchCore Eq. 5 and Algorithm 1).
 
-The literal loop brings all N distances up to date after each selected point. Here points are selected inside a
-*pool*, the P points with the largest distances: as long as the farthest point of the pool is farther than any point
-outside it can be, it is the farthest of all. Then all N distances are brought up to date with one matrix product for
-all points selected since. Distances are float32 with a rounding bound; where two candidates are closer than that,
-both are decided in float64, so rounding never decides a selection.
+The literal loop brings the distances of all N points up to date after each selection. Distances only ever shrink, so
+one that is out of date is still an upper bound, and a point needs attention only when that bound is among the largest:
+
+- Points are selected from a *pool*: those farther than τ. As long as its farthest is farther than τ it is the farthest
+  of all, and only the pool is brought up to date.
+- When the pool is used up τ is lowered, and only the points whose bound exceeds the new τ are brought up to date with
+  the centres selected since they were last. Most points of a coreset's crowd are never looked at again.
+- Most of those pairs are excluded by lower bounds from a few coordinates (`search/prefix.py`).
+
+What is left is measured in float32, and where that could lower a distance, in float64: rounding decides nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_POOL = 1024  # first and smallest size of the pool
-_BLOCK = 2048  # points at a time in the pass over all points
+from patchbank.jit import REASSOCIATE, jit
+from patchbank.search.prefix import Floats, Prefix, below
+from patchbank.search.tile import LANES, ROWS, lowest_bit
+from patchbank.threads import spread
+
+_POOL = 2048  # what a pool should hold
+_BLOCK = 2048
+_LARGE = 1e15  # above, squares would leave float32
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,130 +61,192 @@ def row_norms(points: Tensor) -> Tensor:
 
 
 def farthest_first(
-    points: Tensor, count: int, anchor: Tensor, progress: Callable[[int], None] | None = None
+    points: Tensor, count: int, anchor: Tensor, progress: Callable[[int], None] | None = None, radius: float = 0.0
 ) -> Selection:
     """Select `count` of N points (N×D float32): each time the one with the largest distance, lowest index among equals.
 
     A point's distance is the smaller of its `anchor` (N float64, squared) and its distance to the nearest point
-    selected so far. No point is selected twice. `progress` is called with the number selected since its last call.
+    selected so far. No point is selected twice. Stops early once all distances are at most `radius` (0: never).
+    `progress` is called with the number selected since its last call.
     """
-    state = _State(points, count, anchor)
-    state.select(int(torch.argmax(anchor)))
-    state.update(since=0)
+    if points.device.type != "cpu":
+        from patchbank.coresets.by_product import farthest_first_by_product
+
+        return farthest_first_by_product(points, count, anchor, progress, radius)
+    largest = max(float(bound.abs()) for bound in torch.aminmax(points))
+    if largest > _LARGE:  # scaled by a power of two, which rounds nothing
+        scale = float(2.0 ** -int(np.log2(largest)))
+        scaled = farthest_first(points * scale, count, anchor * scale**2, progress, radius * scale)
+        return Selection(scaled.indices, scaled.radius / scale)
+    traversal = _Traversal(points.contiguous().numpy(), count, anchor.numpy().copy())
     if progress:
         progress(1)
-    pool_size = min(_POOL, len(points))
-    while state.selected < count:
-        before = state.selected
-        is_everything = _select_in_pool(state, pool_size)
-        if state.selected > before:
-            state.update(since=before)
+    while traversal.selected < count and not traversal.covers(radius):
+        before = traversal.selected
+        traversal.select_from_pool(radius)
         if progress:
-            progress(state.selected - before)
-        pool_size = _next_pool_size(pool_size, state.selected - before, len(points), is_everything)
-    return Selection(state.indices, state.radius())
+            progress(traversal.selected - before)
+    indices = torch.from_numpy(traversal.centres[: traversal.selected].copy())
+    return Selection(indices, traversal.radius())
 
 
-def _next_pool_size(pool_size: int, selected: int, total: int, is_everything: bool) -> int:
-    """A round costs one reading of all points and one of the pool per selection: the pool suits where the two are
-    equal."""
-    if selected * pool_size < total and not is_everything:
-        return min(2 * pool_size, total)
-    if selected * pool_size > 8 * total:
-        return max(pool_size // 2, min(_POOL, total))
-    return pool_size
+class _Traversal:
+    """`distance`: N upper bounds of the squared distances, exact as of the first `seen` centres; −inf for a point that
+    is selected."""
 
+    def __init__(self, points: Floats, count: int, distance: Doubles):
+        self.points, self.distance = points, distance
+        self.seen = np.zeros(len(points), np.int32)
+        self.centres = np.zeros(count, np.int64)
+        self.selected = 0
+        self.share = 4.0  # bounds above τ for each distance above τ, once up to date
+        self.prefix = Prefix(points, (8, 16, 0))  # more would cost more memory than they save time
+        self.coordinates, squared = self.prefix.rows(points)
+        self.shift = self.prefix.margin(squared, float(squared.max())) - squared
+        self.squared = squared
+        tiles = -(-count // LANES)
+        self.tiles = [np.zeros((tiles, depth + 1, LANES), np.float32) for depth in self.prefix.depths]
+        self.norms = np.full(tiles * LANES, np.inf, np.float32)
+        self._select(np.array([distance.argmax()]), -1.0)
+        self._refresh(np.arange(len(points)))  # from here on no distance is an anchor any more
 
-class _State:
-    """All N points with their squared distances, float32, and the points selected so far."""
+    def covers(self, radius: float) -> bool:
+        """Whether all points are known to lie within the radius; never for radius 0."""
+        return radius > 0 and float(self.distance.max()) <= radius**2
 
-    def __init__(self, points: Tensor, count: int, anchor: Tensor):
-        self.points, self.count, self.selected = points, count, 0
-        self.squared = torch.cat([block.square().sum(1) for block in torch.split(points, _BLOCK)])
-        self.distances = anchor.float()
-        self.indices = torch.empty(count, dtype=torch.int64, device=points.device)
-        self.centres = torch.empty(count, points.shape[1], device=points.device)
-        # distances decided in float64, and how many of the selected points they account for
-        self.exact = anchor.clone()
-        self.accounted = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-        # ‖a‖² + ‖b‖² − 2·a·b in float32 is off by more than λ√D·u·(‖a‖ + ‖b‖)² with probability 2·exp(−λ²/2) at most
-        # (Higham & Mary, "A new approach to probabilistic rounding error analysis", 2019); λ = 8, u = ε/2
-        unit = torch.finfo(torch.float32).eps / 2
-        self.rounding = 8 * (points.shape[1] + 2) ** 0.5 * unit * 4 * float(self.squared.max())
+    def select_from_pool(self, radius: float) -> None:
+        """Lower τ, bring the points above it up to date, and select from them while the farthest is above τ."""
+        tau = max(self._next_tau(), radius**2 if radius else -1.0)
+        above = np.flatnonzero(self.distance > tau)
+        self._refresh(above)
+        fresh = self.distance[above]
+        self.share = min(max(1.0, len(above) / max(1, int((fresh > tau).sum()))), 64.0)
+        if len(above) > 2 * _POOL:
+            tau = max(tau, float(np.partition(fresh, -_POOL - 1)[-_POOL - 1]))
+        pool = above[fresh > tau]
+        self._select(pool, tau)
 
-    def select(self, index: int) -> None:
-        """Add a point to the selection; it leaves the race."""
-        self.indices[self.selected] = index
-        self.centres[self.selected] = self.points[index]
-        self.distances[index] = -torch.inf
-        self.selected += 1
+    def _next_tau(self) -> float:
+        """A bound that about `share` times the size of a pool exceed; at least one does."""
+        rank = min(len(self.distance) - 1, int(self.share * _POOL))
+        tau = float(np.partition(self.distance, -rank - 1)[-rank - 1])
+        top = float(self.distance.max())
+        if tau >= top:  # a plateau: all of it
+            lower = self.distance[self.distance < top]
+            tau = float(lower.max()) if len(lower) else -1.0
+        return max(tau, -1.0)
 
-    def update(self, since: int) -> None:
-        """Bring all distances up to date with the points selected since then."""
-        centres = self.centres[since : self.selected]
-        centres_squared = centres.square().sum(1)
-        for start in range(0, len(self.points), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            nearest = torch.addmm(centres_squared, self.points[block], centres.T, alpha=-2).amin(1)
-            distances = self.distances[block]
-            torch.minimum(distances, nearest.add_(self.squared[block]).clamp_(min=0), out=distances)
+    def _refresh(self, rows: NDArray[np.int64]) -> None:
+        rows = rows[self.seen[rows] < self.selected]
+        rows = rows[np.argsort(self.seen[rows], kind="stable")]  # a group starts where its first row left off
+        spread(
+            lambda start, stop: _update(
+                self.points, self.coordinates, self.shift, self.distance, self.seen, self.centres, self.selected,
+                *self.tiles, self.norms, rows[start:stop],
+            ),
+            len(rows),
+            grain=64,
+        )  # fmt: skip
 
-    def decide(self, indices: Tensor) -> Tensor:
-        """Squared distances of a few points in float64."""
-        stale = indices[(self.accounted[indices] < self.selected) & (self.exact[indices] > 0)]
-        for accounted in torch.unique(self.accounted[stale]).tolist():
-            group = stale[self.accounted[stale] == accounted]
-            for some in torch.split(group, _BLOCK):
-                self._account(some, self.centres[accounted : self.selected])
-        return self.exact[indices]
-
-    def _account(self, indices: Tensor, centres: Tensor) -> None:
-        points = self.points[indices]
-        near = torch.addmm(centres.square().sum(1), points, centres.T, alpha=-2)
-        # only centres that rounding could have made or unmade the nearest
-        row, column = (near <= near.amin(1, keepdim=True) + 2 * self.rounding).nonzero(as_tuple=True)
-        squared = (points[row].double() - centres[column].double()).square().sum(1)
-        self.exact.scatter_reduce_(0, indices[row], squared, "amin")
-        self.accounted[indices] = self.selected
+    def _select(self, pool: NDArray[np.int64], tau: float) -> None:
+        """Select from the pool, and lay the coordinates of the new centres into tiles."""
+        before = self.selected
+        self.selected = _select(self.points, pool, self.distance, self.seen, self.centres, before, tau)
+        centre = np.arange(before, self.selected)
+        chosen = self.centres[before : self.selected]
+        column = 0
+        for stage in self.tiles:
+            rows = self.coordinates[chosen, column : column + stage.shape[1]]
+            stage[centre // LANES, :, centre % LANES] = rows
+            column += stage.shape[1]
+        self.norms[before : self.selected] = self.squared[chosen]
 
     def radius(self) -> float:
         """The covering radius so far."""
-        farthest = self.distances.max()
-        if float(farthest) < 0:
-            return 0.0  # every point is selected
-        contenders = (self.distances >= farthest - 2 * self.rounding).nonzero()[:, 0]
-        return float(self.decide(contenders).max().sqrt())
+        while True:
+            top = self.distance.argmax()
+            if self.distance[top] < 0:
+                return 0.0  # every point is selected
+            if self.seen[top] == self.selected:
+                return float(np.sqrt(self.distance[top]))
+            rank = min(len(self.distance) - 1, 4 * _POOL)
+            self._refresh(np.argpartition(self.distance, -rank - 1)[-rank - 1 :])
 
 
-def _select_in_pool(state: _State, pool_size: int) -> bool:
-    """Select points while the pool is sure to hold the farthest; True if the pool held all that is left to select
-    from."""
-    pool, outside = _draw_pool(state, pool_size)
-    points, squared, distances = state.points[pool], state.squared[pool], state.distances[pool]
-    while state.selected < state.count:
-        top, farthest = distances.max(0)
-        contenders = (distances >= top - 2 * state.rounding).nonzero()[:, 0]
-        if len(contenders) > 1:
-            decided = state.decide(pool[contenders])
-            farthest = contenders[decided.argmax()]
-            certain = float(decided.max())
-        else:
-            certain = float(top) - state.rounding
-        if certain <= outside:
+@jit()
+def _select(points, pool, distance, seen, centres, selected, tau):  # type: ignore[no-untyped-def]
+    """Farthest first within the pool, until its farthest is not above τ; returns how many are selected now."""
+    slack = 1 + 2 * (points.shape[1] + 3) * 6e-8  # of a float32 sum of squares
+    while selected < len(centres):
+        farthest, top = -1, tau
+        for i in pool:
+            if distance[i] > top:
+                farthest, top = i, distance[i]
+        if farthest < 0:
             break
-        state.select(int(pool[farthest]))
-        new = torch.addmv(squared, points, points[farthest], alpha=-2).add_(squared[farthest]).clamp_(min=0)
-        torch.minimum(distances, new, out=distances)
-        distances[farthest] = -torch.inf
-    return outside < 0
+        centres[selected] = farthest
+        selected += 1
+        distance[farthest] = -np.inf
+        new = points[farthest]
+        for i in pool:
+            if _approximate(points[i], new) <= distance[i] * slack:
+                distance[i] = min(distance[i], _exact(points[i], new))
+    for i in pool:
+        seen[i] = selected
+    return selected
 
 
-def _draw_pool(state: _State, pool_size: int) -> tuple[Tensor, float]:
-    """The points with the largest distances, in index order, and what no point outside them can exceed."""
-    candidates = torch.topk(state.distances, min(pool_size + 1, len(state.points)))
-    left = candidates.values >= 0  # selected points are at −inf
-    if len(candidates.values) <= pool_size or not bool(left[-1]):
-        return candidates.indices[left].sort().values, -1.0  # nothing selectable is outside
-    # the relative term: an anchor was rounded to float32
-    outside = float(candidates.values[-1]) * (1 + 1e-6) + state.rounding
-    return candidates.indices[:-1].sort().values, outside
+@jit()
+def _update(  # type: ignore[no-untyped-def]
+    points, coordinates, shift, distance, seen, centres, selected, v0, v1, v2, norms, rows
+):
+    """Bring the distances of some rows, sorted by `seen`, up to date with all centres selected."""
+    slack = 1 + 2 * (points.shape[1] + 3) * 6e-8
+    q0 = np.empty((1, v0.shape[1], ROWS), np.float32)
+    q1 = np.empty((1, v1.shape[1], ROWS), np.float32)
+    q2 = np.empty((1, v2.shape[1], ROWS), np.float32)
+    limits = np.empty(ROWS, np.float32)
+    for first in range(0, len(rows), ROWS):
+        group = rows[first : first + ROWS]
+        limits[:] = -np.inf
+        for row, i in enumerate(group):
+            limits[row] = np.float32(distance[i]) + shift[i]
+            _lay(coordinates[i], 0, q0, row)
+            _lay(coordinates[i], q0.shape[1], q1, row)
+            _lay(coordinates[i], q0.shape[1] + q1.shape[1], q2, row)
+        for tile in range(seen[group[0]] // LANES, (selected + LANES - 1) // LANES):
+            mask = below(q0, q1, q2, v0, v1, v2, norms, 0, tile, limits)
+            while mask != 0:
+                bit = int(lowest_bit(mask))
+                mask &= mask - np.uint64(1)
+                row = bit // LANES
+                i, centre = group[row], centres[tile * LANES + bit % LANES]
+                if _approximate(points[i], points[centre]) <= distance[i] * slack:
+                    distance[i] = min(distance[i], _exact(points[i], points[centre]))
+                    limits[row] = np.float32(distance[i]) + shift[i]
+        for i in group:
+            seen[i] = selected
+
+
+@jit()
+def _lay(coordinates, column, stage, row):  # type: ignore[no-untyped-def]
+    for k in range(stage.shape[1]):
+        stage[0, k, row] = -2 * coordinates[column + k]
+
+
+@jit(fastmath=REASSOCIATE)
+def _approximate(a, b):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for d in range(len(a)):
+        difference = a[d] - b[d]
+        total += difference * difference
+    return total
+
+
+@jit(fastmath=REASSOCIATE)
+def _exact(a, b):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for d in range(len(a)):
+        difference = np.float64(a[d]) - np.float64(b[d])
+        total += difference * difference
+    return total

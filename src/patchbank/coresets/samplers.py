@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchbank.coresets.farthest_first import farthest_first, row_norms
 from patchbank.errors import OptionError
-from patchbank.search import nearest, squared_norms
+from patchbank.search import make_index
 
 Features = TypeVar("Features", NDArray[Any], Tensor)
 Progress = Callable[[int], None]
@@ -88,7 +88,8 @@ class GreedyCoresetSampler(BaseSampler):
 
     Starts at the feature with the largest norm of its row in the N×N distance matrix, which is never made. Distances
     are taken after a random linear projection to `dimension_to_project_features_to` dimensions
-    (Johnson-Lindenstrauss) where the features have more; the features returned are the original ones.
+    (Johnson-Lindenstrauss) where the features have more; the features returned are the original ones. With a
+    `radius` it stops as soon as every feature is that close to a kept one, in the space of the distances.
     """
 
     def __init__(
@@ -99,14 +100,15 @@ class GreedyCoresetSampler(BaseSampler):
         *,
         count: int | None = None,
         seed: int = 0,
+        radius: float = 0.0,
     ):
         super().__init__(percentage, count=count, seed=seed)
-        self.device = torch.device(device)
+        self.device, self.radius = torch.device(device), radius
         self.dimension_to_project_features_to = dimension_to_project_features_to
 
     def _select(self, features: Tensor, count: int, progress: Progress | None) -> Tensor:
         points = project(features.to(self.device), self.dimension_to_project_features_to, self.seed)
-        selection = farthest_first(points, count, self._anchor(points), progress)
+        selection = farthest_first(points, count, self._anchor(points), progress, self.radius)
         if points.shape[1] == features.shape[1]:
             self.covering_radius_ = selection.radius
         else:
@@ -132,8 +134,9 @@ class ApproximateGreedyCoresetSampler(GreedyCoresetSampler):
         *,
         count: int | None = None,
         seed: int = 0,
+        radius: float = 0.0,
     ):
-        super().__init__(percentage, device, dimension_to_project_features_to, count=count, seed=seed)
+        super().__init__(percentage, device, dimension_to_project_features_to, count=count, seed=seed, radius=radius)
         self.number_of_starting_points = number_of_starting_points
 
     def _anchor(self, points: Tensor) -> Tensor:
@@ -171,6 +174,5 @@ def project(features: Tensor, dimension: int, seed: int) -> Tensor:
 
 def covering_radius(features: Tensor, indices: Tensor) -> float:
     """Largest distance of any of N×D features to its nearest among the rows `indices`."""
-    bank = features[indices.to(features.device)].float()
-    squared = squared_norms(bank)
-    return max(float(nearest(block.float(), bank, squared)[0].max()) for block in torch.split(features, 4096))
+    index = make_index(features[indices.to(features.device)].float())
+    return max(float(index.nearest(block.float())[0].max()) for block in torch.split(features, 4096))

@@ -1,0 +1,172 @@
+"""Exact nearest neighbours on a CPU, most of the bank excluded by lower bounds.
+
+The bank is ordered so that 16 consecutive vectors are close to each other. A query starts with the vectors of two such
+tiles: the leaf of a k-d tree it falls into, and the one where the query before, often its neighbour in the image,
+found its nearest. With that as an upper bound most tiles of 4 queries × 16 vectors are excluded after 8 coordinates
+(`prefix.py`), and the few pairs left are measured in full.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchbank.jit import REASSOCIATE, jit
+from patchbank.search.blocked import BlockedIndex
+from patchbank.search.prefix import Floats, Prefix, below
+from patchbank.search.tile import LANES, ROWS, lowest_bit
+from patchbank.threads import spread
+
+_SPLITS = 8  # coordinates that the tree may split
+_GROUPS = 4  # groups of 4 queries that take turns at a tile while it is in the nearest cache
+_HOPELESS = 0.05  # share of the bank measured in full at which the plain matrix product is faster
+Indices = NDArray[np.int64]
+
+
+class PrunedIndex:
+    """M×D float32 vectors on the CPU, searched with lower bounds. Holds a second copy of them, in the order of the
+    tree, and 51 numbers for each."""
+
+    name = "pruned"
+
+    def __init__(self, vectors: Tensor):
+        self.blocked = BlockedIndex(vectors)
+        given: Floats = vectors.numpy()
+        self.prefix = Prefix(given)
+        self.tree = _Tree(np.asarray((given - self.prefix.mean) @ self.prefix.axes[:, :_SPLITS], np.float32))
+        self.vectors: Floats = given[self.tree.order]
+        self.coordinates = self.prefix(self.vectors, LANES)
+        self.norms = np.full(len(self.tree.axis) * LANES, np.inf, np.float32)
+        self.norms[: len(given)] = self.coordinates.squared
+
+    def nearest(self, queries: Tensor, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Q×D → distances Q (float32) and indices Q (int64); `excluded` (M, bool) are left out, and a query with
+        nothing left gets distance +inf. Queries for which too little can be excluded go by matrix product."""
+        squared, index, hopeless = self._search(queries, excluded)
+        distances, indices = torch.from_numpy(np.sqrt(squared)), torch.from_numpy(self.tree.order[index])
+        if hopeless.any():
+            rows = torch.from_numpy(hopeless)
+            distances[rows], indices[rows] = self.blocked.nearest(queries[rows], excluded)
+        return distances, indices
+
+    def hopeless_share(self, queries: Tensor, excluded: Tensor | None = None) -> float:
+        """Share of the queries for which too little of the bank can be excluded."""
+        return float(self._search(queries, excluded)[2].mean())
+
+    def _search(self, queries: Tensor, excluded: Tensor | None) -> tuple[Floats, Indices, NDArray[np.bool_]]:
+        values: Floats = np.ascontiguousarray(queries.numpy())
+        coordinates = self.prefix(values, ROWS)
+        # turns a limit on the squared distance into one on what `below` computes
+        largest = float(self.coordinates.squared.max())
+        shift = self.prefix.margin(coordinates.squared, largest) - coordinates.squared
+        norms = self.norms
+        if excluded is not None:
+            norms = norms.copy()
+            norms[: len(self.vectors)][excluded.numpy()[self.tree.order]] = np.inf
+        allowed = int(_HOPELESS * len(self.vectors)) * _GROUPS * ROWS + 1024
+        best = np.full(len(values), np.inf, np.float32)
+        index = np.zeros(len(values), np.int64)
+        hopeless = np.zeros(len(values), np.bool_)
+        tiles = (*self.coordinates.stages, norms, self.vectors, self.tree.order, self.tree.axis, self.tree.threshold)
+        spread(
+            lambda start, stop: _sweep(
+                values, shift, *coordinates.stages, *tiles, allowed, best, index, hopeless, start, stop
+            ),
+            len(values),
+            grain=_GROUPS * ROWS,
+        )
+        return best, index, hopeless
+
+
+class _Tree:
+    """k-d tree with leaves of 16: `order` of the rows, leaf after leaf; `axis` and `threshold` of each split, followed
+    by the splits of its lower half and then those of its upper half."""
+
+    def __init__(self, values: Floats):
+        tiles = -(-len(values) // LANES)
+        self.order = np.arange(len(values))
+        self.axis, self.threshold = np.zeros(tiles, np.int64), np.zeros(tiles, np.float32)
+        self._split(values, 0, 0, tiles)
+
+    def _split(self, values: Floats, node: int, first: int, tiles: int) -> None:
+        if tiles < 2:
+            return
+        half = (tiles + 1) // 2
+        rows = self.order[first * LANES : (first + tiles) * LANES]
+        axis = int(values[rows].var(0).argmax())
+        rows[:] = rows[np.argpartition(values[rows, axis], half * LANES)]
+        self.axis[node], self.threshold[node] = axis, values[rows[half * LANES], axis]
+        self._split(values, node + 1, first, half)
+        self._split(values, node + half, first + half, tiles - half)
+
+
+@jit()
+def _sweep(  # type: ignore[no-untyped-def]
+    queries, shift, q0, q1, q2, v0, v1, v2, norms, vectors, order, axis, threshold,
+    allowed, best, index, hopeless, start, stop,
+):  # fmt: skip
+    """Queries start to stop: squared distances `best` and rows `index` of `vectors`; gives up a batch after measuring
+    `allowed` pairs in full."""
+    limits = np.empty((_GROUPS, ROWS), np.float32)
+    home = 0
+    for batch in range(start, stop, _GROUPS * ROWS):
+        end = min(batch + _GROUPS * ROWS, stop)
+        limits[:] = -np.inf
+        for i in range(batch, end):
+            leaf = _leaf(q0[i // ROWS, :, i % ROWS], axis, threshold)
+            _measure_tile(queries[i], vectors, norms, leaf, best, index, i)
+            if leaf != home:
+                _measure_tile(queries[i], vectors, norms, home, best, index, i)
+            limits[(i - batch) // ROWS, i % ROWS] = best[i] + shift[i]
+            home = index[i] // LANES
+        measured = 0
+        for tile in range(len(v0)):
+            for g in range((end - batch + ROWS - 1) // ROWS):
+                mask = below(q0, q1, q2, v0, v1, v2, norms, batch // ROWS + g, tile, limits[g])
+                while mask != 0:
+                    bit = int(lowest_bit(mask))
+                    mask &= mask - np.uint64(1)
+                    row, j = bit // LANES, tile * LANES + bit % LANES
+                    i = batch + g * ROWS + row
+                    measured += 1
+                    distance = _squared_distance(queries[i], vectors[j])
+                    if distance < best[i] or (distance == best[i] and order[j] < order[index[i]]):
+                        best[i], index[i] = distance, j
+                        limits[g, row] = distance + shift[i]
+            if measured > allowed:
+                hopeless[batch:end] = True
+                break
+        home = index[end - 1] // LANES
+
+
+@jit()
+def _leaf(scaled, axis, threshold):  # type: ignore[no-untyped-def]
+    """The leaf a query falls into; `scaled`: its coordinates times −2."""
+    node, first, tiles = 0, 0, len(axis)
+    while tiles > 1:
+        half = (tiles + 1) // 2
+        if scaled[axis[node]] > -2 * threshold[node]:
+            node, tiles = node + 1, half
+        else:
+            node, first, tiles = node + half, first + half, tiles - half
+    return first
+
+
+@jit()
+def _measure_tile(query, vectors, norms, tile, best, index, i):  # type: ignore[no-untyped-def]
+    for j in range(tile * LANES, min(tile * LANES + LANES, len(vectors))):
+        if norms[j] != np.inf:
+            distance = _squared_distance(query, vectors[j])
+            if distance < best[i]:
+                best[i], index[i] = distance, j
+
+
+@jit(fastmath=REASSOCIATE)
+def _squared_distance(a, b):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for d in range(len(a)):
+        difference = a[d] - b[d]
+        total += difference * difference
+    return total

@@ -1,0 +1,57 @@
+"""How many threads, for everything that has threads: torch, OpenCV, and the loops of this package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+_chosen: int | None = None
+_pool: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def thread_count() -> int:
+    """The number that was set, or the processors this process may use."""
+    if _chosen is not None:
+        return _chosen
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(count: int | None) -> None:
+    """Use that many threads everywhere in this process; None leaves things as they are."""
+    global _chosen
+    if count is None:
+        return
+    import cv2
+    import torch
+
+    _chosen = count
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+def spread(function: Callable[[int, int], None], total: int, grain: int = 1) -> None:
+    """Call function(start, stop) on pieces that cover range(total), in parallel; pieces begin at multiples of `grain`.
+
+    The function must release the GIL to gain anything. An exception in a piece is raised here.
+    """
+    pieces = min(thread_count(), -(-total // grain))
+    if pieces <= 1:
+        if total:
+            function(0, total)
+        return
+    step = -(-total // (pieces * grain)) * grain
+    starts = range(0, total, step)
+    pending = [_workers().submit(function, start, min(start + step, total)) for start in starts[1:]]
+    function(0, step)  # the caller works too
+    for piece in pending:
+        piece.result()
+
+
+def _workers() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None or _pool[0] != thread_count():
+        _pool = thread_count(), ThreadPoolExecutor(thread_count(), thread_name_prefix="patchbank")
+    return _pool[1]
