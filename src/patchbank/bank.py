@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.search import Index, k_nearest, make_index, squared_norms
+from patchbank.search import Index, make_index
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,8 @@ class Bank:
     @cached_property
     def index(self) -> Index:
         """The vectors, prepared for searching."""
-        return make_index(self._float, self.search)
-
-    @cached_property
-    def _float(self) -> Tensor:
-        return self.vectors.float()  # the same tensor, unless the bank is float16
-
-    @cached_property
-    def _squared(self) -> Tensor:
-        return squared_norms(self._float)
+        # float() gives the same tensor, unless the bank is float16
+        return make_index(self.vectors.float(), self.search)
 
     @cached_property
     def _image_of(self) -> Tensor:
@@ -65,5 +58,4 @@ class Bank:
 
     def neighbourhood(self, index: int, size: int) -> Tensor:
         """The `size` bank vectors nearest to a bank vector, itself among them: size×D (N_b(m*) of Eq. 7)."""
-        _, indices = k_nearest(self._float[index], self._float, size, self._squared)
-        return self._float[indices]
+        return self.index.neighbourhood(self.vectors[index].float(), size)

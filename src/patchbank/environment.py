@@ -8,17 +8,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("patchbank", "torch", "openvino", "numpy", "pillow", "opencv-python-headless", "safetensors")
+_PACKAGES = (
+    "patchbank",
+    "torch",
+    "openvino",
+    "onnxruntime",
+    "numba",
+    "faiss-cpu",
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+    "safetensors",
+)
 
 
 def environment() -> dict[str, Any]:
     """Processor, cores and threads in use, GPU, system, Python and package versions."""
     import torch
 
+    from patchbank.threads import thread_count
+
     return {
         "processor": processor(),
         "cores": cores(),
-        "torch_threads": torch.get_num_threads(),
+        "threads": thread_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),

@@ -18,8 +18,8 @@ from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
 from patchbank.errors import DatasetError, ImageError
 from patchbank.images import Geometry, Source, View, image_size, prefetch, read_image
-from patchbank.memory import check_budget
 from patchbank.patches import dimension, grid_size, patch_features
+from patchbank.storage import allocate, release
 
 OnError: TypeAlias = Callable[[str, Exception], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -45,16 +45,44 @@ class ImageFeatures:
 
 @dataclass
 class FeatureSet:
-    """Patch features of many images in one N×D array; image i has the rows starts[i] to starts[i + 1]."""
+    """Patch features of many images: one N×D array in which image i has the rows starts[i] to starts[i + 1], or none,
+    and every walk over the images computes them again."""
 
-    vectors: Tensor
+    vectors: Tensor | None
     images: list[TrainingImage] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
+    again: Callable[[], Iterator[Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def stored(self) -> Tensor:
+        """N×D, where the features were stored."""
+        if self.vectors is None:
+            raise RuntimeError("the features of this fit were not stored")
+        return self.vectors
+
+    def walk(self) -> Iterator[Tensor]:
+        """P×D of each image in turn."""
+        if self.vectors is None:
+            assert self.again is not None
+            yield from self.again()
+            return
+        for i in range(len(self.images)):
+            yield self.of_image(i)
+            release(self.vectors)
 
     def of_image(self, i: int) -> Tensor:
         """P×D: the patches of image i."""
-        return self.vectors[self.starts[i] : self.starts[i + 1]]
+        return self.stored[self.starts[i] : self.starts[i + 1]]
+
+    def add(self, item: ImageFeatures) -> None:
+        """Note an image whose features come next."""
+        self.images.append(TrainingImage(item.source.name, item.view.input_size, item.grid))
+        self.views.append(item.view)
+        self.starts.append(self.starts[-1] + len(item.vectors))
 
     def provenance(self, indices: Tensor) -> NDArray[np.int32]:
         """M indices into the rows → M×3: image, grid row, grid column."""
@@ -96,30 +124,39 @@ class Extractor:
         sources: list[Source],
         on_error: OnError = warn,
         progress: Progress | None = None,
-        memory_budget: int | None = None,
+        patches: int | None = None,
+        on_disk: bool = False,
     ) -> FeatureSet:
-        """Features of all readable images in one array, allocated once; refused before it starts if it cannot fit."""
-        readable, total = self._plan(sources, on_error)
-        self._forecast(len(readable), total, memory_budget)
-        vectors = torch.empty(total, self.dimension, device=self.backbone.device)
+        """Features of all readable images in one array, allocated once, for `patches` rows (None: counted here)."""
+        if patches is None:
+            sources, patches = self.survey(sources, on_error)
+        vectors = allocate(patches, self.dimension, self.backbone.device, on_disk)
         features = FeatureSet(vectors)
-        for item in self.stream(readable, on_error):
+        for item in self.finite(sources, on_error, progress):
+            vectors[len(features) : len(features) + len(item.vectors)] = item.vectors
+            features.add(item)
+            if len(features.images) % 64 == 0:
+                release(vectors)
+        features.vectors = vectors[: len(features)]
+        return features
+
+    def finite(
+        self, sources: list[Source], on_error: OnError, progress: Progress | None = None
+    ) -> Iterator[ImageFeatures]:
+        """As `stream`, without images whose features are not finite; raises `DatasetError` where none is left."""
+        count = 0
+        for item in self.stream(sources, on_error):
             if not bool(torch.isfinite(item.vectors).all()):
                 on_error(item.source.name, ImageError(f"{item.source.name}: its features are not finite numbers"))
                 continue
-            start = features.starts[-1]
-            vectors[start : start + len(item.vectors)] = item.vectors
-            features.starts.append(start + len(item.vectors))
-            features.images.append(TrainingImage(item.source.name, item.view.input_size, item.grid))
-            features.views.append(item.view)
+            count += 1
+            yield item
             if progress:
-                progress("features", len(features.images), len(readable))
-        if not features.images:
+                progress("features", count, len(sources))
+        if not count:
             raise DatasetError(f"none of the {len(sources)} images could be read")
-        features.vectors = vectors[: features.starts[-1]]
-        return features
 
-    def _plan(self, sources: list[Source], on_error: OnError) -> tuple[list[Source], int]:
+    def survey(self, sources: list[Source], on_error: OnError) -> tuple[list[Source], int]:
         """The images whose headers can be read, and how many patches they will give."""
         readable, total = [], 0
         for source in sources:
@@ -130,15 +167,9 @@ class Extractor:
                 continue
             readable.append(source)
             total += rows * columns
+        if not readable:
+            raise DatasetError(f"none of the {len(sources)} images could be read")
         return readable, total
-
-    def _forecast(self, images: int, patches: int, budget: int | None) -> None:
-        check_budget(
-            int(1.5 * patches * self.dimension * 4),
-            budget,
-            f"keeping the features of {images} images ({patches} patches × {self.dimension} numbers) for the selection",
-            "use fewer images, a smaller image size (--image-size), or keep every second position (--set stride=2)",
-        )
 
     def _load(self, source: Source) -> tuple[Source, View, NDArray[np.float32], float] | tuple[Source, ImageError]:
         started = time.perf_counter()
@@ -158,8 +189,12 @@ class Extractor:
 
     def _features(self, batch: list[_Loaded]) -> Iterator[ImageFeatures]:
         started = time.perf_counter()
-        maps = self.backbone(torch.from_numpy(np.stack([pixels for _, _, pixels, _ in batch])))
-        features = patch_features(maps, self.aggregation, self.patch_size, self.stride)
+        images = batch[0][2][None] if len(batch) == 1 else np.stack([pixels for _, _, pixels, _ in batch])
+        maps = self.backbone(torch.from_numpy(images))
+        if self.backbone.has_head:
+            features = maps[0]
+        else:
+            features = patch_features(maps, self.aggregation, self.patch_size, self.stride)
         network = (time.perf_counter() - started) / len(batch)
         for (source, view, _, decode), of_image in zip(batch, features, strict=True):
             timings = {"decode_ms": 1e3 * decode, "network_ms": 1e3 * network}

@@ -1,14 +1,10 @@
-"""How much memory there is, how much was used, and a polite refusal before a job that cannot fit."""
+"""How much memory there is, and how much is used."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from pathlib import Path
-
-from patchbank.errors import MemoryBudgetError
-
-_SHARE = 0.8  # of the memory that is free now, where no budget is given
 
 
 def available_bytes() -> int | None:
@@ -25,20 +21,9 @@ def available_bytes() -> int | None:
     return min(free) if free else None
 
 
-def check_budget(needed: int, budget: int | None, work: str, ways_out: str) -> None:
-    """Raise `MemoryBudgetError` where `needed` bytes exceed `budget`, or most of what is free where that is None."""
-    if budget is None:
-        free = available_bytes()
-        if free is None:
-            return
-        budget, source = int(_SHARE * free), f"{_SHARE:.0%} of the memory that is free"
-    else:
-        source = "the memory budget"
-    if needed > budget:
-        raise MemoryBudgetError(
-            f"{work} needs about {needed / 1e9:.2g} GB of memory, more than {source} "
-            f"({budget / 1e9:.2g} GB): {ways_out}"
-        )
+def rss_bytes() -> int:
+    """Memory of this process that is resident now; 0 where the system does not say."""
+    return int((_status("VmRSS") or 0) * 1e6)
 
 
 def peak_rss_mb() -> float:

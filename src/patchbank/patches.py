@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.errors import OptionError
+from patchbank.storage import in_blocks
 
 AGGREGATIONS = ("mean", "reference")
 REFERENCE_DIMENSION = 1024  # `pretrain_dim` and `target_dim` of the authors' code
@@ -52,7 +53,12 @@ def level_balance(features: Tensor, channels: Sequence[int], aggregation: str) -
     """
     balance = torch.ones(features.shape[1], device=features.device)
     if aggregation == "mean" and len(channels) > 1:
-        variance, _ = torch.var_mean(features, dim=0, correction=0)
+        total, squares = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
+        for _, block in in_blocks(features):
+            values = block.double()
+            total += values.sum(0)
+            squares += values.square().sum(0)
+        variance = (squares / len(features) - (total / len(features)).square()).clamp(min=0)
         for level in torch.split(torch.arange(features.shape[1]), list(channels)):
             spread = float(variance[level].mean().sqrt())
             balance[level] = 1 / spread if spread > 0 else 1.0

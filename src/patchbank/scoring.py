@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import torch
@@ -18,15 +20,29 @@ def anomaly_map(distances: Tensor, size: tuple[int, int], sigma: float) -> NDArr
     """Patch distances h×w → map at the inspected size (height, width): bilinear, then a Gaussian of `sigma` pixels.
 
     Pixel centres as in `align_corners=False`; the Gaussian as in `scipy.ndimage.gaussian_filter`: cut at 4σ, edges
-    mirrored.
+    mirrored. Both are linear and act on rows and columns apart, so the map is one matrix times the distances times
+    another.
     """
-    height, width = size
-    values = cv2.resize(distances.cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
+    down, across = (
+        _enlarge_and_smooth(cells, pixels, sigma).to(distances.device)
+        for cells, pixels in zip(distances.shape, size, strict=True)
+    )
+    return np.asarray((down @ distances @ across.T).cpu().numpy())
+
+
+@lru_cache(maxsize=64)
+def _enlarge_and_smooth(cells: int, pixels: int, sigma: float) -> Tensor:
+    """pixels×cells: what each cell adds to each pixel of one row or column."""
+    centre = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    left = np.minimum(np.floor(centre).astype(int), max(cells - 2, 0))
+    enlarge = np.zeros((pixels, cells))
+    enlarge[np.arange(pixels), left] = 1 - (centre - left)
+    enlarge[np.arange(pixels), np.minimum(left + 1, cells - 1)] += centre - left
     radius = int(4 * sigma + 0.5)
-    if radius == 0:
-        return np.asarray(values)
-    kernel = (2 * radius + 1, 2 * radius + 1)
-    return np.asarray(cv2.GaussianBlur(values, kernel, sigma, borderType=cv2.BORDER_REFLECT))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 1e-9)) ** 2)
+    mirrored = np.pad(enlarge, ((radius, radius), (0, 0)), mode="symmetric")
+    smooth = sum(weight * mirrored[i : i + pixels] for i, weight in enumerate(kernel / kernel.sum()))
+    return torch.from_numpy(np.asarray(smooth, dtype=np.float32))
 
 
 def reweight(patch: Tensor, nearest: Tensor, neighbourhood: Tensor) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 _chosen: int | None = None
 _pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -30,6 +31,20 @@ def set_threads(count: int | None) -> None:
     _chosen = count
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
+
+
+@contextmanager
+def on_this_thread() -> Iterator[None]:
+    """Small tensor operations on the calling thread alone: waking torch's other threads would cost more than they do,
+    and delay the network that runs next by milliseconds."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def spread(function: Callable[[int, int], None], total: int, grain: int = 1) -> None:

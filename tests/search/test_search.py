@@ -168,5 +168,15 @@ def test_k_nearest() -> None:
     assert indices.tolist() == exact.topk(9, largest=False).indices.tolist()
 
 
+@pytest.mark.parametrize("search", ["pruned", "blocked", "hnsw"])
+def test_neighbourhood(search: str) -> None:
+    if search == "hnsw":
+        pytest.importorskip("faiss", reason="faiss is not installed")
+    bank = drawn(700, 24, seed=4)
+    found = make_index(bank, search).neighbourhood(bank[5], 9)
+    order = torch.linalg.vector_norm(bank.double() - bank[5].double(), dim=1).argsort()[:9]
+    assert torch.equal(found, bank[order])
+
+
 def test_nearest_without_an_index() -> None:
     assert nearest(torch.tensor([[0.2]]), torch.tensor([[0.0], [1.0]]))[1].tolist() == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from patchbank.backbones.registry import (
     initialise,
     read_state,
 )
-from patchbank.errors import MissingPackageError, OptionError
+from patchbank.backbones.runtime import Head
+from patchbank.errors import OptionError
+
+_SHAPES_CHECKED = 16  # image sizes at which a runtime is compared with torch; parts come in a few
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,16 @@ class LoadedNetwork:
 class Backbone:
     """Frozen network, cut off after the deepest level in use.
 
-    `channels` and `strides` (input pixels per map cell) are those of `levels`, shallowest first.
+    `channels` and `strides` (input pixels per map cell) are those of `levels`, shallowest first. `difference` is the
+    largest found between the runtime's features and torch's, relative.
     """
 
-    def __init__(self, loaded: LoadedNetwork, name: str, device: torch.device, runtime: str, threads: int | None):
+    def __init__(
+        self, loaded: LoadedNetwork, name: str, device: torch.device, runtime: str, head: Head | None, precision: str
+    ):
         self.name, self.levels, self.weights, self.multiple = name, loaded.levels, loaded.weights, loaded.multiple
         self.checksum = checksum(loaded.network)
-        self.device = device
-        self.runtime = runtimes.choose(device, runtime)
+        self.device, self.precision = device, precision
         network = runtimes.Normalised(loaded.network, loaded.mean, loaded.std).eval()
         size = 4 * self.multiple
         example = torch.zeros(1, 3, size, size)
@@ -53,14 +59,38 @@ class Backbone:
             maps = network(example)
         self.channels = tuple(m.shape[1] for m in maps)
         self.strides = tuple(size // m.shape[2] for m in maps)
+        self.runtime, self.difference = runtimes.choose(device, runtime), 0.0
+        self.has_head = head is not None
+        network.head = head
+        self._network, self._checked = network, set[tuple[int, int]]()
         if self.runtime == "openvino":
-            self._run = runtimes.openvino_runtime(network, example, threads)
+            self._run = runtimes.openvino_runtime(network, example)
+        elif self.runtime == "onnxruntime":
+            self._run = runtimes.onnx_runtime(network, example)
         else:
-            self._run = runtimes.torch_runtime(network, device)
+            self._run = runtimes.torch_runtime(network, device, precision)
 
     def __call__(self, batch: Tensor) -> list[Tensor]:
-        """B×3×H×W RGB float32 in 0..255 → one B×C×h×w float32 map per level, on the backbone's device."""
+        """B×3×H×W RGB float32 in 0..255 → one B×C×h×w float32 map per level, or [what the head made of them], on the
+        backbone's device."""
+        if self.runtime != "torch":
+            self._check(batch)
         return self._run(batch)
+
+    def _check(self, batch: Tensor) -> None:
+        """Compare with torch on the first image of a new shape; a runtime that computes something else is not used."""
+        shape = (batch.shape[2], batch.shape[3])
+        if shape in self._checked or len(self._checked) >= _SHAPES_CHECKED:
+            return
+        self._checked.add(shape)
+        self.difference = max(self.difference, runtimes.difference(self._run, self._network, batch[:1]))
+        if not self.difference <= runtimes.TOLERANCE:
+            warnings.warn(
+                f"{self.runtime} computes features of {self.name} that differ by {self.difference:.1e} from torch's "
+                f"at {shape[0]}×{shape[1]} pixels: torch is used instead",
+                stacklevel=2,
+            )
+            self.runtime, self._run = "torch", runtimes.torch_runtime(self._network, self.device)
 
 
 def open_backbone(
@@ -70,21 +100,22 @@ def open_backbone(
     weights: str | Path | None = None,
     device: torch.device | str = "cpu",
     runtime: str = "auto",
-    threads: int | None = None,
     seed: int = 0,
+    head: Head | None = None,
+    precision: str = "float32",
 ) -> Backbone:
     """The backbone of that name with `levels` (default: its own).
 
-    `weights` is None for the pretrained ones, a file, or "random" (seeded; only ever by name).
+    `weights` is None for the pretrained ones, a file, or "random" (seeded; only ever by name). `head`: a function of
+    the maps that becomes a part of the network. `precision`: of the arithmetic on a GPU.
     Raises `OptionError` for unknown names and levels, `WeightsError` for weights that are missing or do not fit.
     """
-    if runtime not in runtimes.RUNTIMES:
-        raise OptionError(f"runtime must be one of {', '.join(runtimes.RUNTIMES)}, not {runtime!r}")
     device = torch.device(device)
-    if runtime == "openvino" and not runtimes.openvino_available():
-        raise MissingPackageError("runtime='openvino' needs the openvino package: `pip install openvino`")
-    if runtime == "openvino" and device.type != "cpu":
-        raise OptionError(f"runtime='openvino' runs on the CPU, not on {device}: use runtime='torch'")
+    runtimes.choose(device, runtime)
+    if precision not in runtimes.PRECISIONS:
+        raise OptionError(f"precision must be one of {', '.join(runtimes.PRECISIONS)}, not {precision!r}")
+    if precision != "float32" and device.type != "cuda":
+        raise OptionError(f"precision={precision!r} is for a GPU: on a CPU float32 is faster and exact")
     if levels is not None and (not levels or sorted(set(levels)) != list(levels)):
         raise OptionError(f"levels must be increasing numbers such as 2,3, not {','.join(map(str, levels))}")
     if name.startswith(ADAPTERS):
@@ -93,7 +124,7 @@ def open_backbone(
         loaded = load_adapter(name, levels, weights, seed)
     else:
         loaded = _load_registered(name, levels, weights, seed)
-    return Backbone(loaded, name, device, runtime, threads)
+    return Backbone(loaded, name, device, runtime, head, precision)
 
 
 def _load_registered(name: str, levels: tuple[int, ...] | None, weights: str | Path | None, seed: int) -> LoadedNetwork:

@@ -12,6 +12,7 @@ from patchbank.files import write_csv
 
 if TYPE_CHECKING:
     from patchbank.extraction import Progress
+    from patchbank.planning import Plan
 
 
 class Failures:
@@ -34,6 +35,12 @@ class Failures:
             path.unlink(missing_ok=True)
             return
         write_csv(path, ("path", "error"), ({"path": name, "error": error} for name, error in self.rows))
+
+
+def show_plan(plan: Plan) -> None:
+    """What the fit is going to need, before it starts; not in a pipe."""
+    if sys.stderr.isatty() or plan.where != "memory":
+        print(plan.text, file=sys.stderr)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli.console import Failures, progress_bars, show_plan
 from patchbank.errors import OptionError
 
 
@@ -65,7 +65,7 @@ def fit(
     dataset = open_dataset(good, layout=layout, seed=seed, split=split, train_list=train_list)
     failures = Failures()
     with progress_bars() as progress:
-        detector.fit(dataset.train, on_error=failures, progress=progress)
+        detector.fit(dataset.train, on_error=failures, progress=progress, on_plan=show_plan)
     detector.save(output)
     summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
     if as_json:

@@ -57,6 +57,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "weights": training["weights"],
         "weights_sha256": training["weights_sha256"],
         "runtime_of_fit": training["runtime"],
+        "search": training.get("search"),
         "fit_seconds": training["fit_seconds"],
         "options": document["options"],
     }

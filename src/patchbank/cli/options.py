@@ -34,9 +34,11 @@ GeometryKind: TypeAlias = Annotated[
     typer.Option("--geometry", help="whole: all of the image; paper: central crop.", rich_help_panel=_LEARNING),
 ]
 Coreset: TypeAlias = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        help="Share of all patches to keep [default: 0.1, at most 10 000 patches].", rich_help_panel=_LEARNING
+        metavar="SHARE|stream",
+        help="Share of all patches to keep, or `stream`: in chunks [default: 0.1, at most 10 000 patches].",
+        rich_help_panel=_LEARNING,
     ),
 ]
 BankSize: TypeAlias = Annotated[
@@ -54,7 +56,7 @@ Set: TypeAlias = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the method.", rich_help_panel=_LEARNING),
 ]
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda", rich_help_panel=_MACHINE)]
-Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, openvino or torch", rich_help_panel=_MACHINE)]
+Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch", rich_help_panel=_MACHINE)]
 Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads to use.", rich_help_panel=_MACHINE)]
 MemoryBudget: TypeAlias = Annotated[
     str | None, typer.Option(help="Most memory a fit may plan for, such as 4GB.", rich_help_panel=_MACHINE)
@@ -82,6 +84,8 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])
     hints = typing.get_type_hints(detector_class)
+    if isinstance(given.get("coreset"), str) and "coreset" in hints:
+        given["coreset"] = _parse("coreset", given["coreset"], hints["coreset"])
     names = detector_class.parameter_names()
     for assignment in assignments or []:
         key, equals, text = assignment.partition("=")

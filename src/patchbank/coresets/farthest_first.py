@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.jit import REASSOCIATE, jit
-from patchbank.search.prefix import Floats, Prefix, below
+from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin
 from patchbank.search.tile import LANES, ROWS, lowest_bit
+from patchbank.storage import in_blocks, release
 from patchbank.threads import spread
 
 _POOL = 2048  # what a pool should hold
 _BLOCK = 2048
+_AT_ONCE = 500_000  # points, before the pages they took are given back
 _LARGE = 1e15  # above, squares would leave float32
 Doubles = NDArray[np.float64]
 
@@ -49,14 +51,12 @@ def row_norms(points: Tensor) -> Tensor:
     """
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
     norms = torch.empty(len(points), dtype=torch.float64, device=points.device)
-    for start in range(0, len(points), _BLOCK):
-        block = points[start : start + _BLOCK].double()
-        total += block.sum(0)
-        norms[start : start + _BLOCK] = block.square().sum(1)
+    for rows, block in in_blocks(points, _BLOCK):
+        total += block.double().sum(0)
+        norms[rows] = block.double().square().sum(1)
     mean_square = norms.sum()
-    for start in range(0, len(points), _BLOCK):
-        product = points[start : start + _BLOCK].double() @ total
-        norms[start : start + _BLOCK].mul_(len(points)).sub_(2 * product).add_(mean_square)
+    for rows, block in in_blocks(points, _BLOCK):
+        norms[rows].mul_(len(points)).sub_(2 * (block.double() @ total)).add_(mean_square)
     return norms
 
 
@@ -73,12 +73,12 @@ def farthest_first(
         from patchbank.coresets.by_product import farthest_first_by_product
 
         return farthest_first_by_product(points, count, anchor, progress, radius)
-    largest = max(float(bound.abs()) for bound in torch.aminmax(points))
+    largest = max(float(bound.abs()) for _, block in in_blocks(points) for bound in torch.aminmax(block))
     if largest > _LARGE:  # scaled by a power of two, which rounds nothing
         scale = float(2.0 ** -int(np.log2(largest)))
         scaled = farthest_first(points * scale, count, anchor * scale**2, progress, radius * scale)
         return Selection(scaled.indices, scaled.radius / scale)
-    traversal = _Traversal(points.contiguous().numpy(), count, anchor.numpy().copy())
+    traversal = _Traversal(points.contiguous(), count, anchor.numpy().copy())
     if progress:
         progress(1)
     while traversal.selected < count and not traversal.covers(radius):
@@ -94,19 +94,22 @@ class _Traversal:
     """`distance`: N upper bounds of the squared distances, exact as of the first `seen` centres; −inf for a point that
     is selected."""
 
-    def __init__(self, points: Floats, count: int, distance: Doubles):
-        self.points, self.distance = points, distance
+    def __init__(self, points: Tensor, count: int, distance: Doubles):
+        self.tensor, self.distance = points, distance
+        self.points: Floats = points.numpy()
         self.seen = np.zeros(len(points), np.int32)
         self.centres = np.zeros(count, np.int64)
         self.selected = 0
         self.share = 4.0  # bounds above τ for each distance above τ, once up to date
-        self.prefix = Prefix(points, (8, 16, 0))  # more would cost more memory than they save time
-        self.coordinates, squared = self.prefix.rows(points)
-        self.shift = self.prefix.margin(squared, float(squared.max())) - squared
+        self.prefix = Prefix(self.points, (8, 16, 0))  # more would cost more memory than they save time
+        self.coordinates = np.empty((len(points), self.prefix.width), np.float32)
+        squared = np.empty(len(points), np.float32)
+        for rows, block in in_blocks(points):
+            self.coordinates[rows], squared[rows] = self.prefix.rows(block.numpy())
+        self.shift = margin(self.prefix.rounding, squared, squared.max()) - squared
         self.squared = squared
-        tiles = -(-count // LANES)
-        self.tiles = [np.zeros((tiles, depth + 1, LANES), np.float32) for depth in self.prefix.depths]
-        self.norms = np.full(tiles * LANES, np.inf, np.float32)
+        self.tiles = self.prefix.empty_tiles(count)
+        self.norms = np.full(len(self.tiles[0]) * LANES, np.inf, np.float32)
         self._select(np.array([distance.argmax()]), -1.0)
         self._refresh(np.arange(len(points)))  # from here on no distance is an anchor any more
 
@@ -139,6 +142,11 @@ class _Traversal:
     def _refresh(self, rows: NDArray[np.int64]) -> None:
         rows = rows[self.seen[rows] < self.selected]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]  # a group starts where its first row left off
+        for some in np.array_split(rows, 1 + len(rows) // _AT_ONCE):
+            self._update(some)
+            release(self.tensor)
+
+    def _update(self, rows: NDArray[np.int64]) -> None:
         spread(
             lambda start, stop: _update(
                 self.points, self.coordinates, self.shift, self.distance, self.seen, self.centres, self.selected,
@@ -152,13 +160,8 @@ class _Traversal:
         """Select from the pool, and lay the coordinates of the new centres into tiles."""
         before = self.selected
         self.selected = _select(self.points, pool, self.distance, self.seen, self.centres, before, tau)
-        centre = np.arange(before, self.selected)
         chosen = self.centres[before : self.selected]
-        column = 0
-        for stage in self.tiles:
-            rows = self.coordinates[chosen, column : column + stage.shape[1]]
-            stage[centre // LANES, :, centre % LANES] = rows
-            column += stage.shape[1]
+        self.prefix.lay(self.coordinates[chosen], self.tiles, before)
         self.norms[before : self.selected] = self.squared[chosen]
 
     def radius(self) -> float:
@@ -211,9 +214,7 @@ def _update(  # type: ignore[no-untyped-def]
         limits[:] = -np.inf
         for row, i in enumerate(group):
             limits[row] = np.float32(distance[i]) + shift[i]
-            _lay(coordinates[i], 0, q0, row)
-            _lay(coordinates[i], q0.shape[1], q1, row)
-            _lay(coordinates[i], q0.shape[1] + q1.shape[1], q2, row)
+            lay_query(coordinates[i], q0, q1, q2, 0, row)
         for tile in range(seen[group[0]] // LANES, (selected + LANES - 1) // LANES):
             mask = below(q0, q1, q2, v0, v1, v2, norms, 0, tile, limits)
             while mask != 0:
@@ -226,12 +227,6 @@ def _update(  # type: ignore[no-untyped-def]
                     limits[row] = np.float32(distance[i]) + shift[i]
         for i in group:
             seen[i] = selected
-
-
-@jit()
-def _lay(coordinates, column, stage, row):  # type: ignore[no-untyped-def]
-    for k in range(stage.shape[1]):
-        stage[0, k, row] = -2 * coordinates[column + k]
 
 
 @jit(fastmath=REASSOCIATE)

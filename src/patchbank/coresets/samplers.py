@@ -18,6 +18,7 @@ from torch import Tensor
 from patchbank.coresets.farthest_first import farthest_first, row_norms
 from patchbank.errors import OptionError
 from patchbank.search import make_index
+from patchbank.storage import in_blocks
 
 Features = TypeVar("Features", NDArray[Any], Tensor)
 Progress = Callable[[int], None]
@@ -54,7 +55,7 @@ class BaseSampler:
         tensor = torch.as_tensor(features).detach()
         if tensor.ndim != 2 or len(tensor) == 0:
             raise OptionError(f"features must be a matrix N×D with N of at least 1, not {tuple(tensor.shape)}")
-        if not all(bool(torch.isfinite(block).all()) for block in torch.split(tensor, 65536)):
+        if not all(bool(torch.isfinite(block).all()) for _, block in in_blocks(tensor)):
             raise OptionError("features hold NaN or infinite values: no distance to them is defined")
         indices = self._select(tensor, min(self._count(len(tensor)), len(tensor)), progress)
         self.indices_ = indices.cpu()
@@ -143,7 +144,7 @@ class ApproximateGreedyCoresetSampler(GreedyCoresetSampler):
         starts = min(max(self.number_of_starting_points, 1), len(points))
         chosen = np.random.default_rng(self.seed).choice(len(points), starts, replace=False)
         centres = points[torch.from_numpy(chosen).to(points.device)].double()
-        means = [torch.cdist(block.double(), centres).mean(1) for block in torch.split(points, 65536)]
+        means = [torch.cdist(block.double(), centres).mean(1) for _, block in in_blocks(points)]
         return torch.cat(means).square()
 
 
@@ -166,13 +167,12 @@ def project(features: Tensor, dimension: int, seed: int) -> Tensor:
     matrix = torch.randn(features.shape[1], dimension, generator=generator) / dimension**0.5
     matrix = matrix.to(features.device)
     projected = torch.empty(len(features), dimension, device=features.device)
-    for start in range(0, len(features), 65536):
-        block = slice(start, start + 65536)
-        torch.mm(features[block].float(), matrix, out=projected[block])
+    for rows, block in in_blocks(features):
+        torch.mm(block.float(), matrix, out=projected[rows])
     return projected
 
 
 def covering_radius(features: Tensor, indices: Tensor) -> float:
     """Largest distance of any of N×D features to its nearest among the rows `indices`."""
     index = make_index(features[indices.to(features.device)].float())
-    return max(float(index.nearest(block.float())[0].max()) for block in torch.split(features, 4096))
+    return max(float(index.nearest(block.float())[0].max()) for _, block in in_blocks(features, 4096))

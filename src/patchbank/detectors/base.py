@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -22,9 +23,11 @@ from patchbank.backbones import open_backbone
 from patchbank.calibration import Calibration, check_rate
 from patchbank.errors import OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, warn
-from patchbank.images import Geometry, Images, gather
+from patchbank.images import Geometry, Images, Source, gather
+from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour, Prediction
 from patchbank.scoring import IMAGE_SCORES, anomaly_map, find_regions, image_score
+from patchbank.threads import on_this_thread, set_threads
 
 # Options that the geometry decides where the user does not: what was measured to be best (docs/patchcore.md), or the
 # protocol of the papers.
@@ -51,8 +54,9 @@ class Detector(ABC):
     "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
     side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
     "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
-    good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: "auto", "openvino", "torch"; threads: of
-    the whole process, None for the libraries' own choice; memory_budget: bytes, None for most of what is free.
+    good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: one of `patchbank.backbones.runtime`;
+    precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of the whole process, None for all
+    cores; memory_budget: bytes, None for most of what is free.
     Options that are None and stand in `BY_GEOMETRY` have the value there.
     """
 
@@ -72,6 +76,7 @@ class Detector(ABC):
     seed: int = 0
     device: str = "auto"
     runtime: str = "auto"
+    precision: str = "float32"
     threads: int | None = None
     memory_budget: int | None = None
 
@@ -101,6 +106,14 @@ class Detector(ABC):
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """The inverse of `_memory_state`."""
 
+    def _memory_facts(self) -> dict[str, Any]:
+        """What `patchbank info` should say about the memory."""
+        return {}
+
+    def _kept(self, patches: int) -> int:
+        """How many of that many patches the memory keeps, for the forecast."""
+        return 0
+
     def _prepare(self, vectors: Tensor) -> Tensor:
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
         return vectors
@@ -111,18 +124,30 @@ class Detector(ABC):
 
     # ---- the flow ----------------------------------------------------------------------------------------------------
 
-    def fit(self, images: Images, *, on_error: OnError = warn, progress: Progress | None = None) -> Self:
+    def fit(
+        self,
+        images: Images,
+        *,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
+    ) -> Self:
         """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; uint8, uint16, float in 0..1), PIL images.
 
         `on_error(name, error)` hears of each image that cannot be read, and the rest goes on; `progress(stage, done,
-        total)` of the work done. Raises `PatchbankError` for options or data that cannot be used.
+        total)` of the work done; `on_plan(plan)` of where the features will go, before the work starts. Raises
+        `PatchbankError` for options or data that cannot be used, or that the memory cannot hold.
         """
         sources = gather(images)
         self._extractor = None  # options may have changed since the last fit
         extractor = self._open()
         seconds: dict[str, float] = {}
+        readable, patches = extractor.survey(sources, on_error)
+        plan = self._plan(len(readable), patches)
+        if on_plan:
+            on_plan(plan)
         with _clock(seconds, "features"):
-            features = extractor.collect(sources, on_error, progress, self.memory_budget)
+            features = self._gather(readable, patches, plan, on_error, progress)
         with _clock(seconds, "memory"):
             self._fit_memory(features, progress)
         with _clock(seconds, "calibration"):
@@ -131,14 +156,27 @@ class Detector(ABC):
         self.training_ = {
             "images": len(features.images),
             "unreadable": len(sources) - len(features.images),
-            "patches": len(features.vectors),
+            "patches": len(features),
+            "plan": plan.where,
             "fit_seconds": seconds,
             "weights": extractor.backbone.weights,
             "weights_sha256": extractor.backbone.checksum,
             "runtime": extractor.backbone.runtime,
             "levels": list(extractor.backbone.levels),
+            **self._memory_facts(),
         }
         return self
+
+    def _plan(self, images: int, patches: int) -> Plan:
+        return plan_fit(
+            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget, False
+        )
+
+    def _gather(
+        self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
+    ) -> FeatureSet:
+        """The features of all images, stored where the plan says."""
+        return self._open().collect(sources, on_error, progress, patches, on_disk=plan.where == "disk")
 
     def predict(self, image: Any) -> Prediction:
         """The prediction for one image. Raises `ImageError` where it cannot be read."""
@@ -197,19 +235,22 @@ class Detector(ABC):
 
     def _make_extractor(self) -> Extractor:
         self._check()
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        set_threads(self.threads)
+        aggregation = self.option("aggregation")
+        # the reference aggregation is faster in torch than in the other runtimes
+        head = partial(patches.patch_features, patch_size=self.patch_size, stride=self.stride)
         backbone = open_backbone(
             self.backbone,
             levels=tuple(self.levels) if self.levels else None,
             weights=self.weights,
             device=self.torch_device,
             runtime=self.runtime,
-            threads=self.threads,
             seed=self.seed,
+            head=head if aggregation == "mean" else None,
+            precision=self.precision,
         )
         geometry = Geometry(self.geometry, self.option("image_size"), backbone.multiple)
-        return Extractor(backbone, geometry, self.option("aggregation"), self.patch_size, self.stride)
+        return Extractor(backbone, geometry, aggregation, self.patch_size, self.stride)
 
     @property
     def torch_device(self) -> torch.device:
@@ -230,15 +271,16 @@ class Detector(ABC):
         """Image score, map at the inspected size, and patch scores of one image's patches."""
         distances, references = self._compare(vectors, without_image)
         scores = PatchScores(distances.reshape(grid), references.reshape(grid))
-        smoothed = anomaly_map(scores.distances, size, self.option("sigma"))
-        score = image_score(self.option("image_score"), scores.distances, smoothed) * self._weight(vectors, scores)
+        with on_this_thread():
+            smoothed = anomaly_map(scores.distances, size, self.option("sigma"))
+            score = image_score(self.option("image_score"), scores.distances, smoothed) * self._weight(vectors, scores)
         return score, smoothed, scores
 
     def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """Leave-one-image-out: each training image scored against the memory without its own patches."""
         scores, peaks = [], []
-        for i, (image, view) in enumerate(zip(features.images, features.views, strict=True)):
-            score, smoothed, _ = self._score(features.of_image(i), image.grid, view.inspected, without_image=i)
+        for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
+            score, smoothed, _ = self._score(vectors, image.grid, view.inspected, without_image=i)
             scores.append(score)
             peaks.append(float(smoothed.max()))
             if progress:
@@ -253,7 +295,9 @@ class Detector(ABC):
 
     def _predict(self, item: ImageFeatures) -> Prediction:
         started = time.perf_counter()
-        score, smoothed, scores = self._score(self._prepare(item.vectors), item.grid, item.view.inspected)
+        with on_this_thread():
+            vectors = self._prepare(item.vectors)
+        score, smoothed, scores = self._score(vectors, item.grid, item.view.inspected)
         anomaly = item.view.to_input(smoothed)
         is_anomalous = score > self.calibration_.threshold
         map_threshold = self.calibration_.map_threshold

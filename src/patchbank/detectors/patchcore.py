@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,15 +12,22 @@ import torch
 from torch import Tensor
 
 from patchbank.bank import Bank, TrainingImage
+from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
+from patchbank.coresets.merge_reduce import MergeReduce
 from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet, Progress
+from patchbank.extraction import FeatureSet, OnError, Progress
+from patchbank.images import Source
 from patchbank.patches import level_balance
+from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
+from patchbank.search import check_search
+from patchbank.storage import in_blocks
 
 DEFAULT_CORESET, DEFAULT_BANK_SIZE = 0.1, 10_000  # the smaller of the two; docs/backbones.md has what more would bring
+STREAM = "stream"  # as the value of `coreset`
 PROJECTION = 128  # d* of Algorithm 1; worth its distortion only where it at least halves the dimension
 
 
@@ -27,19 +35,25 @@ PROJECTION = 128  # d* of Algorithm 1; worth its distortion only where it at lea
 class PatchCore(Detector):
     """A memory bank of nominal patch features, thinned to a coreset; the score is the distance to the nearest one.
 
-    coreset: share of all patches to keep, or bank_size: how many, or bank_mb: how many MB; by default 10 % of the
-    patches, but no more than 10 000; sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7,
+    coreset: share of all patches to keep, or "stream" to select chunk by chunk where not all patches fit into memory;
+    bank_size: how many to keep, or bank_mb: how many MB; by default 10 % of the patches, but no more than 10 000;
+    sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7,
     0 or 1 for no re-weighting; balance: scale the levels to equal variance, so that none drowns the other (not in the
-    paper; `docs/backbones.md` has what it brings). Other options: `Detector`.
+    paper; `docs/backbones.md` has what it brings); coreset_radius: stop as soon as every patch is that close to a kept
+    one; search: how neighbours are found, see `patchbank.search`; bank_dtype: "float32", or "float16" for half the
+    file. Other options: `Detector`.
     """
 
     method: ClassVar[str] = "patchcore"
 
-    coreset: float | None = None
+    coreset: float | str | None = None
     bank_size: int | None = None
     bank_mb: float | None = None
+    coreset_radius: float | None = None
     sampler: str = "greedy"
     neighbours: int = 9
+    search: str = "auto"
+    bank_dtype: str = "float32"
     balance: bool | None = None
 
     bank_: Bank = dataclasses.field(init=False, repr=False)
@@ -49,38 +63,102 @@ class PatchCore(Detector):
         super()._check()
         if self.sampler not in SAMPLERS:
             raise OptionError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
-        if self.coreset is not None and not 0 < self.coreset <= 1:
-            raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, not {self.coreset}")
-        if sum(size is not None for size in (self.coreset, self.bank_size, self.bank_mb)) > 1:
+        share = None if self.coreset == STREAM else self.coreset
+        if share is not None and not (isinstance(share, float | int) and 0 < share <= 1):
+            raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, or be {STREAM!r}, not {share!r}")
+        if sum(size is not None for size in (share, self.bank_size, self.bank_mb)) > 1:
             raise OptionError("give only one of coreset, bank_size and bank_mb")
         for name in ("bank_size", "bank_mb"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise OptionError(f"{name} must be positive, not {value}")
+        if self.coreset_radius is not None and self.coreset_radius <= 0:
+            raise OptionError(f"coreset_radius must be positive, not {self.coreset_radius}")
+        if self.coreset_radius is not None and self.sampler not in ("greedy", "approximate"):
+            raise OptionError(f"coreset_radius needs the sampler greedy or approximate, not {self.sampler}")
+        if self.bank_dtype not in ("float32", "float16"):
+            raise OptionError(f"bank_dtype must be float32 or float16, not {self.bank_dtype!r}")
+        check_search(self.search, self.torch_device.type)
         if self.neighbours < 0:
             raise OptionError(f"neighbours must not be negative, not {self.neighbours}")
 
+    def _plan(self, images: int, patches: int) -> Plan:
+        return plan_fit(
+            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget,
+            self.coreset == STREAM,
+        )  # fmt: skip
+
+    def _gather(
+        self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
+    ) -> FeatureSet:
+        if plan.where != "stream":
+            return super()._gather(sources, patches, plan, on_error, progress)
+        extractor, count = self._open(), self._kept(patches)
+        features = FeatureSet(None)
+
+        def select(vectors: Tensor) -> Tensor:
+            sampler = self._make_sampler(len(vectors), vectors.shape[1], min(count, len(vectors)))
+            sampler.run(vectors)
+            indices: Tensor = sampler.indices_
+            return indices
+
+        reducer = MergeReduce(select, plan.chunk, extractor.dimension, self._level_balance)
+        for item in extractor.finite(sources, on_error, progress):
+            reducer.add(item.vectors)
+            features.add(item)
+        vectors, rows = reducer.result()
+        self.balance_ = reducer.factors
+        self.bank_ = self._make_bank(vectors, features, rows, float("nan"))
+        features.again = lambda: (self._prepare(item.vectors) for item in extractor.finite(sources, lambda *_: None))
+        return features
+
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1: all nominal patches (Eq. 4), thinned by the sampler (Eq. 5)."""
-        self.balance_ = torch.ones(features.vectors.shape[1], device=features.vectors.device)
-        if self.option("balance"):
-            self.balance_ = level_balance(features.vectors, self._open().backbone.channels, self.option("aggregation"))
-        sampler = self._make_sampler(*features.vectors.shape)
+        if features.vectors is None:
+            return  # selected while they streamed by
+        self.balance_ = self._level_balance(features.vectors)
+        patches, dimension = features.vectors.shape
+        sampler = self._make_sampler(patches, dimension, self._kept(patches))
         kept = 0
 
         def report(selected: int) -> None:
             nonlocal kept
             kept += selected
             if progress:
-                progress("coreset", kept, self._bank_count(*features.vectors.shape))
+                progress("coreset", kept, self._kept(patches))
 
-        features.vectors.mul_(self.balance_)  # in place: there is no room for a second copy
+        for _, block in in_blocks(features.vectors):
+            block.mul_(self.balance_)  # in place: there is no room for a second copy
         vectors = sampler.run(features.vectors, report)
-        self.bank_ = Bank(
-            vectors if len(vectors) < len(features.vectors) else vectors.clone(),
-            features.provenance(sampler.indices_),
-            tuple(features.images),
-            sampler.covering_radius_,
-        )
+        if vectors is features.vectors:
+            vectors = vectors.clone()
+        self.bank_ = self._make_bank(vectors, features, sampler.indices_, sampler.covering_radius_)
+
+    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+        if features.vectors is not None:
+            return super()._calibrate(features, progress)
+        # the second walk over streamed features also tells how well the bank covers them
+        radius, walk = 0.0, features.again
+        assert walk is not None
+
+        def measured() -> Iterator[Tensor]:
+            nonlocal radius
+            for vectors in walk():
+                radius = max(radius, float(self.bank_.nearest(vectors)[0].max()))
+                yield vectors
+
+        features.again = measured
+        calibration = super()._calibrate(features, progress)
+        self.bank_ = dataclasses.replace(self.bank_, covering_radius=radius)
+        return calibration
+
+    def _level_balance(self, features: Tensor) -> Tensor:
+        if not self.option("balance"):
+            return torch.ones(features.shape[1], device=features.device)
+        return level_balance(features, self._open().backbone.channels, self.option("aggregation"))
+
+    def _make_bank(self, vectors: Tensor, features: FeatureSet, rows: Tensor, radius: float) -> Bank:
+        dtype = getattr(torch, self.bank_dtype)
+        return Bank(vectors.to(dtype), features.provenance(rows), tuple(features.images), radius, self.search)
 
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors * self.balance_
@@ -103,27 +181,29 @@ class PatchCore(Detector):
         view = self._open().geometry.view(*source.size)
         return Neighbour(source.name, row, column, view.patch_box(row, column, source.grid), distance)
 
-    def _bank_count(self, patches: int, dimension: int) -> int:
-        """How many vectors the bank keeps of that many patches."""
+    def _kept(self, patches: int) -> int:
         if self.bank_size is not None:
             count = self.bank_size
         elif self.bank_mb is not None:
-            count = int(self.bank_mb * 1e6 / (4 * dimension))
-        elif self.coreset is not None:
+            count = int(self.bank_mb * 1e6 / (getattr(torch, self.bank_dtype).itemsize * self._open().dimension))
+        elif isinstance(self.coreset, float | int):
             count = int(patches * self.coreset)
         else:
             count = min(int(patches * DEFAULT_CORESET), DEFAULT_BANK_SIZE)
         return min(max(count, 1), patches)
 
-    def _make_sampler(self, patches: int, dimension: int) -> Any:
-        count = self._bank_count(patches, dimension)
+    def _make_sampler(self, patches: int, dimension: int, count: int) -> Any:
         if self.sampler == "identity" or count == patches:
             return SAMPLERS["identity"]()
         options: dict[str, Any] = {"count": count, "seed": self.seed}
         if self.sampler != "random":
             options["device"] = self.torch_device
+            options["radius"] = self.coreset_radius or 0.0
             options["dimension_to_project_features_to"] = PROJECTION if dimension >= 2 * PROJECTION else dimension
         return SAMPLERS[self.sampler](count / patches, **options)
+
+    def _memory_facts(self) -> dict[str, Any]:
+        return {"search": self.bank_.index.name}
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {
@@ -138,4 +218,4 @@ class PatchCore(Detector):
         images = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
         provenance = tensors["bank.provenance"].cpu().numpy().astype(np.int32)
         self.balance_ = tensors["balance"]
-        self.bank_ = Bank(tensors["bank.vectors"], provenance, images, values["covering_radius"])
+        self.bank_ = Bank(tensors["bank.vectors"], provenance, images, values["covering_radius"], self.search)

@@ -42,7 +42,9 @@ class View:
     def apply(self, rgb: RGB) -> NDArray[np.float32]:
         """H×W×3 RGB array → 3×h×w float32 in 0..255, resized (antialiased bilinear, as Pillow does) and cropped."""
         height, width = self.resized
-        if rgb.dtype == np.uint8:
+        if rgb.shape[:2] == self.resized:
+            resized = rgb
+        elif rgb.dtype == np.uint8:
             resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
         else:  # Pillow resizes floating-point values one channel at a time
             channels = [Image.fromarray(np.ascontiguousarray(rgb[:, :, c])) for c in range(3)]

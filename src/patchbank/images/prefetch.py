@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +16,11 @@ def prefetch(function: Callable[[T], R], items: Iterable[T], *, workers: int = 2
     """`map(function, items)` in order, at most `ahead` results held in memory; an exception is raised at its item."""
     pending: deque[Future[R]] = deque()
     remaining = iter(items)
+    first = list(islice(remaining, 2))
+    if len(first) < 2:  # nothing to do ahead
+        yield from map(function, first)
+        return
+    remaining = chain(first, remaining)
     with ThreadPoolExecutor(workers, thread_name_prefix="patchbank-decode") as pool:
         try:
             pending.extend(pool.submit(function, item) for item in islice(remaining, ahead))

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from patchbank.errors import OptionError
-from patchbank.search.blocked import BlockedIndex, k_nearest, nearest, squared_norms
+from patchbank.search.blocked import BlockedIndex, k_nearest, nearest
 
 if TYPE_CHECKING:
     from patchbank.search.pruned import PrunedIndex
 
-__all__ = ["SEARCHES", "BlockedIndex", "Index", "check_search", "k_nearest", "make_index", "nearest", "squared_norms"]
+__all__ = ["SEARCHES", "BlockedIndex", "Index", "check_search", "k_nearest", "make_index", "nearest"]
 
 SEARCHES = ("auto", "pruned", "blocked", "ivfpq", "hnsw")
 _TRIAL = 128
@@ -27,6 +27,10 @@ class Index(Protocol):
     def nearest(self, queries: Tensor, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Q×D → distances Q (float32) and indices Q (int64). `excluded`: M bool, vectors to leave out; distance +inf
         where none is left."""
+        ...
+
+    def neighbourhood(self, vector: Tensor, size: int) -> Tensor:
+        """The `size` vectors nearest to a vector (D), exactly: size×D, nearest first."""
         ...
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from patchbank.errors import MissingPackageError
+from patchbank.search.blocked import k_nearest
 from patchbank.threads import thread_count
 
 _LISTS, _PROBES, _PARTS = 512, 32, 64
@@ -43,6 +44,10 @@ class FaissIndex:
         distances = torch.linalg.vector_norm(queries[:, None] - self.vectors[candidates.clamp(min=0)], dim=2)
         best = distances.masked_fill(candidates < 0, torch.inf).min(1)
         return best.values, candidates.gather(1, best.indices[:, None])[:, 0].clamp(min=0)
+
+    def neighbourhood(self, vector: Tensor, size: int) -> Tensor:
+        """The `size` vectors nearest to a vector (D), exactly: size×D, nearest first."""
+        return self.vectors[k_nearest(vector, self.vectors, size)[1]]
 
     def _parameters(self, excluded: Tensor | None) -> Any:
         faiss = self._faiss

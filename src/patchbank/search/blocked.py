@@ -38,6 +38,10 @@ class BlockedIndex:
         distance = torch.linalg.vector_norm(queries - self.vectors[index], dim=1)
         return distance.masked_fill(torch.isinf(best), torch.inf), index
 
+    def neighbourhood(self, vector: Tensor, size: int) -> Tensor:
+        """The `size` vectors nearest to a vector (D): size×D, nearest first."""
+        return self.vectors[k_nearest(vector, self.vectors, size, self.squared)[1]]
+
 
 def nearest(queries: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Each query's nearest vector, without an index made before: Q×D, M×D → distances Q and indices Q."""

@@ -8,8 +8,6 @@ taken in three stages of growing k, and most pairs are decided after the first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,16 +17,6 @@ from patchbank.threads import spread
 
 _SAMPLE = 8192  # vectors that the axes are taken from
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """N vectors in tiles of `width`: per stage, tiles×(depth + 1)×width, the residual norm last; `squared` N norms
-    about the mean."""
-
-    stages: tuple[Floats, Floats, Floats]
-    squared: Floats
-    width: int
 
 
 class Prefix:
@@ -48,74 +36,121 @@ class Prefix:
         self.depths = np.diff(stops, prepend=0)
         self.mean: Floats = mean.astype(np.float32)
         self.axes: Floats = np.ascontiguousarray(axes[:, ::-1][:, : stops[-1]], dtype=np.float32)
+        self.transposed: Floats = np.ascontiguousarray(self.axes.T)
         # a sum of n float32 products is off by more than 8·√n·u·‖x‖·‖y‖ with a probability below 1e-13 (Higham & Mary,
         # "A new approach to probabilistic rounding error analysis", 2019); twice that for the axes themselves
-        self.rounding = 16 * (dimension + stops[-1]) ** 0.5 * float(np.finfo(np.float32).eps)
+        self.rounding = float(16 * (dimension + stops[-1]) ** 0.5 * np.finfo(np.float32).eps)
 
-    def __call__(self, vectors: Floats, width: int) -> Coordinates:
-        """Coordinates of N×D vectors: `width` is ROWS for queries (scaled by −2), LANES for what is searched."""
-        coordinates, squared = self.rows(vectors)
-        if width == ROWS:
-            coordinates *= -2
-        stops = np.cumsum(self.depths + 1)
-        stages = [_in_tiles(coordinates[:, a:b], width) for a, b in zip([0, *stops], stops, strict=False)]
-        return Coordinates((stages[0], stages[1], stages[2]), squared, width)
+    @property
+    def width(self) -> int:
+        """Numbers per vector: the coordinates of each stage, followed by the norm of what is left."""
+        return int(self.axes.shape[1]) + 3
 
     def rows(self, vectors: Floats) -> tuple[Floats, Floats]:
-        """N×D → the coordinates of each vector in a row, stage after stage, and its squared norm about the mean."""
-        coordinates = np.empty((len(vectors), self.axes.shape[1] + 3), np.float32)
+        """N×D → N×`width`, and the squared norms about the mean."""
+        coordinates = np.empty((len(vectors), self.width), np.float32)
         squared = np.empty(len(vectors), np.float32)
         spread(
-            lambda start, stop: _project(vectors, self.mean, self.axes, self.depths, coordinates, squared, start, stop),
+            lambda start, stop: project(
+                vectors, self.mean, self.axes, self.transposed, self.depths, start, stop,
+                coordinates[start:stop], squared[start:stop],
+            ),
             len(vectors),
-            grain=16,
-        )
+            grain=64,
+        )  # fmt: skip
         return coordinates, squared
 
-    def margin(self, squared: Floats, largest: float) -> Floats:
-        """How far rounding may lift a squared bound between vectors with these squared norms and others of norm²
-        `largest` at most."""
-        return np.asarray(self.rounding * np.square(np.sqrt(squared) + largest**0.5), np.float32)
+    def empty_tiles(self, count: int) -> tuple[Floats, Floats, Floats]:
+        """The stages of `count` vectors to be laid into tiles: tiles×(depth + 1)×16 each."""
+        tiles = -(-count // LANES)
+        one, two, three = (np.zeros((tiles, depth + 1, LANES), np.float32) for depth in self.depths)
+        return one, two, three
 
-
-def _in_tiles(columns: Floats, width: int) -> Floats:
-    count, depth = columns.shape
-    tiles = np.zeros((-(-count // width), width, depth), np.float32)
-    tiles.reshape(-1, depth)[:count] = columns
-    return np.ascontiguousarray(tiles.transpose(0, 2, 1))
+    def lay(self, coordinates: Floats, tiles: tuple[Floats, Floats, Floats], first: int) -> None:
+        """Write N×`width` coordinates into tiles, as vectors `first` and following."""
+        at, column = np.arange(first, first + len(coordinates)), 0
+        for stage in tiles:
+            stage[at // LANES, :, at % LANES] = coordinates[:, column : column + stage.shape[1]]
+            column += stage.shape[1]
 
 
 @jit(fastmath=REASSOCIATE)
-def _project(vectors, mean, axes, depths, coordinates, squared, start, stop):  # type: ignore[no-untyped-def]
+def project(  # type: ignore[no-untyped-def]
+    vectors, mean, axes, transposed, depths, start, stop, coordinates, squared
+):
+    """Rows start to stop of `vectors` → `coordinates`, `squared` from row 0 on. Four at a time share the axes."""
     dimension, count = axes.shape
-    transposed = axes.T.copy()
-    rest = np.empty(dimension, np.float32)
-    along = np.empty(count, np.float32)
-    for i in range(start, stop):
-        norm = np.float32(0)
+    rest = np.empty((4, dimension), np.float32)
+    along = np.empty((4, count), np.float32)
+    for first in range(start, stop, 4):
         along[:] = 0
+        for r in range(4):
+            for d in range(dimension):
+                rest[r, d] = vectors[min(first + r, stop - 1), d] - mean[d]
         for d in range(dimension):
-            rest[d] = vectors[i, d] - mean[d]
-            norm += rest[d] * rest[d]
+            x0, x1, x2, x3 = rest[0, d], rest[1, d], rest[2, d], rest[3, d]
             for k in range(count):
-                along[k] += rest[d] * axes[d, k]
-        squared[i] = norm
+                axis = axes[d, k]
+                along[0, k] += x0 * axis
+                along[1, k] += x1 * axis
+                along[2, k] += x2 * axis
+                along[3, k] += x3 * axis
+        for r in range(min(4, stop - first)):
+            squared[first - start + r] = _norm(rest[r])
         # what the axes leave, as a vector: ‖x‖² − Σ x_k² would cancel
         for k in range(count):
+            x0, x1, x2, x3 = along[0, k], along[1, k], along[2, k], along[3, k]
             for d in range(dimension):
-                rest[d] -= along[k] * transposed[k, d]
-        residual = np.float32(0)
-        for d in range(dimension):
-            residual += rest[d] * rest[d]
-        column, k = coordinates.shape[1] - 1, count
-        for stage in range(len(depths) - 1, -1, -1):
-            coordinates[i, column] = np.sqrt(residual)
+                axis = transposed[k, d]
+                rest[0, d] -= x0 * axis
+                rest[1, d] -= x1 * axis
+                rest[2, d] -= x2 * axis
+                rest[3, d] -= x3 * axis
+        for r in range(min(4, stop - first)):
+            _write(along[r], _norm(rest[r]), depths, coordinates[first - start + r])
+
+
+@jit(fastmath=REASSOCIATE)
+def _norm(values):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for d in range(len(values)):
+        total += values[d] * values[d]
+    return total
+
+
+@jit()
+def _write(along, residual, depths, out):  # type: ignore[no-untyped-def]
+    """Coordinates of each stage and, behind them, the norm of what all later coordinates and the rest hold."""
+    column, k = len(out) - 1, len(along)
+    for stage in range(len(depths) - 1, -1, -1):
+        out[column] = np.sqrt(residual)
+        column -= 1
+        for _ in range(depths[stage]):
+            k -= 1
+            out[column] = along[k]
+            residual += along[k] * along[k]
             column -= 1
-            for _ in range(depths[stage]):
-                k -= 1
-                coordinates[i, column] = along[k]
-                residual += along[k] * along[k]
-                column -= 1
+
+
+@jit(inline="always")
+def lay_query(coordinates, q0, q1, q2, group, row):  # type: ignore[no-untyped-def]
+    """Write the coordinates of a query, times −2, into a tile of queries."""
+    column = 0
+    for k in range(q0.shape[1]):
+        q0[group, k, row] = -2 * coordinates[k]
+    column = q0.shape[1]
+    for k in range(q1.shape[1]):
+        q1[group, k, row] = -2 * coordinates[column + k]
+    column += q1.shape[1]
+    for k in range(q2.shape[1]):
+        q2[group, k, row] = -2 * coordinates[column + k]
+
+
+@jit(inline="always")
+def margin(rounding, squared, largest):  # type: ignore[no-untyped-def]
+    """How far rounding may lift a squared bound between vectors with squared norms `squared` and `largest`."""
+    reach = np.sqrt(squared) + np.sqrt(largest)
+    return np.float32(rounding) * reach * reach
 
 
 @jit(inline="always")
