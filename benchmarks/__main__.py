@@ -29,7 +29,6 @@ from patchbank.datasets.synthetic import draw
 from patchbank.environment import environment
 from patchbank.metrics import PixelMetrics
 from patchbank.patches import patch_features
-from patchbank.search import make_index
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]

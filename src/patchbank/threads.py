@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_inside = threading.local()
 _chosen: int | None = None
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -52,7 +57,7 @@ def spread(function: Callable[[int, int], None], total: int, grain: int = 1) -> 
 
     The function must release the GIL to gain anything. An exception in a piece is raised here.
     """
-    pieces = min(thread_count(), -(-total // grain))
+    pieces = 1 if getattr(_inside, "worker", False) else min(thread_count(), -(-total // grain))
     if pieces <= 1:
         if total:
             function(0, total)
@@ -63,6 +68,21 @@ def spread(function: Callable[[int, int], None], total: int, grain: int = 1) -> 
     function(0, step)  # the caller works too
     for piece in pending:
         piece.result()
+
+
+def for_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """[function(item) for item in items], several at a time; what spreads its own work inside stays on one thread."""
+
+    def alone(item: Item) -> Result:
+        _inside.worker = True
+        try:
+            return function(item)
+        finally:
+            _inside.worker = False
+
+    if thread_count() == 1 or len(items) < 2:
+        return [function(item) for item in items]
+    return list(_workers().map(alone, items))
 
 
 def _workers() -> ThreadPoolExecutor:

@@ -12,19 +12,62 @@ import torch
 from torch import nn
 
 from patchbank.backbones import open_backbone
+from patchbank.backbones import runtime as runtimes
 from patchbank.backbones.registry import UrlWeights
+from patchbank.backbones.runtime import Head
 from patchbank.errors import MissingPackageError, OptionError, WeightsError
+from patchbank.patches import patch_features
 
 LITE = "efficientnet_lite0"
 
 
-@pytest.mark.parametrize("size", [(96, 96), (64, 160)])
-def test_openvino_and_torch_give_the_same_features(size: tuple[int, int]) -> None:
-    image = 255 * torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    for ours, theirs in zip(
-        open_backbone(LITE, runtime="openvino")(image), open_backbone(LITE, runtime="torch")(image), strict=True
-    ):
-        assert float((ours - theirs).abs().max()) < 1e-3 * float(theirs.abs().max())
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("head", [None, patch_features])
+def test_runtimes_give_the_same_features(runtime: str, head: Head | None) -> None:
+    backbone, reference = (open_backbone(LITE, runtime=r, head=head) for r in (runtime, "torch"))
+    assert backbone.runtime == runtime
+    for size in ((96, 96), (64, 160), (224, 224)):
+        image = 255 * torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        for ours, theirs in zip(backbone(image), reference(image), strict=True):
+            assert ours.shape == theirs.shape
+            assert float((ours - theirs).abs().max()) < 1e-3 * float(theirs.abs().max())
+    assert 0 < backbone.difference < 1e-4
+
+
+def test_a_runtime_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = open_backbone(LITE, runtime="openvino")
+    honest = backbone._run
+    monkeypatch.setattr(backbone, "_run", lambda batch: [1.01 * m for m in honest(batch)])
+    image = 255 * torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"openvino computes features .* that differ by 1.0e-02 .* 64×96 pixels"):
+        maps = backbone(image)
+    assert backbone.runtime == "torch"
+    for ours, theirs in zip(maps, open_backbone(LITE, runtime="torch")(image), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_only_so_many_shapes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = open_backbone(LITE)
+    compared = []
+    monkeypatch.setattr(runtimes, "difference", lambda *a: compared.append(a[2].shape) or 0.0)
+    for side in range(32, 32 * 22, 32):
+        for _ in range(2):
+            backbone(torch.zeros(1, 3, 32, side))
+    assert len(compared) == len(set(compared)) == 16
+
+
+def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "is_available", lambda runtime: runtime == "torch")
+    assert open_backbone(LITE).runtime == "torch"
+    with pytest.raises(MissingPackageError, match=r"patchbank\[onnx\]"):
+        open_backbone(LITE, runtime="onnxruntime")
+
+
+def test_narrow_precision_is_for_a_gpu() -> None:
+    with pytest.raises(OptionError, match="GPU"):
+        open_backbone(LITE, precision="bfloat16")
+    with pytest.raises(OptionError, match="float16"):
+        open_backbone(LITE, precision="int4")
 
 
 def test_results_are_not_overwritten_by_the_next_call() -> None:

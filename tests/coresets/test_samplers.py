@@ -17,6 +17,7 @@ from patchbank.coresets import (
     RandomSampler,
 )
 from patchbank.coresets import farthest_first as ff
+from patchbank.coresets.by_product import farthest_first_by_product
 from patchbank.coresets.samplers import covering_radius, project
 
 ALL = [RandomSampler, GreedyCoresetSampler, ApproximateGreedyCoresetSampler]
@@ -193,3 +194,55 @@ def test_progress_counts_every_selection() -> None:
     counted: list[int] = []
     GreedyCoresetSampler(0.5).run(points(500, 8), counted.append)
     assert sum(counted) == 250
+
+
+@pytest.mark.parametrize("sampler_class", [GreedyCoresetSampler, ApproximateGreedyCoresetSampler])
+def test_a_radius_stops_early(sampler_class: type) -> None:
+    features = points(3000, 8)
+    everything = sampler_class(0.5)
+    everything.run(features)
+    sampler = sampler_class(0.5, radius=2.0)
+    kept = len(sampler.run(features))
+    assert kept < 1500
+    assert everything.indices_[:kept].tolist() == sampler.indices_.tolist()
+    assert sampler.covering_radius_ <= 2.0
+    # one fewer would not do
+    assert covering_radius(features, sampler.indices_[:-1]) > 2.0 or sampler_class is ApproximateGreedyCoresetSampler
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 400), st.integers(1, 40), st.booleans())
+def test_both_forms_are_the_literal_greedy(seed: int, n: int, d: int, rounded: bool) -> None:
+    """By bounds (CPU) and by product (GPU); rounded coordinates make ties, which go to the lowest index."""
+    features = points(n, d, seed)
+    if rounded:
+        features = features.round()
+    count = max(1, n // 2)
+    anchor = ff.row_norms(features)
+    expected = literal_greedy(features, count)
+    if rounded:  # an anchor of equal points may round either way
+        expected = literal_loop(distance_matrix(features, features), anchor.sqrt(), count)
+    # the literal one takes points again when every distance is zero
+    expected = expected[: len(set(expected))]
+    assert ff.farthest_first(features, count, anchor).indices.tolist()[: len(expected)] == expected
+    assert farthest_first_by_product(features, count, anchor).indices.tolist()[: len(expected)] == expected
+
+
+def test_many_points_at_one_distance() -> None:
+    features = torch.eye(3000)  # all pairs at √2
+    selection = ff.farthest_first(features, 20, ff.row_norms(features))
+    assert selection.indices.tolist() == list(range(20))
+    assert selection.radius == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e18, 1e30])
+def test_any_scale(scale: float) -> None:
+    features = points(500, 12, seed=4)
+    selection = ff.farthest_first(features * scale, 60, ff.row_norms(features * scale))
+    assert selection.indices.tolist() == literal_greedy(features * scale, 60)
+
+
+def test_many_small_sets_at_once() -> None:
+    sets = [points(60 + i, 5 + i % 3, seed=i) for i in range(98)]
+    selections = ff.farthest_first_of_each(sets, [10] * 98)
+    assert [s.indices.tolist() for s in selections] == [literal_greedy(one, 10) for one in sets]

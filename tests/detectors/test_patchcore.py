@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+import patchbank
 from patchbank import PatchCore, Prediction
 from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, OptionError
 from patchbank.images import Source
+from patchbank.planning import Plan
 from tests.conftest import bad_image, good_image, small_model
 
 
@@ -274,3 +276,90 @@ def test_progress_is_reported(parts: Path) -> None:
     seen: dict[str, tuple[int, int]] = {}
     small_model().fit(parts / "train" / "good", progress=lambda stage, done, total: seen.update({stage: (done, total)}))
     assert seen == {"features": (8, 8), "coreset": (100, 100), "calibration": (8, 8)}
+
+
+# ---- the engine's options --------------------------------------------------------------------------------------------
+
+
+def test_features_in_a_file_give_the_same_model(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+    in_memory = small_model().fit(parts / "train" / "good", on_plan=plans.append)
+    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a: Plan("disk", 0, "to a file"))
+    on_disk = small_model().fit(parts / "train" / "good", on_plan=plans.append)
+    assert [plan.where for plan in plans] == ["memory", "disk"]
+    assert torch.equal(in_memory.bank_.vectors, on_disk.bank_.vectors)
+    assert in_memory.calibration_.threshold == on_disk.calibration_.threshold
+
+
+def test_stream_in_one_chunk_is_the_plain_fit(parts: Path) -> None:
+    plain = small_model(bank_size=80).fit(parts / "train" / "good")
+    stream = small_model(bank_size=80, coreset="stream").fit(parts / "train" / "good")
+    assert torch.allclose(plain.bank_.vectors, stream.bank_.vectors)
+    assert plain.bank_.provenance.tolist() == stream.bank_.provenance.tolist()
+    assert stream.bank_.covering_radius == pytest.approx(plain.bank_.covering_radius, rel=1e-5)
+    assert stream.calibration_.threshold == pytest.approx(plain.calibration_.threshold, rel=1e-5)
+    assert stream.training_["plan"] == "stream"
+
+
+def test_stream_in_several_chunks(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a: Plan("stream", 300, "in chunks"))
+    model = small_model(bank_size=80, coreset="stream").fit(parts / "train" / "good")
+    plain = small_model(bank_size=80).fit(parts / "train" / "good")
+    assert len(model.bank_) == 80
+    assert plain.bank_.covering_radius <= model.bank_.covering_radius < 2.5 * plain.bank_.covering_radius
+    image, row, column = (int(v) for v in model.bank_.provenance[7])
+    source = np.asarray(Image.open(model.bank_.images[image].name))
+    assert torch.allclose(model.bank_.vectors[7], patches_of(model, source)[row * 16 + column], atol=1e-4)
+    assert model.predict(bad_image(1)).score > model.predict(good_image(50)).score
+
+
+def test_a_covering_radius_instead_of_a_count(parts: Path) -> None:
+    full = small_model(bank_size=200).fit(parts / "train" / "good")
+    radius = 1.3 * full.bank_.covering_radius
+    model = small_model(bank_size=200, coreset_radius=radius).fit(parts / "train" / "good")
+    assert 1 < len(model.bank_) < 200
+    assert model.bank_.covering_radius <= radius
+    assert model.bank_.provenance.tolist() == full.bank_.provenance[: len(model.bank_)].tolist()
+
+
+def test_a_float16_bank_halves_the_file_and_changes_little(parts: Path, tmp_path: Path) -> None:
+    single = small_model(bank_size=200).fit(parts / "train" / "good")
+    half = small_model(bank_size=200, bank_dtype="float16").fit(parts / "train" / "good")
+    assert half.bank_.vectors.dtype == torch.float16
+    assert half.bank_.megabytes == single.bank_.megabytes / 2
+    half.save(tmp_path / "half.patchbank")
+    again = patchbank.load(tmp_path / "half.patchbank")
+    assert again.bank_.vectors.dtype == torch.float16
+    score = again.predict(bad_image(1)).score
+    assert score == half.predict(bad_image(1)).score
+    assert score == pytest.approx(single.predict(bad_image(1)).score, rel=5e-3)
+
+
+@pytest.mark.parametrize("search", ["pruned", "blocked", "hnsw", "ivfpq"])
+def test_every_search_finds_the_spot(parts: Path, search: str) -> None:
+    if search in ("hnsw", "ivfpq"):
+        pytest.importorskip("faiss", reason="faiss is not installed")
+    model = small_model(bank_size=200, search=search).fit(parts / "train" / "good")
+    exact = small_model(bank_size=200).fit(parts / "train" / "good")
+    assert model.training_["search"] == search
+    found, expected = model.predict(bad_image(1)), exact.predict(bad_image(1))
+    tolerance = 1e-5 if search in ("pruned", "blocked") else 0.1
+    assert found.score == pytest.approx(expected.score, rel=tolerance)
+    assert found.is_anomalous
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"search": "magic"}, "search must be one of"),
+        ({"bank_dtype": "int3"}, "bank_dtype"),
+        ({"coreset_radius": -1.0}, "coreset_radius must be positive"),
+        ({"coreset_radius": 1.0, "sampler": "random"}, "coreset_radius needs"),
+        ({"coreset": "steam"}, "'stream'"),
+        ({"precision": "bfloat16", "device": "cpu"}, "GPU"),
+        ({"runtime": "tensorrt"}, "runtime must be one of"),
+    ],
+)
+def test_engine_options_that_cannot_be(parts: Path, options: dict[str, object], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        small_model(**({"bank_size": None} | options)).fit(parts / "train" / "good")

@@ -14,7 +14,7 @@ What is left is measured in float32, and where that could lower a distance, in f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from patchbank.jit import REASSOCIATE, jit
 from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin
 from patchbank.search.tile import LANES, ROWS, lowest_bit
 from patchbank.storage import in_blocks, release
-from patchbank.threads import spread
+from patchbank.threads import for_each, spread
 
 _POOL = 2048  # what a pool should hold
 _BLOCK = 2048
@@ -88,6 +88,14 @@ def farthest_first(
             progress(traversal.selected - before)
     indices = torch.from_numpy(traversal.centres[: traversal.selected].copy())
     return Selection(indices, traversal.radius())
+
+
+def farthest_first_of_each(sets: Sequence[Tensor], counts: Sequence[int]) -> list[Selection]:
+    """Greedy coresets of many small sets (N_i×D_i float32), as one for each region and level of an image: several at a
+    time, each on one thread."""
+    return for_each(
+        lambda one: farthest_first(one[0], one[1], row_norms(one[0])), list(zip(sets, counts, strict=True))
+    )
 
 
 class _Traversal:
