@@ -11,7 +11,9 @@ BENCH_ARGS ?=
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -o $(DEMO_OUT)
 
+# compiled loops are kept beside their source, and a change in one file does not invalidate those of another
 test: lint
+	find src -name '*.nb[ic]' -delete
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
@@ -35,3 +37,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache
+	find src -name '*.nb[ic]' -delete

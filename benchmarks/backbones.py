@@ -1,37 +1,55 @@
-"""Milliseconds per image of the networks: `python -m benchmarks.backbones`."""
+"""Images per second of each backbone in each runtime: `python -m benchmarks.backbones`.
+
+224×224, levels 2 and 3, no patches made of the maps; random weights where the pretrained ones are not in a package.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import torch
 
-from patchbank.backbones import open_backbone
+from patchbank.backbones import list_backbones, open_backbone
+from patchbank.backbones.runtime import RUNTIMES, is_available
+from patchbank.environment import environment
 
-SIZES = ((224, 224), (256, 256), (320, 320), (384, 384), (384, 512))
+RESULTS = Path(__file__).parent / "results" / "backbones.json"
+BATCHES = (1, 32)
 
 
-def milliseconds(name: str, size: tuple[int, int], runtime: str, repeats: int = 15) -> float:
-    """Median time of one image through the network at batch 1, levels 2 and 3, after two to warm up."""
+def images_per_second(name: str, runtime: str, batch: int, seconds: float) -> float:
+    """Median over as many calls as fit into the time, at least three, after one to warm up."""
     backbone = open_backbone(name, runtime=runtime, weights=None if name.startswith("efficientnet") else "random")
-    image = torch.rand(1, 3, *size) * 255
-    times = []
-    for _ in range(repeats + 2):
+    images = 255 * torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    times, begun = [], time.perf_counter()
+    while len(times) < 4 or time.perf_counter() - begun < seconds:
         started = time.perf_counter()
-        backbone(image)
-        times.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(times[2:])
+        backbone(images)
+        times.append(time.perf_counter() - started)
+    return batch / statistics.median(times[1:])
 
 
 def main() -> None:
-    print("| backbone | runtime | " + " | ".join(f"{h}×{w}" for h, w in SIZES) + " |")
-    print("|---|---|" + "---|" * len(SIZES))
-    lites = [f"efficientnet_lite{i}" for i in range(3)]
-    for name, runtime in [*((n, "openvino") for n in lites), ("efficientnet_lite0", "torch"), ("resnet18", "openvino"),
-                          ("wide_resnet50", "openvino")]:  # fmt: skip
-        cells = [f"{milliseconds(name, size, runtime):.1f}" for size in SIZES]
-        print(f"| {name} | {runtime} | " + " | ".join(cells) + " |", flush=True)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each cell")
+    arguments = parser.parse_args()
+    runtimes = [runtime for runtime in RUNTIMES[1:] if is_available(runtime)]
+    print("| backbone | " + " | ".join(f"{r}, {b}" for r in runtimes for b in BATCHES) + " |")
+    print("|---|" + "---|" * len(runtimes) * len(BATCHES))
+    table = {}
+    for spec in list_backbones():
+        table[spec.name] = {
+            f"{runtime}, {batch}": round(images_per_second(spec.name, runtime, batch, arguments.seconds), 1)
+            for runtime in runtimes
+            for batch in BATCHES
+        }
+        print(f"| {spec.name} | " + " | ".join(f"{v:.3g}" for v in table[spec.name].values()) + " |", flush=True)
+    text = json.dumps({"environment": environment(), "images_per_second": table}, indent=2)
+    RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from patchbank.memory import available_bytes, rss_bytes
 _SHARE = 0.8  # of the memory that is free now, where no budget is given
 _BUFFERS = 150_000_000  # the network's own, decoded images, blocks of intermediate results
 _PER_PATCH = 130  # bytes of the greedy selection for each patch: 27 coordinates, distance, counters
+_PAGES = 550_000_000  # of a file, mapped at one time
 _WAYS_OUT = (
     "use fewer images or a smaller image size (--image-size), give it more memory (--memory-budget), or select in "
     "chunks (--coreset stream)"
@@ -49,6 +50,7 @@ def plan_fit(
     selection = fixed + patches * _PER_PATCH
     if features + selection <= room:
         return Plan("memory", 0, f"{work}: {_size(features + selection)} in memory")
+    selection += _PAGES
     if device.type == "cpu" and selection <= room and features * 1.05 < shutil.disk_usage(tempfile.gettempdir()).free:
         return Plan("disk", 0, f"{work}: {_size(features)} in a temporary file, {_size(selection)} in memory")
     raise MemoryBudgetError(_refusal(work, features + selection, room, whose, _WAYS_OUT))

@@ -26,6 +26,11 @@ def allocate(rows: int, columns: int, device: torch.device, on_disk: bool) -> Te
     return tensor
 
 
+def is_mapped(vectors: Tensor) -> bool:
+    """Whether a tensor lies in a file."""
+    return vectors.device.type == "cpu" and vectors.untyped_storage().data_ptr() in _mapped
+
+
 def release(vectors: Tensor) -> None:
     """Give back the memory that pages of a file take in this process; what they hold stays in the file."""
     array = _mapped.get(vectors.untyped_storage().data_ptr()) if vectors.device.type == "cpu" else None

@@ -73,7 +73,11 @@ def torch_runtime(network: Normalised, device: torch.device, precision: str = "f
     narrow = precision != "float32"
 
     def run(batch: Tensor) -> list[Tensor]:
-        with torch.inference_mode(), torch.autocast(device.type, getattr(torch, precision), enabled=narrow):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, getattr(torch, precision) if narrow else None, enabled=narrow),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=narrow),  # float32 means float32
+        ):
             maps = network(batch.to(device).contiguous(memory_format=torch.channels_last))
             # out of inference mode and channels-last: later stages are ordinary tensor code
             return [m.float().contiguous().clone() for m in maps]

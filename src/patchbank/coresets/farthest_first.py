@@ -25,12 +25,12 @@ from torch import Tensor
 from patchbank.jit import REASSOCIATE, jit
 from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin
 from patchbank.search.tile import LANES, ROWS, lowest_bit
-from patchbank.storage import in_blocks, release
+from patchbank.storage import in_blocks, is_mapped, release
 from patchbank.threads import for_each, spread
 
 _POOL = 2048  # what a pool should hold
 _BLOCK = 2048
-_AT_ONCE = 500_000  # points, before the pages they took are given back
+_AT_ONCE = 8192  # scattered points of a file before their pages are given back: each brings its neighbours, 64 KiB
 _LARGE = 1e15  # above, squares would leave float32
 Doubles = NDArray[np.float64]
 
@@ -93,9 +93,7 @@ def farthest_first(
 def farthest_first_of_each(sets: Sequence[Tensor], counts: Sequence[int]) -> list[Selection]:
     """Greedy coresets of many small sets (N_i×D_i float32), as one for each region and level of an image: several at a
     time, each on one thread."""
-    return for_each(
-        lambda one: farthest_first(one[0], one[1], row_norms(one[0])), list(zip(sets, counts, strict=True))
-    )
+    return for_each(lambda one: farthest_first(one[0], one[1], row_norms(one[0])), list(zip(sets, counts, strict=True)))
 
 
 class _Traversal:
@@ -150,8 +148,9 @@ class _Traversal:
     def _refresh(self, rows: NDArray[np.int64]) -> None:
         rows = rows[self.seen[rows] < self.selected]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]  # a group starts where its first row left off
-        for some in np.array_split(rows, 1 + len(rows) // _AT_ONCE):
-            self._update(some)
+        at_once = _AT_ONCE if is_mapped(self.tensor) else max(1, len(rows))
+        for start in range(0, len(rows), at_once):
+            self._update(rows[start : start + at_once])
             release(self.tensor)
 
     def _update(self, rows: NDArray[np.int64]) -> None:

@@ -13,28 +13,21 @@ from os import PathLike
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
 from patchbank import patches
 from patchbank.backbones import open_backbone
-from patchbank.calibration import Calibration, check_rate
+from patchbank.calibration import Calibration
+from patchbank.detectors.options import Options
 from patchbank.errors import OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, warn
 from patchbank.images import Geometry, Images, Source, gather
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour, Prediction
-from patchbank.scoring import IMAGE_SCORES, anomaly_map, find_regions, image_score
+from patchbank.scoring import anomaly_map, find_regions, image_score
 from patchbank.threads import on_this_thread, set_threads
-
-# Options that the geometry decides where the user does not: what was measured to be best (docs/patchcore.md), or the
-# protocol of the papers.
-BY_GEOMETRY: dict[str, dict[str, Any]] = {
-    "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
-    "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
-}
 
 
 @dataclass(frozen=True)
@@ -47,38 +40,10 @@ class PatchScores:
 
 
 @dataclass(kw_only=True, eq=False)
-class Detector(ABC):
-    """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
-
-    backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
-    "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
-    side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
-    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
-    good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: one of `patchbank.backbones.runtime`;
-    precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of the whole process, None for all
-    cores; memory_budget: bytes, None for most of what is free.
-    Options that are None and stand in `BY_GEOMETRY` have the value there.
-    """
+class Detector(Options, ABC):
+    """A method. Its constructor takes the `Options` of all methods and its own."""
 
     method: ClassVar[str]
-
-    backbone: str = "efficientnet_lite0"
-    weights: str | None = None
-    levels: tuple[int, ...] | None = None
-    image_size: int | None = None
-    geometry: str = "whole"
-    aggregation: str | None = None
-    patch_size: int = 3
-    stride: int = 1
-    image_score: str | None = None
-    sigma: float | None = None
-    false_alarm_rate: float = 0.01
-    seed: int = 0
-    device: str = "auto"
-    runtime: str = "auto"
-    precision: str = "float32"
-    threads: int | None = None
-    memory_budget: int | None = None
 
     calibration_: Calibration = dataclasses.field(init=False, repr=False)
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
@@ -199,33 +164,7 @@ class Detector(ABC):
 
         save(self, path)
 
-    def parameters(self) -> dict[str, Any]:
-        """Every option and its value in effect."""
-        return {name: self.option(name) for name in self.parameter_names()}
-
-    def option(self, name: str) -> Any:
-        """The value of an option; where it is None and the geometry decides, that of the geometry."""
-        value = getattr(self, name)
-        by_geometry = BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
-        return by_geometry.get(name) if value is None else value
-
-    @classmethod
-    def parameter_names(cls) -> list[str]:
-        """The options' names, in order."""
-        return [f.name for f in dataclasses.fields(cls) if f.init]
-
     # ---- shared stages -----------------------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        """Raise `OptionError` for values that cannot be used, before any work."""
-        patches.check_options(self.option("aggregation"), self.patch_size, self.stride)
-        check_rate(self.false_alarm_rate)
-        if self.option("image_score") not in IMAGE_SCORES:
-            raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
-        if not 0 <= self.option("sigma") <= 100:
-            raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
-        if self.threads is not None and self.threads < 1:
-            raise OptionError(f"threads must be at least 1, not {self.threads}")
 
     def _open(self) -> Extractor:
         """The stages before the memory: opened by `fit`, or at the first use of a loaded model, and kept."""
@@ -251,19 +190,6 @@ class Detector(ABC):
         )
         geometry = Geometry(self.geometry, self.option("image_size"), backbone.multiple)
         return Extractor(backbone, geometry, aggregation, self.patch_size, self.stride)
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device that `device` means on this machine."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise OptionError(f"device must be auto, cpu or cuda, not {self.device!r}") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise OptionError("device 'cuda' was asked for, but torch finds no CUDA GPU here: use auto or cpu")
-        return device
 
     def _score(
         self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None

@@ -41,7 +41,7 @@ class PatchCore(Detector):
     0 or 1 for no re-weighting; balance: scale the levels to equal variance, so that none drowns the other (not in the
     paper; `docs/backbones.md` has what it brings); coreset_radius: stop as soon as every patch is that close to a kept
     one; search: how neighbours are found, see `patchbank.search`; bank_dtype: "float32", or "float16" for half the
-    file. Other options: `Detector`.
+    file. Other options: `Options`.
     """
 
     method: ClassVar[str] = "patchcore"
@@ -103,11 +103,11 @@ class PatchCore(Detector):
 
         reducer = MergeReduce(select, plan.chunk, extractor.dimension, self._level_balance)
         for item in extractor.finite(sources, on_error, progress):
-            reducer.add(item.vectors)
+            reducer.add(item.vectors.cpu())
             features.add(item)
         vectors, rows = reducer.result()
-        self.balance_ = reducer.factors
-        self.bank_ = self._make_bank(vectors, features, rows, float("nan"))
+        self.balance_ = reducer.factors.to(self.torch_device)
+        self.bank_ = self._make_bank(vectors.to(self.torch_device), features, rows, float("nan"))
         features.again = lambda: (self._prepare(item.vectors) for item in extractor.finite(sources, lambda *_: None))
         return features
 

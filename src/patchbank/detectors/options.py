@@ -1,0 +1,93 @@
+"""The options that every method has, what they mean where they are not given, and which values make sense."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from patchbank import patches
+from patchbank.calibration import check_rate
+from patchbank.errors import OptionError
+from patchbank.scoring import IMAGE_SCORES
+
+# Options that the geometry decides where the user does not: what was measured to be best (docs/patchcore.md), or the
+# protocol of the papers.
+BY_GEOMETRY: dict[str, dict[str, Any]] = {
+    "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
+    "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
+}
+
+
+@dataclass(kw_only=True, eq=False)
+class Options:
+    """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
+
+    backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
+    "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
+    side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
+    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
+    good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: one of `patchbank.backbones.runtime`;
+    precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of the whole process, None for all
+    cores; memory_budget: bytes, None for most of what is free.
+    Options that are None and stand in `BY_GEOMETRY` have the value there.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    weights: str | None = None
+    levels: tuple[int, ...] | None = None
+    image_size: int | None = None
+    geometry: str = "whole"
+    aggregation: str | None = None
+    patch_size: int = 3
+    stride: int = 1
+    image_score: str | None = None
+    sigma: float | None = None
+    false_alarm_rate: float = 0.01
+    seed: int = 0
+    device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "float32"
+    threads: int | None = None
+    memory_budget: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Every option and its value in effect."""
+        return {name: self.option(name) for name in self.parameter_names()}
+
+    def option(self, name: str) -> Any:
+        """The value of an option; where it is None and the geometry decides, that of the geometry."""
+        value = getattr(self, name)
+        by_geometry = BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        return by_geometry.get(name) if value is None else value
+
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        """The options' names, in order."""
+        return [f.name for f in dataclasses.fields(cls) if f.init]
+
+    def _check(self) -> None:
+        """Raise `OptionError` for values that cannot be used, before any work."""
+        patches.check_options(self.option("aggregation"), self.patch_size, self.stride)
+        check_rate(self.false_alarm_rate)
+        if self.option("image_score") not in IMAGE_SCORES:
+            raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
+        if not 0 <= self.option("sigma") <= 100:
+            raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"threads must be at least 1, not {self.threads}")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` means on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise OptionError(f"device must be auto, cpu or cuda, not {self.device!r}") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise OptionError("device 'cuda' was asked for, but torch finds no CUDA GPU here: use auto or cpu")
+        return device
