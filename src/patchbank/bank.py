@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,6 +39,12 @@ class Bank:
     @property
     def megabytes(self) -> float:
         return self.vectors.numel() * self.vectors.element_size() / 1e6
+
+    def with_radius(self, radius: float) -> Bank:
+        """The same bank, its covering radius known now."""
+        bank = replace(self, covering_radius=radius)
+        bank.__dict__["index"] = self.index  # not to be made again
+        return bank
 
     @cached_property
     def index(self) -> Index:

@@ -117,7 +117,25 @@ class Extractor:
         loaded = self._readable(prefetch(self._load, sources), on_error)
         for _, group in groupby(loaded, key=lambda item: item[1].inspected):
             for batch in _batches(group, 1 if self.backbone.device.type == "cpu" else _CUDA_BATCH):
-                yield from self._features(batch)
+                for item in self._features(batch):
+                    if np.isfinite(item.vectors.cpu().numpy()).all():
+                        yield item
+                    else:
+                        name = item.source.name
+                        on_error(name, ImageError(f"{name}: its features are not finite numbers"))
+
+    def learn(
+        self, sources: list[Source], on_error: OnError, progress: Progress | None = None
+    ) -> Iterator[ImageFeatures]:
+        """As `stream`, with progress; raises `DatasetError` where no image gives features."""
+        count = 0
+        for item in self.stream(sources, on_error):
+            count += 1
+            yield item
+            if progress:
+                progress("features", count, len(sources))
+        if not count:
+            raise DatasetError(f"none of the {len(sources)} images could be read")
 
     def collect(
         self,
@@ -132,29 +150,12 @@ class Extractor:
             sources, patches = self.survey(sources, on_error)
         vectors = allocate(patches, self.dimension, self.backbone.device, on_disk)
         features = FeatureSet(vectors)
-        for item in self.finite(sources, on_error, progress):
+        for item in self.learn(sources, on_error, progress):
             vectors[len(features) : len(features) + len(item.vectors)] = item.vectors
             features.add(item)
-            if len(features.images) % 64 == 0:
-                release(vectors)
+            release(vectors, only_many=True)
         features.vectors = vectors[: len(features)]
         return features
-
-    def finite(
-        self, sources: list[Source], on_error: OnError, progress: Progress | None = None
-    ) -> Iterator[ImageFeatures]:
-        """As `stream`, without images whose features are not finite; raises `DatasetError` where none is left."""
-        count = 0
-        for item in self.stream(sources, on_error):
-            if not bool(torch.isfinite(item.vectors).all()):
-                on_error(item.source.name, ImageError(f"{item.source.name}: its features are not finite numbers"))
-                continue
-            count += 1
-            yield item
-            if progress:
-                progress("features", count, len(sources))
-        if not count:
-            raise DatasetError(f"none of the {len(sources)} images could be read")
 
     def survey(self, sources: list[Source], on_error: OnError) -> tuple[list[Source], int]:
         """The images whose headers can be read, and how many patches they will give."""

@@ -17,8 +17,16 @@ def available_bytes() -> int | None:
             free.append(int(rows["MemAvailable"].split()[0]) * 1024)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        free.append(max(int(text) - int(used.read_text()), 0))
+        free.append(max(int(text) - int(used.read_text()) + _reclaimable(), 0))
     return min(free) if free else None
+
+
+def _reclaimable() -> int:
+    """File pages that the container's count includes and that can be had back at any time."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        rows = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        return int(rows["inactive_file"])
+    return 0
 
 
 def rss_bytes() -> int:

@@ -96,6 +96,8 @@ def load(
         raise ModelFileError(f"{path}: has an option that this version of patchbank does not know ({error})") from error
     if detector.torch_device.type != "cuda":
         detector.precision = "float32"  # the narrow ones are a GPU's
+    elif getattr(detector, "search", "auto") not in ("auto", "blocked"):
+        detector.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
     peaks, scores = (tensors[f"calibration.{name}"].numpy() for name in ("peaks", "scores"))
     detector.calibration_ = Calibration(np.array(scores), np.array(peaks), document["false_alarm_rate"])
     detector.training_ = document["training"]

@@ -13,8 +13,8 @@ from patchbank.memory import available_bytes, rss_bytes
 
 _SHARE = 0.8  # of the memory that is free now, where no budget is given
 _BUFFERS = 150_000_000  # the network's own, decoded images, blocks of intermediate results
-_PER_PATCH = 130  # bytes of the greedy selection for each patch: 27 coordinates, distance, counters
-_PAGES = 550_000_000  # of a file, mapped at one time
+_PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates, distances, counters
+_PAGES = 600_000_000  # of a file, mapped at one time
 _WAYS_OUT = (
     "use fewer images or a smaller image size (--image-size), give it more memory (--memory-budget), or select in "
     "chunks (--coreset stream)"
@@ -32,27 +32,37 @@ class Plan:
 
 
 def plan_fit(
-    images: int, patches: int, dimension: int, bank: int, device: torch.device, budget: int | None, stream: bool
+    images: int,
+    patches: int,
+    dimension: int,
+    bank: int,
+    device: torch.device,
+    budget: int | None,
+    *,
+    stream: bool = False,
+    projected: int = 0,
 ) -> Plan:
     """Plan a fit of that many patches, `bank` of which are kept, within `budget` bytes of this process's memory (None:
-    most of what is free). Raises `MemoryBudgetError` for one that cannot fit."""
-    features = 4 * patches * dimension
+    most of what is free); `projected`: dimension that the selection projects to, 0 for none. Raises
+    `MemoryBudgetError` for one that cannot fit."""
+    features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected
     room, whose = _room(device, budget)
     # the bank, the copy in the order of the search, and its coordinates
     fixed = _BUFFERS + bank * (8 * dimension + 250)
     work = f"{images} images, {patches} patches × {dimension}"
     if stream:
-        chunk = min(patches, (room - fixed) // (4 * dimension + _PER_PATCH))
+        chunk = min(patches, (room - fixed) // (4 * dimension + per_patch))
         if chunk < min(patches, 4 * bank):
-            needed = fixed + 4 * bank * (4 * dimension + _PER_PATCH)
+            needed = fixed + 4 * bank * (4 * dimension + per_patch)
             raise MemoryBudgetError(_refusal(work, needed, room, whose, "keep fewer patches (--bank-size)"))
         return Plan("stream", chunk, f"{work}: selected in chunks of {chunk} patches")
-    selection = fixed + patches * _PER_PATCH
+    selection = fixed + patches * per_patch
     if features + selection <= room:
         return Plan("memory", 0, f"{work}: {_size(features + selection)} in memory")
     selection += _PAGES
     if device.type == "cpu" and selection <= room and features * 1.05 < shutil.disk_usage(tempfile.gettempdir()).free:
-        return Plan("disk", 0, f"{work}: {_size(features)} in a temporary file, {_size(selection)} in memory")
+        where = f"a temporary file in {tempfile.gettempdir()} (TMPDIR)"
+        return Plan("disk", 0, f"{work}: {_size(features)} in {where}, {_size(selection)} in memory")
     raise MemoryBudgetError(_refusal(work, features + selection, room, whose, _WAYS_OUT))
 
 
@@ -60,10 +70,11 @@ def _room(device: torch.device, budget: int | None) -> tuple[int, str]:
     """Bytes a fit may add to what there is, and in words whose they are."""
     if budget is not None:
         return max(budget - rss_bytes(), 0), f"the memory budget leaves beside the {_size(rss_bytes())} in use"
-    if device.type == "cuda":
-        return int(_SHARE * torch.cuda.mem_get_info(device)[0]), f"{_SHARE:.0%} of the GPU's free memory"
     free = available_bytes()
-    return (2**62 if free is None else int(_SHARE * free)), f"{_SHARE:.0%} of the memory that is free"
+    room = 2**62 if free is None else int(_SHARE * free)
+    if device.type == "cuda" and (of_gpu := int(_SHARE * torch.cuda.mem_get_info(device)[0])) < room:
+        return of_gpu, f"{_SHARE:.0%} of the GPU's free memory"
+    return room, f"{_SHARE:.0%} of the memory that is free"
 
 
 def _refusal(work: str, needed: int, room: int, whose: str, ways_out: str) -> str:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from patchbank.errors import MemoryBudgetError
+
+SCATTERED = 512  # rows of a file to read before their pages may be given back: each brings many neighbours with it
+_MANY = 500_000_000  # bytes; libraries take half of it
+_BLOCK_BYTES, _BLOCKS_KEPT = 2**23, 8
 _mapped: weakref.WeakValueDictionary[int, np.memmap[Any, Any]] = weakref.WeakValueDictionary()
 
 
@@ -20,6 +27,14 @@ def allocate(rows: int, columns: int, device: torch.device, on_disk: bool) -> Te
     if not on_disk:
         return torch.empty(rows, columns, device=device)
     with tempfile.TemporaryFile(prefix="patchbank-") as file:
+        if hasattr(os, "posix_fallocate"):
+            try:  # now, rather than a crash when the disk is full half way
+                os.posix_fallocate(file.fileno(), 0, 4 * rows * columns)
+            except OSError as error:
+                raise MemoryBudgetError(
+                    f"{tempfile.gettempdir()}: has no room for {4 * rows * columns / 1e9:.2g} GB of features "
+                    f"({error.strerror}): set TMPDIR to a folder that has, or select in chunks (--coreset stream)"
+                ) from error
         array = np.memmap(file, np.float32, "w+", shape=(rows, columns))
     tensor = torch.from_numpy(array)
     _mapped[tensor.untyped_storage().data_ptr()] = array
@@ -31,18 +46,42 @@ def is_mapped(vectors: Tensor) -> bool:
     return vectors.device.type == "cpu" and vectors.untyped_storage().data_ptr() in _mapped
 
 
-def release(vectors: Tensor) -> None:
-    """Give back the memory that pages of a file take in this process; what they hold stays in the file."""
+def release(vectors: Tensor, only_many: bool = False) -> None:
+    """Give back the memory that pages of a file take in this process, or only if they are many; what they hold stays in
+    the file."""
+    if only_many and is_mapped(vectors) and _shared_bytes() < _MANY:
+        return
     array = _mapped.get(vectors.untyped_storage().data_ptr()) if vectors.device.type == "cpu" else None
     if array is not None and hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def in_blocks(vectors: Tensor, rows: int = 16384) -> Iterator[tuple[slice, Tensor]]:
-    """The slices of a matrix, row block after row block; pages of a file are given back on the way."""
+def _shared_bytes() -> int:
+    """Memory of this process that belongs to files: a little for libraries, and pages of ours."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return _MANY
+
+
+def take(vectors: Tensor, rows: Tensor) -> Tensor:
+    """vectors[rows], in memory."""
+    if not is_mapped(vectors):
+        return vectors[rows]
+    taken = torch.empty(len(rows), vectors.shape[1])
+    for start in range(0, len(rows), SCATTERED):
+        taken[start : start + SCATTERED] = vectors[rows[start : start + SCATTERED]]
+        release(vectors)
+    return taken
+
+
+def in_blocks(vectors: Tensor, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """The slices of a matrix, row block after row block (by default of 8 MB); pages of a file are given back on the
+    way."""
+    rows = rows or max(1, _BLOCK_BYTES // (4 * vectors.shape[1]))
     for number, start in enumerate(range(0, len(vectors), rows)):
         block = slice(start, min(start + rows, len(vectors)))
         yield block, vectors[block]
-        if number % 8 == 7:
+        if number % _BLOCKS_KEPT == _BLOCKS_KEPT - 1:
             release(vectors)
     release(vectors)

@@ -12,7 +12,10 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _inside = threading.local()
+_lock = threading.Lock()
+_alone, _torch_threads = 0, 1
 _chosen: int | None = None
+_before: tuple[int, int] | None = None  # threads of torch and OpenCV
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 
 
@@ -26,16 +29,18 @@ def thread_count() -> int:
 
 
 def set_threads(count: int | None) -> None:
-    """Use that many threads everywhere in this process; None leaves things as they are."""
-    global _chosen
-    if count is None:
+    """Use that many threads everywhere in this process; None is what there was before the first call."""
+    global _chosen, _before
+    if count is None and _before is None:
         return
     import cv2
     import torch
 
+    if _before is None:
+        _before = torch.get_num_threads(), cv2.getNumThreads()
     _chosen = count
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
+    torch.set_num_threads(count or _before[0])
+    cv2.setNumThreads(count or _before[1])
 
 
 @contextmanager
@@ -44,12 +49,19 @@ def on_this_thread() -> Iterator[None]:
     and delay the network that runs next by milliseconds."""
     import torch
 
-    before = torch.get_num_threads()
+    global _alone, _torch_threads
+    with _lock:  # several threads may predict at once: the first one in remembers, the last one out restores
+        if _alone == 0:
+            _torch_threads = torch.get_num_threads()
+        _alone += 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _alone -= 1
+            if _alone == 0:
+                torch.set_num_threads(_torch_threads)
 
 
 def spread(function: Callable[[int, int], None], total: int, grain: int = 1) -> None:
@@ -80,7 +92,7 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
         finally:
             _inside.worker = False
 
-    if thread_count() == 1 or len(items) < 2:
+    if thread_count() == 1 or len(items) < 2 or getattr(_inside, "worker", False):
         return [function(item) for item in items]
     return list(_workers().map(alone, items))
 
@@ -90,3 +102,12 @@ def _workers() -> ThreadPoolExecutor:
     if _pool is None or _pool[0] != thread_count():
         _pool = thread_count(), ThreadPoolExecutor(thread_count(), thread_name_prefix="patchbank")
     return _pool[1]
+
+
+def _forget_workers() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of the parent's threads
+    os.register_at_fork(after_in_child=_forget_workers)

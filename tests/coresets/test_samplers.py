@@ -75,7 +75,7 @@ def test_approximate_is_the_literal_approximate(n: int, starting_points: int) ->
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 5))
+@given(st.integers(0, 10_000), st.integers(3, 60), st.integers(1, 5))
 def test_any_small_set(seed: int, n: int, d: int) -> None:
     features = points(n, d, seed)
     selection = ff.farthest_first(features, n, ff.row_norms(features))
@@ -211,7 +211,7 @@ def test_a_radius_stops_early(sampler_class: type) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 400), st.integers(1, 40), st.booleans())
+@given(st.integers(0, 10_000), st.integers(3, 400), st.integers(1, 40), st.booleans())
 def test_both_forms_are_the_literal_greedy(seed: int, n: int, d: int, rounded: bool) -> None:
     """By bounds (CPU) and by product (GPU); rounded coordinates make ties, which go to the lowest index."""
     features = points(n, d, seed)
@@ -229,13 +229,22 @@ def test_both_forms_are_the_literal_greedy(seed: int, n: int, d: int, rounded: b
 
 
 def test_many_points_at_one_distance() -> None:
-    features = torch.eye(3000)  # all pairs at √2
+    features = torch.eye(5000)  # all pairs at √2, more than two pools of them
     selection = ff.farthest_first(features, 20, ff.row_norms(features))
     assert selection.indices.tolist() == list(range(20))
     assert selection.radius == pytest.approx(2**0.5)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e18, 1e30])
+def test_more_equal_points_than_two_pools_hold() -> None:
+    features = torch.ones(10_000, 4)
+    features[:3] = torch.eye(4)[:3] * 50
+    for count in (2, 5, 6000):
+        selection = ff.farthest_first(features, count, ff.row_norms(features))
+        assert len(set(selection.indices.tolist())) == count
+        assert (selection.radius == 0) == (count > 3)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-12, 1e18, 1e30])
 def test_any_scale(scale: float) -> None:
     features = points(500, 12, seed=4)
     selection = ff.farthest_first(features * scale, 60, ff.row_norms(features * scale))

@@ -113,7 +113,7 @@ def test_two_fits_with_one_seed_give_identical_banks(parts: Path, tmp_path: Path
         ({"bank_size": None, "bank_mb": 0.0608}, 100),
         ({"bank_size": 10**9}, 1536),
         ({"bank_size": None, "coreset": 1.0}, 1536),
-        ({"sampler": "identity"}, 1536),
+        ({"sampler": "identity", "bank_size": None}, 1536),
         ({"sampler": "random"}, 100),
         ({"sampler": "approximate"}, 100),
     ],
@@ -284,7 +284,7 @@ def test_progress_is_reported(parts: Path) -> None:
 def test_features_in_a_file_give_the_same_model(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
     in_memory = small_model().fit(parts / "train" / "good", on_plan=plans.append)
-    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a: Plan("disk", 0, "to a file"))
+    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a, **k: Plan("disk", 0, "to a file"))
     on_disk = small_model().fit(parts / "train" / "good", on_plan=plans.append)
     assert [plan.where for plan in plans] == ["memory", "disk"]
     assert torch.equal(in_memory.bank_.vectors, on_disk.bank_.vectors)
@@ -302,7 +302,7 @@ def test_stream_in_one_chunk_is_the_plain_fit(parts: Path) -> None:
 
 
 def test_stream_in_several_chunks(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a: Plan("stream", 300, "in chunks"))
+    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a, **k: Plan("stream", 300, "in chunks"))
     model = small_model(bank_size=80, coreset="stream").fit(parts / "train" / "good")
     plain = small_model(bank_size=80).fit(parts / "train" / "good")
     assert len(model.bank_) == 80
@@ -356,6 +356,7 @@ def test_every_search_finds_the_spot(parts: Path, search: str) -> None:
         ({"coreset_radius": -1.0}, "coreset_radius must be positive"),
         ({"coreset_radius": 1.0, "sampler": "random"}, "coreset_radius needs"),
         ({"coreset": "steam"}, "'stream'"),
+        ({"sampler": "identity", "coreset": "stream"}, "keeps all patches"),
         ({"precision": "bfloat16", "device": "cpu"}, "GPU"),
         ({"runtime": "tensorrt"}, "runtime must be one of"),
     ],
@@ -363,3 +364,29 @@ def test_every_search_finds_the_spot(parts: Path, search: str) -> None:
 def test_engine_options_that_cannot_be(parts: Path, options: dict[str, object], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         small_model(**({"bank_size": None} | options)).fit(parts / "train" / "good")
+
+
+def test_a_streamed_image_that_changes_is_named(tmp_path: Path) -> None:
+    for i in range(4):
+        Image.fromarray(good_image(i)).save(tmp_path / f"{i}.png")
+    model = small_model(coreset="stream", bank_size=20)
+    walked = []
+
+    def spoil(stage: str, done: int, total: int) -> None:
+        walked.append(stage)
+        if stage == "calibration" and done == 1:
+            for i in range(4):
+                (tmp_path / f"{i}.png").write_bytes(b"")
+
+    with pytest.raises(DatasetError, match=r"png: could be read at first, but not a second time"):
+        # as many images as are decoded ahead would be read before the first is done
+        model.fit([tmp_path / f"{i % 4}.png" for i in range(40)], progress=spoil)
+
+
+def test_a_model_for_the_cpus_search_loads_on_another_device(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model(search="pruned").fit(parts / "train" / "good").save(tmp_path / "m.patchbank")
+    monkeypatch.setattr(PatchCore, "torch_device", torch.device("meta"))
+    with pytest.raises(NotImplementedError):  # nothing can be computed there, but the options were accepted
+        patchbank.load(tmp_path / "m.patchbank", device="meta")

@@ -93,7 +93,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
             raise OptionError(f"--set takes key=value, not {assignment!r}")
         if key not in names:
             raise OptionError(f"--set {key}: {method} has no such option; it has {', '.join(names)}")
-        given[key] = _parse(key, text, hints[key])
+        given[key] = parse_bytes(text) if key == "memory_budget" else _parse(key, text, hints[key])
     return detector_class(**given)
 
 
@@ -107,7 +107,7 @@ def parse_bytes(text: str) -> int:
     unit = text.strip()[len(number) :].strip().lower()
     try:
         return int(float(number) * units[unit])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise OptionError(f"--memory-budget takes a size such as 4GB or 500MB, not {text!r}") from None
 
 

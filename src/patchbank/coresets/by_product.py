@@ -121,7 +121,7 @@ def _select_in_pool(state: _State, pool_size: int, enough: float) -> bool:
     while state.selected < state.count:
         top, farthest = distances.max(0)
         contenders = (distances >= top - 2 * state.rounding).nonzero()[:, 0]
-        if len(contenders) > 1:
+        if len(contenders) > 1 or float(top) - state.rounding <= enough:
             decided = state.decide(pool[contenders])
             farthest = contenders[decided.argmax()]
             certain = float(decided.max())

@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.jit import REASSOCIATE, jit
-from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin
+from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin, squared_distance
 from patchbank.search.tile import LANES, ROWS, lowest_bit
-from patchbank.storage import in_blocks, is_mapped, release
+from patchbank.storage import SCATTERED, in_blocks, is_mapped, release, take
 from patchbank.threads import for_each, spread
 
 _POOL = 2048  # what a pool should hold
 _BLOCK = 2048
-_AT_ONCE = 8192  # scattered points of a file before their pages are given back: each brings its neighbours, 64 KiB
-_LARGE = 1e15  # above, squares would leave float32
+_LARGE = 1e15  # above, and below its inverse, squares would leave float32
 Doubles = NDArray[np.float64]
 
 
@@ -56,7 +55,7 @@ def row_norms(points: Tensor) -> Tensor:
         norms[rows] = block.double().square().sum(1)
     mean_square = norms.sum()
     for rows, block in in_blocks(points, _BLOCK):
-        norms[rows].mul_(len(points)).sub_(2 * (block.double() @ total)).add_(mean_square)
+        norms[rows].mul_(len(points)).sub_(2 * (block.double() @ total)).add_(mean_square).clamp_(min=0)
     return norms
 
 
@@ -74,7 +73,7 @@ def farthest_first(
 
         return farthest_first_by_product(points, count, anchor, progress, radius)
     largest = max(float(bound.abs()) for _, block in in_blocks(points) for bound in torch.aminmax(block))
-    if largest > _LARGE:  # scaled by a power of two, which rounds nothing
+    if largest > _LARGE or 0 < largest < 1 / _LARGE:  # scaled by a power of two, which rounds nothing
         scale = float(2.0 ** -int(np.log2(largest)))
         scaled = farthest_first(points * scale, count, anchor * scale**2, progress, radius * scale)
         return Selection(scaled.indices, scaled.radius / scale)
@@ -105,6 +104,7 @@ class _Traversal:
         self.points: Floats = points.numpy()
         self.seen = np.zeros(len(points), np.int32)
         self.centres = np.zeros(count, np.int64)
+        self.kept = np.empty((count, points.shape[1]), np.float32)  # their vectors, side by side
         self.selected = 0
         self.share = 4.0  # bounds above τ for each distance above τ, once up to date
         self.prefix = Prefix(self.points, (8, 16, 0))  # more would cost more memory than they save time
@@ -131,9 +131,12 @@ class _Traversal:
         fresh = self.distance[above]
         self.share = min(max(1.0, len(above) / max(1, int((fresh > tau).sum()))), 64.0)
         if len(above) > 2 * _POOL:
-            tau = max(tau, float(np.partition(fresh, -_POOL - 1)[-_POOL - 1]))
-        pool = above[fresh > tau]
-        self._select(pool, tau)
+            top, cut = float(fresh.max()), float(np.partition(fresh, -_POOL - 1)[-_POOL - 1])
+            if cut >= top:  # more are equally far than a pool holds: the first of them, since those go first
+                self._select(above[fresh == top][:_POOL], float(np.nextafter(top, -np.inf)) if top > 0 else -1.0)
+                return
+            tau = max(tau, cut)
+        self._select(above[fresh > tau], tau)
 
     def _next_tau(self) -> float:
         """A bound that about `share` times the size of a pool exceed; at least one does."""
@@ -148,15 +151,15 @@ class _Traversal:
     def _refresh(self, rows: NDArray[np.int64]) -> None:
         rows = rows[self.seen[rows] < self.selected]
         rows = rows[np.argsort(self.seen[rows], kind="stable")]  # a group starts where its first row left off
-        at_once = _AT_ONCE if is_mapped(self.tensor) else max(1, len(rows))
+        at_once = SCATTERED if is_mapped(self.tensor) else max(1, len(rows))
         for start in range(0, len(rows), at_once):
             self._update(rows[start : start + at_once])
-            release(self.tensor)
+            release(self.tensor, only_many=True)
 
     def _update(self, rows: NDArray[np.int64]) -> None:
         spread(
             lambda start, stop: _update(
-                self.points, self.coordinates, self.shift, self.distance, self.seen, self.centres, self.selected,
+                self.points, self.coordinates, self.shift, self.distance, self.seen, self.kept, self.selected,
                 *self.tiles, self.norms, rows[start:stop],
             ),
             len(rows),
@@ -166,8 +169,10 @@ class _Traversal:
     def _select(self, pool: NDArray[np.int64], tau: float) -> None:
         """Select from the pool, and lay the coordinates of the new centres into tiles."""
         before = self.selected
-        self.selected = _select(self.points, pool, self.distance, self.seen, self.centres, before, tau)
+        near = take(self.tensor, torch.from_numpy(pool)).numpy()
+        self.selected = _select(near, pool, self.distance, self.seen, self.centres, before, tau)
         chosen = self.centres[before : self.selected]
+        self.kept[before : self.selected] = near[np.searchsorted(pool, chosen)]
         self.prefix.lay(self.coordinates[chosen], self.tiles, before)
         self.norms[before : self.selected] = self.squared[chosen]
 
@@ -180,27 +185,28 @@ class _Traversal:
             if self.seen[top] == self.selected:
                 return float(np.sqrt(self.distance[top]))
             rank = min(len(self.distance) - 1, 4 * _POOL)
-            self._refresh(np.argpartition(self.distance, -rank - 1)[-rank - 1 :])
+            self._refresh(np.union1d(np.argpartition(self.distance, -rank - 1)[-rank - 1 :], [top]))
 
 
 @jit()
 def _select(points, pool, distance, seen, centres, selected, tau):  # type: ignore[no-untyped-def]
-    """Farthest first within the pool, until its farthest is not above τ; returns how many are selected now."""
+    """Farthest first within the `pool`, whose vectors are `points`, until its farthest is not above τ; returns how many
+    are selected now."""
     slack = 1 + 2 * (points.shape[1] + 3) * 6e-8  # of a float32 sum of squares
     while selected < len(centres):
         farthest, top = -1, tau
-        for i in pool:
+        for at, i in enumerate(pool):
             if distance[i] > top:
-                farthest, top = i, distance[i]
+                farthest, top = at, distance[i]
         if farthest < 0:
             break
-        centres[selected] = farthest
+        centres[selected] = pool[farthest]
         selected += 1
-        distance[farthest] = -np.inf
+        distance[pool[farthest]] = -np.inf
         new = points[farthest]
-        for i in pool:
-            if _approximate(points[i], new) <= distance[i] * slack:
-                distance[i] = min(distance[i], _exact(points[i], new))
+        for at, i in enumerate(pool):
+            if squared_distance(points[at], new) <= distance[i] * slack:
+                distance[i] = min(distance[i], _exact(points[at], new))
     for i in pool:
         seen[i] = selected
     return selected
@@ -208,7 +214,7 @@ def _select(points, pool, distance, seen, centres, selected, tau):  # type: igno
 
 @jit()
 def _update(  # type: ignore[no-untyped-def]
-    points, coordinates, shift, distance, seen, centres, selected, v0, v1, v2, norms, rows
+    points, coordinates, shift, distance, seen, kept, selected, v0, v1, v2, norms, rows
 ):
     """Bring the distances of some rows, sorted by `seen`, up to date with all centres selected."""
     slack = 1 + 2 * (points.shape[1] + 3) * 6e-8
@@ -228,21 +234,12 @@ def _update(  # type: ignore[no-untyped-def]
                 bit = int(lowest_bit(mask))
                 mask &= mask - np.uint64(1)
                 row = bit // LANES
-                i, centre = group[row], centres[tile * LANES + bit % LANES]
-                if _approximate(points[i], points[centre]) <= distance[i] * slack:
-                    distance[i] = min(distance[i], _exact(points[i], points[centre]))
+                i, centre = group[row], kept[tile * LANES + bit % LANES]
+                if squared_distance(points[i], centre) <= distance[i] * slack:
+                    distance[i] = min(distance[i], _exact(points[i], centre))
                     limits[row] = np.float32(distance[i]) + shift[i]
         for i in group:
             seen[i] = selected
-
-
-@jit(fastmath=REASSOCIATE)
-def _approximate(a, b):  # type: ignore[no-untyped-def]
-    total = np.float32(0)
-    for d in range(len(a)):
-        difference = a[d] - b[d]
-        total += difference * difference
-    return total
 
 
 @jit(fastmath=REASSOCIATE)

@@ -18,7 +18,7 @@ from torch import Tensor
 from patchbank.coresets.farthest_first import farthest_first, row_norms
 from patchbank.errors import OptionError
 from patchbank.search import make_index
-from patchbank.storage import in_blocks
+from patchbank.storage import in_blocks, take
 
 Features = TypeVar("Features", NDArray[Any], Tensor)
 Progress = Callable[[int], None]
@@ -62,7 +62,7 @@ class BaseSampler:
         if isinstance(features, np.ndarray):
             kept: Features = features[self.indices_.numpy()]
             return kept
-        return features[indices.to(features.device)]
+        return take(features, indices.to(features.device))
 
     def _count(self, total: int) -> int:
         return max(1, self.count if self.count is not None else int(total * self.percentage))

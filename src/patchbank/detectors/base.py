@@ -134,7 +134,7 @@ class Detector(Options, ABC):
 
     def _plan(self, images: int, patches: int) -> Plan:
         return plan_fit(
-            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget, False
+            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget
         )
 
     def _gather(

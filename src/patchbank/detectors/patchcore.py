@@ -16,7 +16,7 @@ from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
 from patchbank.coresets.merge_reduce import MergeReduce
 from patchbank.detectors.base import Detector, PatchScores
-from patchbank.errors import OptionError
+from patchbank.errors import DatasetError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
 from patchbank.images import Source
 from patchbank.patches import level_balance
@@ -68,6 +68,8 @@ class PatchCore(Detector):
             raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, or be {STREAM!r}, not {share!r}")
         if sum(size is not None for size in (share, self.bank_size, self.bank_mb)) > 1:
             raise OptionError("give only one of coreset, bank_size and bank_mb")
+        if self.sampler == "identity" and (self.coreset, self.bank_size, self.bank_mb) != (None, None, None):
+            raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         for name in ("bank_size", "bank_mb"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise OptionError(f"{name} must be positive, not {value}")
@@ -84,7 +86,8 @@ class PatchCore(Detector):
     def _plan(self, images: int, patches: int) -> Plan:
         return plan_fit(
             images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget,
-            self.coreset == STREAM,
+            stream=self.coreset == STREAM,
+            projected=PROJECTION if self.sampler != "random" and self._projects(self._open().dimension) else 0,
         )  # fmt: skip
 
     def _gather(
@@ -96,20 +99,34 @@ class PatchCore(Detector):
         features = FeatureSet(None)
 
         def select(vectors: Tensor) -> Tensor:
-            sampler = self._make_sampler(len(vectors), vectors.shape[1], min(count, len(vectors)))
+            # two stages, each within half of the radius
+            sampler = self._make_sampler(len(vectors), vectors.shape[1], min(count, len(vectors)), share=0.5)
             sampler.run(vectors)
             indices: Tensor = sampler.indices_
             return indices
 
         reducer = MergeReduce(select, plan.chunk, extractor.dimension, self._level_balance)
-        for item in extractor.finite(sources, on_error, progress):
+        used: list[Source] = []
+        for item in extractor.learn(sources, on_error, progress):
             reducer.add(item.vectors.cpu())
             features.add(item)
+            used.append(item.source)
         vectors, rows = reducer.result()
         self.balance_ = reducer.factors.to(self.torch_device)
         self.bank_ = self._make_bank(vectors.to(self.torch_device), features, rows, float("nan"))
-        features.again = lambda: (self._prepare(item.vectors) for item in extractor.finite(sources, lambda *_: None))
+        features.again = lambda: self._again(used, features)
         return features
+
+    def _again(self, sources: list[Source], features: FeatureSet) -> Iterator[Tensor]:
+        """The second walk over streamed images, which must find what the first one did."""
+
+        def give_up(name: str, error: Exception) -> None:
+            raise DatasetError(f"{name}: could be read at first, but not a second time ({error})")
+
+        for i, item in enumerate(self._open().stream(sources, give_up)):
+            if item.grid != features.images[i].grid:
+                raise DatasetError(f"{item.source.name}: changed while it was learned from")
+            yield self._prepare(item.vectors)
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1: all nominal patches (Eq. 4), thinned by the sampler (Eq. 5)."""
@@ -148,7 +165,7 @@ class PatchCore(Detector):
 
         features.again = measured
         calibration = super()._calibrate(features, progress)
-        self.bank_ = dataclasses.replace(self.bank_, covering_radius=radius)
+        self.bank_ = self.bank_.with_radius(radius)
         return calibration
 
     def _level_balance(self, features: Tensor) -> Tensor:
@@ -182,6 +199,8 @@ class PatchCore(Detector):
         return Neighbour(source.name, row, column, view.patch_box(row, column, source.grid), distance)
 
     def _kept(self, patches: int) -> int:
+        if self.sampler == "identity":
+            return patches
         if self.bank_size is not None:
             count = self.bank_size
         elif self.bank_mb is not None:
@@ -192,14 +211,17 @@ class PatchCore(Detector):
             count = min(int(patches * DEFAULT_CORESET), DEFAULT_BANK_SIZE)
         return min(max(count, 1), patches)
 
-    def _make_sampler(self, patches: int, dimension: int, count: int) -> Any:
+    def _projects(self, dimension: int) -> bool:
+        return dimension >= 2 * PROJECTION
+
+    def _make_sampler(self, patches: int, dimension: int, count: int, share: float = 1.0) -> Any:
         if self.sampler == "identity" or count == patches:
             return SAMPLERS["identity"]()
         options: dict[str, Any] = {"count": count, "seed": self.seed}
         if self.sampler != "random":
             options["device"] = self.torch_device
-            options["radius"] = self.coreset_radius or 0.0
-            options["dimension_to_project_features_to"] = PROJECTION if dimension >= 2 * PROJECTION else dimension
+            options["radius"] = share * (self.coreset_radius or 0.0)
+            options["dimension_to_project_features_to"] = PROJECTION if self._projects(dimension) else dimension
         return SAMPLERS[self.sampler](count / patches, **options)
 
     def _memory_facts(self) -> dict[str, Any]:

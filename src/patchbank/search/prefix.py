@@ -15,7 +15,7 @@ from patchbank.jit import REASSOCIATE, jit
 from patchbank.search.tile import LANES, ROWS, tile_below
 from patchbank.threads import spread
 
-_SAMPLE = 8192  # vectors that the axes are taken from
+_SAMPLE, _RUN = 8192, 128  # vectors that the axes are taken from, in runs of so many
 Floats = NDArray[np.float32]
 
 
@@ -27,7 +27,11 @@ class Prefix:
 
     def __init__(self, vectors: Floats, depths: tuple[int, int, int] = (8, 16, 24)):
         """`depths`: how many coordinates each stage adds."""
-        sample = vectors[:: max(1, len(vectors) // _SAMPLE)].astype(np.float64)
+        # runs of neighbours: rows apart from each other would bring most of a file into memory
+        runs = np.linspace(0, max(0, len(vectors) - _RUN), _SAMPLE // _RUN).astype(int)
+        few = len(vectors) <= _SAMPLE
+        sample = vectors if few else np.concatenate([vectors[start : start + _RUN] for start in runs])
+        sample = sample.astype(np.float64)
         mean = sample.mean(0)
         sample -= mean
         _, axes = np.linalg.eigh(sample.T @ sample)
@@ -172,3 +176,12 @@ def _stage(queries, vectors, group, tile):  # type: ignore[no-untyped-def]
         vectors.ctypes.data + tile * rows * (4 * LANES),
         rows - 1,
     )
+
+
+@jit(fastmath=REASSOCIATE)
+def squared_distance(a, b):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for d in range(len(a)):
+        difference = a[d] - b[d]
+        total += difference * difference
+    return total

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.jit import REASSOCIATE, jit
+from patchbank.jit import jit
 from patchbank.search.blocked import BlockedIndex
-from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin, project
+from patchbank.search.prefix import Floats, Prefix, below, lay_query, margin, project, squared_distance
 from patchbank.search.tile import LANES, ROWS, lowest_bit
 from patchbank.threads import spread
 
@@ -150,7 +150,7 @@ def _sweep(  # type: ignore[no-untyped-def]
                     at, j = group * ROWS + bit // LANES, tile * LANES + bit % LANES
                     i = batch + at
                     measured += 1
-                    distance = _squared_distance(queries[i], vectors[j])
+                    distance = squared_distance(queries[i], vectors[j])
                     if distance < best[i] or (distance == best[i] and order[j] < order[index[i]]):
                         best[i], index[i] = distance, j
                         limits[group, at % ROWS] = distance + shift[at]
@@ -182,7 +182,7 @@ def _sweep_for_several(  # type: ignore[no-untyped-def]
         while mask != 0:
             j = tile * LANES + int(lowest_bit(mask))
             mask &= mask - np.uint64(1)
-            distance = _squared_distance(query[0], vectors[j])
+            distance = squared_distance(query[0], vectors[j])
             if distance < best[k - 1]:
                 place = k - 1
                 while place > 0 and best[place - 1] > distance:
@@ -210,15 +210,6 @@ def _leaf(coordinates, axis, threshold):  # type: ignore[no-untyped-def]
 def _measure_tile(query, vectors, norms, tile, best, index, i):  # type: ignore[no-untyped-def]
     for j in range(tile * LANES, min(tile * LANES + LANES, len(vectors))):
         if norms[j] != np.inf:
-            distance = _squared_distance(query, vectors[j])
+            distance = squared_distance(query, vectors[j])
             if distance < best[i]:
                 best[i], index[i] = distance, j
-
-
-@jit(fastmath=REASSOCIATE)
-def _squared_distance(a, b):  # type: ignore[no-untyped-def]
-    total = np.float32(0)
-    for d in range(len(a)):
-        difference = a[d] - b[d]
-        total += difference * difference
-    return total
