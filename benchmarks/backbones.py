@@ -36,12 +36,13 @@ def images_per_second(name: str, runtime: str, batch: int, seconds: float) -> fl
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones", description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each cell")
+    parser.add_argument("--only", default="", help="backbones whose name contains this")
     arguments = parser.parse_args()
     runtimes = [runtime for runtime in RUNTIMES[1:] if is_available(runtime)]
     print("| backbone | " + " | ".join(f"{r}, {b}" for r in runtimes for b in BATCHES) + " |")
     print("|---|" + "---|" * len(runtimes) * len(BATCHES))
     table = {}
-    for spec in list_backbones():
+    for spec in [s for s in list_backbones() if arguments.only in s.name]:
         table[spec.name] = {
             f"{runtime}, {batch}": round(images_per_second(spec.name, runtime, batch, arguments.seconds), 1)
             for runtime in runtimes
@@ -49,7 +50,8 @@ def main() -> None:
         }
         print(f"| {spec.name} | " + " | ".join(f"{v:.3g}" for v in table[spec.name].values()) + " |", flush=True)
     text = json.dumps({"environment": environment(), "images_per_second": table}, indent=2)
-    RESULTS.write_text(text + "\n", encoding="utf-8")
+    if not arguments.only:  # the file holds whole runs
+        RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,13 +66,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="where the drawn parts are, or go")
     parser.add_argument("--budget", default="4GiB")
+    parser.add_argument("--plans", default="disk,stream", help="which of the two")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         write_parts(folder, arguments.images)
         rows = []
-        for options in ((), ("--coreset", "stream")):
-            rows.append(fit(folder, arguments.budget, *options))
+        for plan in arguments.plans.split(","):
+            rows.append(fit(folder, arguments.budget, *(("--coreset", "stream") if plan == "stream" else ())))
             print(json.dumps(rows[-1]), flush=True)
     RESULTS.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
 

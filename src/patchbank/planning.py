@@ -48,7 +48,7 @@ def plan_fit(
     features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected
     room, whose = _room(device, budget)
     # the bank, the copy in the order of the search, and its coordinates
-    fixed = _BUFFERS + bank * (8 * dimension + 250)
+    fixed = _BUFFERS + bank * (8 * dimension + 700)
     work = f"{images} images, {patches} patches × {dimension}"
     if stream:
         chunk = min(patches, (room - fixed) // (4 * dimension + per_patch))

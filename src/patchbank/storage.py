@@ -18,7 +18,7 @@ from patchbank.errors import MemoryBudgetError
 
 SCATTERED = 512  # rows of a file to read before their pages may be given back: each brings many neighbours with it
 _MANY = 500_000_000  # bytes; libraries take half of it
-_BLOCK_BYTES, _BLOCKS_KEPT = 2**23, 8
+_BLOCK_BYTES, _BLOCKS_KEPT = 2**21, 32
 _mapped: weakref.WeakValueDictionary[int, np.memmap[Any, Any]] = weakref.WeakValueDictionary()
 
 
@@ -76,7 +76,7 @@ def take(vectors: Tensor, rows: Tensor) -> Tensor:
 
 
 def in_blocks(vectors: Tensor, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """The slices of a matrix, row block after row block (by default of 8 MB); pages of a file are given back on the
+    """The slices of a matrix, row block after row block (by default of 2 MB); pages of a file are given back on the
     way."""
     rows = rows or max(1, _BLOCK_BYTES // (4 * vectors.shape[1]))
     for number, start in enumerate(range(0, len(vectors), rows)):

@@ -104,7 +104,10 @@ class _Traversal:
         self.points: Floats = points.numpy()
         self.seen = np.zeros(len(points), np.int32)
         self.centres = np.zeros(count, np.int64)
-        self.kept = np.empty((count, points.shape[1]), np.float32)  # their vectors, side by side
+        # where the vectors of the centres are: among the points, or beside a file that is slow to look into
+        self.kept, self.where = self.points, self.centres
+        if is_mapped(points):
+            self.kept, self.where = np.empty((count, points.shape[1]), np.float32), np.arange(count)
         self.selected = 0
         self.share = 4.0  # bounds above τ for each distance above τ, once up to date
         self.prefix = Prefix(self.points, (8, 16, 0))  # more would cost more memory than they save time
@@ -159,8 +162,8 @@ class _Traversal:
     def _update(self, rows: NDArray[np.int64]) -> None:
         spread(
             lambda start, stop: _update(
-                self.points, self.coordinates, self.shift, self.distance, self.seen, self.kept, self.selected,
-                *self.tiles, self.norms, rows[start:stop],
+                self.points, self.coordinates, self.shift, self.distance, self.seen, self.kept, self.where,
+                self.selected, *self.tiles, self.norms, rows[start:stop],
             ),
             len(rows),
             grain=64,
@@ -172,7 +175,8 @@ class _Traversal:
         near = take(self.tensor, torch.from_numpy(pool)).numpy()
         self.selected = _select(near, pool, self.distance, self.seen, self.centres, before, tau)
         chosen = self.centres[before : self.selected]
-        self.kept[before : self.selected] = near[np.searchsorted(pool, chosen)]
+        if self.kept is not self.points:
+            self.kept[before : self.selected] = near[np.searchsorted(pool, chosen)]
         self.prefix.lay(self.coordinates[chosen], self.tiles, before)
         self.norms[before : self.selected] = self.squared[chosen]
 
@@ -214,7 +218,7 @@ def _select(points, pool, distance, seen, centres, selected, tau):  # type: igno
 
 @jit()
 def _update(  # type: ignore[no-untyped-def]
-    points, coordinates, shift, distance, seen, kept, selected, v0, v1, v2, norms, rows
+    points, coordinates, shift, distance, seen, kept, where, selected, v0, v1, v2, norms, rows
 ):
     """Bring the distances of some rows, sorted by `seen`, up to date with all centres selected."""
     slack = 1 + 2 * (points.shape[1] + 3) * 6e-8
@@ -234,7 +238,7 @@ def _update(  # type: ignore[no-untyped-def]
                 bit = int(lowest_bit(mask))
                 mask &= mask - np.uint64(1)
                 row = bit // LANES
-                i, centre = group[row], kept[tile * LANES + bit % LANES]
+                i, centre = group[row], kept[where[tile * LANES + bit % LANES]]
                 if squared_distance(points[i], centre) <= distance[i] * slack:
                     distance[i] = min(distance[i], _exact(points[i], centre))
                     limits[row] = np.float32(distance[i]) + shift[i]

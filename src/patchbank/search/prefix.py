@@ -15,7 +15,7 @@ from patchbank.jit import REASSOCIATE, jit
 from patchbank.search.tile import LANES, ROWS, tile_below
 from patchbank.threads import spread
 
-_SAMPLE, _RUN = 8192, 128  # vectors that the axes are taken from, in runs of so many
+_SAMPLE, _RUN = 4096, 128  # vectors that the axes are taken from, in runs of so many
 Floats = NDArray[np.float32]
 
 
@@ -25,7 +25,7 @@ class Prefix:
     Any orthonormal axes give correct bounds; the principal ones give tight bounds.
     """
 
-    def __init__(self, vectors: Floats, depths: tuple[int, int, int] = (8, 16, 24)):
+    def __init__(self, vectors: Floats, depths: tuple[int, int, int]):
         """`depths`: how many coordinates each stage adds."""
         # runs of neighbours: rows apart from each other would bring most of a file into memory
         runs = np.linspace(0, max(0, len(vectors) - _RUN), _SAMPLE // _RUN).astype(int)

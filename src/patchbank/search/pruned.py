@@ -21,20 +21,21 @@ from patchbank.threads import spread
 
 _SPLITS = 8  # coordinates that the tree may split
 _BATCH = 16  # queries that take turns at a tile, four at a time, while it is in the nearest cache
-_HOPELESS = 0.05  # share of the bank measured in full at which the plain matrix product is faster
+_HOPELESS = 0.1  # share of the bank measured in full at which the plain matrix product is faster
 Indices = NDArray[np.int64]
 
 
 class PrunedIndex:
     """M×D float32 vectors on the CPU, searched with lower bounds. Holds a second copy of them, in the order of the
-    tree, and 51 numbers for each."""
+    tree, and 51 numbers for each (163 from 256 dimensions on)."""
 
     name = "pruned"
 
     def __init__(self, vectors: Tensor):
         self.blocked = BlockedIndex(vectors)
         given: Floats = vectors.numpy()
-        self.prefix = Prefix(given)
+        # the more a full distance costs, the more coordinates pay
+        self.prefix = Prefix(given, (8, 16, 24) if given.shape[1] < 256 else (8, 24, 128))
         self.tree = _Tree(np.asarray((given - self.prefix.mean) @ self.prefix.axes[:, :_SPLITS], np.float32))
         self.vectors: Floats = given[self.tree.order]
         coordinates, squared = self.prefix.rows(self.vectors)
