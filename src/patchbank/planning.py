@@ -69,7 +69,8 @@ def plan_fit(
 def _room(device: torch.device, budget: int | None) -> tuple[int, str]:
     """Bytes a fit may add to what there is, and in words whose they are."""
     if budget is not None:
-        return max(budget - rss_bytes(), 0), f"the memory budget leaves beside the {_size(rss_bytes())} in use"
+        used = rss_bytes()
+        return max(budget - used, 0), f"the memory budget leaves beside the {_size(used)} in use"
     free = available_bytes()
     room = 2**62 if free is None else int(_SHARE * free)
     if device.type == "cuda" and (of_gpu := int(_SHARE * torch.cuda.mem_get_info(device)[0])) < room:

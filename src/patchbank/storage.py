@@ -49,10 +49,10 @@ def is_mapped(vectors: Tensor) -> bool:
 def release(vectors: Tensor, only_many: bool = False) -> None:
     """Give back the memory that pages of a file take in this process, or only if they are many; what they hold stays in
     the file."""
-    if only_many and is_mapped(vectors) and _shared_bytes() < _MANY:
-        return
     array = _mapped.get(vectors.untyped_storage().data_ptr()) if vectors.device.type == "cpu" else None
-    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
+    if array is None or (only_many and _shared_bytes() < _MANY):
+        return
+    if hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 

@@ -284,7 +284,7 @@ def test_progress_is_reported(parts: Path) -> None:
 def test_features_in_a_file_give_the_same_model(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
     in_memory = small_model().fit(parts / "train" / "good", on_plan=plans.append)
-    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a, **k: Plan("disk", 0, "to a file"))
+    monkeypatch.setattr("patchbank.detectors.base.plan_fit", lambda *a, **k: Plan("disk", 0, "to a file"))
     on_disk = small_model().fit(parts / "train" / "good", on_plan=plans.append)
     assert [plan.where for plan in plans] == ["memory", "disk"]
     assert torch.equal(in_memory.bank_.vectors, on_disk.bank_.vectors)
@@ -302,7 +302,7 @@ def test_stream_in_one_chunk_is_the_plain_fit(parts: Path) -> None:
 
 
 def test_stream_in_several_chunks(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchbank.detectors.patchcore.plan_fit", lambda *a, **k: Plan("stream", 300, "in chunks"))
+    monkeypatch.setattr("patchbank.detectors.base.plan_fit", lambda *a, **k: Plan("stream", 300, "in chunks"))
     model = small_model(bank_size=80, coreset="stream").fit(parts / "train" / "good")
     plain = small_model(bank_size=80).fit(parts / "train" / "good")
     assert len(model.bank_) == 80

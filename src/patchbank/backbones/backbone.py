@@ -59,7 +59,7 @@ class Backbone:
             maps = network(example)
         self.channels = tuple(m.shape[1] for m in maps)
         self.strides = tuple(size // m.shape[2] for m in maps)
-        self.runtime, self.difference = runtimes.choose(device, runtime), 0.0
+        self.runtime, self.difference = runtime, 0.0
         self.has_head = head is not None
         network.head = head
         self._network, self._checked = network, set[tuple[int, int]]()
@@ -111,7 +111,7 @@ def open_backbone(
     Raises `OptionError` for unknown names and levels, `WeightsError` for weights that are missing or do not fit.
     """
     device = torch.device(device)
-    runtimes.choose(device, runtime)
+    runtime = runtimes.choose(device, runtime)
     if precision not in runtimes.PRECISIONS:
         raise OptionError(f"precision must be one of {', '.join(runtimes.PRECISIONS)}, not {precision!r}")
     if precision != "float32" and device.type != "cuda":

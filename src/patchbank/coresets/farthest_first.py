@@ -196,7 +196,7 @@ class _Traversal:
 def _select(points, pool, distance, seen, centres, selected, tau):  # type: ignore[no-untyped-def]
     """Farthest first within the `pool`, whose vectors are `points`, until its farthest is not above τ; returns how many
     are selected now."""
-    slack = 1 + 2 * (points.shape[1] + 3) * 6e-8  # of a float32 sum of squares
+    slack = _slack(points.shape[1])
     while selected < len(centres):
         farthest, top = -1, tau
         for at, i in enumerate(pool):
@@ -221,7 +221,7 @@ def _update(  # type: ignore[no-untyped-def]
     points, coordinates, shift, distance, seen, kept, where, selected, v0, v1, v2, norms, rows
 ):
     """Bring the distances of some rows, sorted by `seen`, up to date with all centres selected."""
-    slack = 1 + 2 * (points.shape[1] + 3) * 6e-8
+    slack = _slack(points.shape[1])
     q0 = np.empty((1, v0.shape[1], ROWS), np.float32)
     q1 = np.empty((1, v1.shape[1], ROWS), np.float32)
     q2 = np.empty((1, v2.shape[1], ROWS), np.float32)
@@ -244,6 +244,12 @@ def _update(  # type: ignore[no-untyped-def]
                     limits[row] = np.float32(distance[i]) + shift[i]
         for i in group:
             seen[i] = selected
+
+
+@jit()
+def _slack(dimension):  # type: ignore[no-untyped-def]
+    """What a float32 sum of that many squares may be too large by, as a factor."""
+    return 1 + 2 * (dimension + 3) * 6e-8
 
 
 @jit(fastmath=REASSOCIATE)

@@ -79,6 +79,10 @@ class Detector(Options, ABC):
         """How many of that many patches the memory keeps, for the forecast."""
         return 0
 
+    def _plan_options(self) -> dict[str, Any]:
+        """What else the forecast must know, as keywords of `plan_fit`."""
+        return {}
+
     def _prepare(self, vectors: Tensor) -> Tensor:
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
         return vectors
@@ -134,8 +138,9 @@ class Detector(Options, ABC):
 
     def _plan(self, images: int, patches: int) -> Plan:
         return plan_fit(
-            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget
-        )
+            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget,
+            **self._plan_options(),
+        )  # fmt: skip
 
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None

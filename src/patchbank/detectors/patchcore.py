@@ -20,7 +20,7 @@ from patchbank.errors import DatasetError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
 from patchbank.images import Source
 from patchbank.patches import level_balance
-from patchbank.planning import Plan, plan_fit
+from patchbank.planning import Plan
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
 from patchbank.search import check_search
@@ -37,11 +37,11 @@ class PatchCore(Detector):
 
     coreset: share of all patches to keep, or "stream" to select chunk by chunk where not all patches fit into memory;
     bank_size: how many to keep, or bank_mb: how many MB; by default 10 % of the patches, but no more than 10 000;
-    sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7,
-    0 or 1 for no re-weighting; balance: scale the levels to equal variance, so that none drowns the other (not in the
-    paper; `docs/backbones.md` has what it brings); coreset_radius: stop as soon as every patch is that close to a kept
-    one; search: how neighbours are found, see `patchbank.search`; bank_dtype: "float32", or "float16" for half the
-    file. Other options: `Options`.
+    sampler: "greedy", "approximate", "random" or "identity"; neighbours: b of Eq. 7, 0 or 1 for no re-weighting;
+    balance: scale the levels to equal variance, so that none drowns the other (not in the paper; `docs/backbones.md`
+    has what it brings); coreset_radius: stop as soon as every patch is that close to a kept one; search: how
+    neighbours are found, see `patchbank.search`; bank_dtype: "float32", or "float16" for half the file. Other options:
+    `Options`.
     """
 
     method: ClassVar[str] = "patchcore"
@@ -83,12 +83,9 @@ class PatchCore(Detector):
         if self.neighbours < 0:
             raise OptionError(f"neighbours must not be negative, not {self.neighbours}")
 
-    def _plan(self, images: int, patches: int) -> Plan:
-        return plan_fit(
-            images, patches, self._open().dimension, self._kept(patches), self.torch_device, self.memory_budget,
-            stream=self.coreset == STREAM,
-            projected=PROJECTION if self.sampler != "random" and self._projects(self._open().dimension) else 0,
-        )  # fmt: skip
+    def _plan_options(self) -> dict[str, Any]:
+        projects = self.sampler != "random" and self._projects(self._open().dimension)
+        return {"stream": self.coreset == STREAM, "projected": PROJECTION if projects else 0}
 
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None

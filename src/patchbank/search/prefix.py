@@ -139,7 +139,6 @@ def _write(along, residual, depths, out):  # type: ignore[no-untyped-def]
 @jit(inline="always")
 def lay_query(coordinates, q0, q1, q2, group, row):  # type: ignore[no-untyped-def]
     """Write the coordinates of a query, times −2, into a tile of queries."""
-    column = 0
     for k in range(q0.shape[1]):
         q0[group, k, row] = -2 * coordinates[k]
     column = q0.shape[1]
