@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from patchbank.errors import OptionError
-from patchbank.patches import check_options, dimension, grid_size, patch_features
+from patchbank.patches import OneGrid, check_options, grid_size, patch_features
 
 
 def maps(*shapes: tuple[int, int, int]) -> list[torch.Tensor]:
@@ -74,8 +74,8 @@ def test_stride_keeps_every_second_position() -> None:
 
 
 def test_dimension() -> None:
-    assert dimension((40, 112), "mean") == 152
-    assert dimension((40, 112), "reference") == 1024
+    assert OneGrid("mean").dimension((40, 112), (8, 16)) == 152
+    assert OneGrid("reference").dimension((40, 112), (8, 16)) == 1024
 
 
 @pytest.mark.parametrize("options", [("median", 3, 1), ("mean", 2, 1), ("mean", 0, 1), ("mean", 3, 0)])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from patchbank.detectors import PatchCore
+    from patchbank.detectors import FAPM, SPADE, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
     from patchbank.errors import PatchbankError
     from patchbank.modelfile import load
     from patchbank.prediction import Prediction
@@ -27,10 +27,23 @@ try:
 except PackageNotFoundError:  # run from a source tree that was not installed
     __version__ = "0+unknown"
 
-__all__ = ["PatchCore", "PatchbankError", "Prediction", "__version__", "load"]
+__all__ = [
+    "FAPM",
+    "SPADE",
+    "LMFCore",
+    "MahalanobisAD",
+    "PaDiM",
+    "PatchCore",
+    "PatchbankError",
+    "Prediction",
+    "SubspaceAD",
+    "__version__",
+    "load",
+]
 
+_DETECTORS = ("FAPM", "SPADE", "LMFCore", "MahalanobisAD", "PaDiM", "PatchCore", "SubspaceAD")
 _HOMES = {
-    "PatchCore": "patchbank.detectors",
+    **dict.fromkeys(_DETECTORS, "patchbank.detectors"),
     "PatchbankError": "patchbank.errors",
     "Prediction": "patchbank.prediction",
     "load": "patchbank.modelfile",

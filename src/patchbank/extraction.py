@@ -18,7 +18,7 @@ from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
 from patchbank.errors import DatasetError, ImageError
 from patchbank.images import Geometry, Source, View, image_size, prefetch, read_image
-from patchbank.patches import dimension, grid_size, patch_features
+from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
 
 OnError: TypeAlias = Callable[[str, Exception], None]
@@ -100,17 +100,15 @@ class Extractor:
 
     backbone: Backbone
     geometry: Geometry
-    aggregation: str
-    patch_size: int
-    stride: int
+    arrangement: Arrangement
 
     @property
     def dimension(self) -> int:
-        return dimension(self.backbone.channels, self.aggregation)
+        return self.arrangement.dimension(self.backbone.channels, self.backbone.strides)
 
     def grid(self, view: View) -> tuple[int, int]:
         """(rows, columns) of the patch grid of a view."""
-        return grid_size(view.inspected, self.backbone.strides[0], self.stride)
+        return self.arrangement.grid(view.inspected, self.backbone.strides)
 
     def stream(self, sources: Iterable[Source], on_error: OnError = warn) -> Iterator[ImageFeatures]:
         """Features of each readable image, in order; `on_error` hears of the others."""
@@ -192,10 +190,7 @@ class Extractor:
         started = time.perf_counter()
         images = batch[0][2][None] if len(batch) == 1 else np.stack([pixels for _, _, pixels, _ in batch])
         maps = self.backbone(torch.from_numpy(images))
-        if self.backbone.has_head:
-            features = maps[0]
-        else:
-            features = patch_features(maps, self.aggregation, self.patch_size, self.stride)
+        features = maps[0] if self.backbone.has_head else self.arrangement(maps)
         network = (time.perf_counter() - started) / len(batch)
         for (source, view, _, decode), of_image in zip(batch, features, strict=True):
             timings = {"decode_ms": 1e3 * decode, "network_ms": 1e3 * network}

@@ -1,14 +1,16 @@
-"""Feature maps → locally aware patch features on one grid (PatchCore Eq. 1-3).
+"""Feature maps → vectors on one grid: locally aware patch features (PatchCore Eq. 1-3), and two other arrangements.
 
-At each position the p×p neighbourhood is averaged, and deeper levels are brought to the grid of the shallowest one.
-Two variants: `mean` (the default) averages per channel and concatenates the levels; `reference` is what the authors'
+At each position the p×p neighbourhood is averaged. `OneGrid` brings deeper levels to the grid of the shallowest one, in
+two variants: `mean` (the default) averages per channel and concatenates the levels; `reference` is what the authors'
 released code computes: unfold p×p, adaptive-average-pool the C·p·p values to 1024, stack the levels,
-adaptive-average-pool to 1024.
+adaptive-average-pool to 1024. `Cells` keeps each level's own resolution; `Pooled` keeps one vector for an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,100 @@ from patchbank.storage import in_blocks
 
 AGGREGATIONS = ("mean", "reference")
 REFERENCE_DIMENSION = 1024  # `pretrain_dim` and `target_dim` of the authors' code
+
+
+class Arrangement(Protocol):
+    """Maps of the levels, B×C_j×h_j×w_j, shallowest first → vectors B×h×w×D."""
+
+    @property
+    def in_graph(self) -> bool:
+        """Whether it is worth making a part of the network."""
+        ...
+
+    def __call__(self, maps: Sequence[Tensor]) -> Tensor: ...
+
+    def dimension(self, channels: Sequence[int], strides: Sequence[int]) -> int:
+        """Length D for levels with these channels and strides."""
+        ...
+
+    def grid(self, inspected: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+        """(rows, columns) of the grid of an image inspected at that size."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneGrid:
+    """All levels on the grid of the shallowest, of which every `stride`-th position is kept (Eq. 3)."""
+
+    aggregation: str = "mean"
+    patch_size: int = 3
+    stride: int = 1
+
+    @property
+    def in_graph(self) -> bool:
+        return self.aggregation == "mean"  # the other is faster in torch than in the other runtimes
+
+    def __call__(self, maps: Sequence[Tensor]) -> Tensor:
+        return patch_features(maps, self.aggregation, self.patch_size, self.stride)
+
+    def dimension(self, channels: Sequence[int], strides: Sequence[int]) -> int:
+        return sum(channels) if self.aggregation == "mean" else REFERENCE_DIMENSION
+
+    def grid(self, inspected: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+        return grid_size(inspected, strides[0], self.stride)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Each level in its own resolution, on the grid of the deepest: a cell holds all vectors of a shallower level that
+    lie in it. D = Σ C_j (s_deepest / s_j)²; `split` takes the levels apart again."""
+
+    patch_size: int = 3
+    in_graph: bool = True
+
+    def __call__(self, maps: Sequence[Tensor]) -> Tensor:
+        cells = []
+        for feature_map in maps:
+            local = _average(feature_map, self.patch_size)
+            cells.append(F.pixel_unshuffle(local, feature_map.shape[2] // maps[-1].shape[2]))
+        return torch.cat(cells, dim=1).permute(0, 2, 3, 1).contiguous()
+
+    def dimension(self, channels: Sequence[int], strides: Sequence[int]) -> int:
+        return sum(c * (strides[-1] // s) ** 2 for c, s in zip(channels, strides, strict=True))
+
+    def grid(self, inspected: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+        if any(side % strides[-1] for side in inspected):
+            raise OptionError(
+                f"images are inspected at {inspected[0]}×{inspected[1]} pixels, which the cells of the deepest level "
+                f"do not divide: image_size must be a multiple of {strides[-1]}"
+            )
+        return inspected[0] // strides[-1], inspected[1] // strides[-1]
+
+    @staticmethod
+    def split(cells: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[Tensor]:
+        """P×D → for each level P×V_j×C_j: the V_j vectors of each cell, row by row."""
+        sizes = [(strides[-1] // s) ** 2 for s in strides]
+        parts = torch.split(cells, [c * v for c, v in zip(channels, sizes, strict=True)], dim=1)
+        return [
+            part.reshape(len(cells), c, v).transpose(1, 2)
+            for part, c, v in zip(parts, channels, sizes, strict=True)
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The average of each level over the image: one vector, D = Σ C_j."""
+
+    in_graph: bool = True
+
+    def __call__(self, maps: Sequence[Tensor]) -> Tensor:
+        return torch.cat([m.mean((2, 3)) for m in maps], dim=1)[:, None, None]
+
+    def dimension(self, channels: Sequence[int], strides: Sequence[int]) -> int:
+        return sum(channels)
+
+    def grid(self, inspected: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+        return 1, 1
 
 
 def patch_features(maps: Sequence[Tensor], aggregation: str = "mean", patch_size: int = 3, stride: int = 1) -> Tensor:
@@ -39,11 +135,6 @@ def patch_features(maps: Sequence[Tensor], aggregation: str = "mean", patch_size
         # the authors stack the pooled levels and pool the stack once more, to the target dimension
         features = _pool_last(features, REFERENCE_DIMENSION)
     return features.contiguous()
-
-
-def dimension(channels: Sequence[int], aggregation: str) -> int:
-    """Length D of a patch feature for levels with these channels."""
-    return sum(channels) if aggregation == "mean" else REFERENCE_DIMENSION
 
 
 def level_balance(features: Tensor, channels: Sequence[int], aggregation: str) -> Tensor:

@@ -65,13 +65,13 @@ class Prediction:
 
         Raises `ValueError` for a position outside the image or not inspected.
         """
+        if self._nearest is None:
+            raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
         height, width = self.map.shape
         if not (0 <= x < width and 0 <= y < height) or np.isnan(self.map[y, x]):
             raise ValueError(
                 f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image"
             )
-        if self._nearest is None:
-            raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
         return self._nearest(x, y)
 
     def at_threshold(self, threshold: float) -> Prediction:

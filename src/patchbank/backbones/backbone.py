@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from patchbank.backbones.registry import (
 )
 from patchbank.backbones.runtime import Head
 from patchbank.errors import OptionError
+from patchbank.threads import thread_count
 
 _SHAPES_CHECKED = 16  # image sizes at which a runtime is compared with torch; parts come in a few
 
@@ -125,6 +128,19 @@ def open_backbone(
     else:
         loaded = _load_registered(name, levels, weights, seed)
     return Backbone(loaded, name, device, runtime, head, precision)
+
+
+def reuse_backbone(name: str, **options: Any) -> Backbone:
+    """As `open_backbone`, or the one that was opened before with the same options, weights and number of threads:
+    reading, checking and compiling a network takes a second."""
+    weights = options.get("weights")
+    changed = Path(weights).stat().st_mtime_ns if weights not in (None, "random") and Path(weights).exists() else 0
+    return _reuse(name, thread_count(), changed, **options)
+
+
+@lru_cache(maxsize=4)
+def _reuse(name: str, threads: int, changed: int, **options: Any) -> Backbone:
+    return open_backbone(name, **options)
 
 
 def _load_registered(name: str, levels: tuple[int, ...] | None, weights: str | Path | None, seed: int) -> LoadedNetwork:

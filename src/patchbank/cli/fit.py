@@ -72,15 +72,20 @@ def fit(
         typer.echo(json.dumps(summary))
     else:
         typer.echo(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
-        typer.echo(
-            f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB, "
-            f"covering radius {summary['covering_radius']:.3g}"
-        )
+        typer.echo(_memory_words(summary))
         typer.echo(_threshold_words(summary))
         if summary["weights"].startswith("random"):
             typer.echo("the backbone's weights are random: good for trying things out, not for finding defects")
         typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
     raise typer.Exit(failures.exit_code)
+
+
+def _memory_words(summary: dict[str, Any]) -> str:
+    if summary["bank_vectors"] is None:
+        return f"{summary['method']}: {summary['bank_mb']:.1f} MB learned"
+    words = f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB"
+    radius = summary["covering_radius"]
+    return words if radius is None or radius != radius else f"{words}, covering radius {radius:.3g}"
 
 
 def _threshold_words(summary: dict[str, Any]) -> str:

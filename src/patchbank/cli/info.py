@@ -49,7 +49,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "patches": training["patches"],
         "bank_vectors": len(bank) if bank is not None else None,
         "bank_dimension": bank.shape[1] if bank is not None else None,
-        "bank_mb": bank.numel() * bank.element_size() / 1e6 if bank is not None else None,
+        "bank_mb": bank.numel() * bank.element_size() / 1e6 if bank is not None else training.get("memory_mb"),
         "covering_radius": document["memory"].get("covering_radius"),
         "false_alarm_rate": calibration.false_alarm_rate,
         "threshold": threshold if math.isfinite(threshold) else None,
@@ -58,6 +58,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "weights_sha256": training["weights_sha256"],
         "runtime_of_fit": training["runtime"],
         "search": training.get("search"),
+        **{key: training[key] for key in ("components", "doubled_regions") if key in training},
         "fit_seconds": training["fit_seconds"],
         "options": document["options"],
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LEARNING, _MACHINE = "What is learned", "Machine"
 
-Method: TypeAlias = Annotated[str, typer.Option("--method", help="patchcore", rich_help_panel=_LEARNING)]
+Method: TypeAlias = Annotated[str, typer.Option("--method", help="See `patchbank methods`.", rich_help_panel=_LEARNING)]
 BackboneName: TypeAlias = Annotated[
     str | None, typer.Option("--backbone", help="See `patchbank backbones`.", rich_help_panel=_LEARNING)
 ]
@@ -79,12 +79,15 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         raise OptionError(f"--method must be one of {', '.join(DETECTORS)}, not {method!r}")
     detector_class = DETECTORS[method]
     given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in detector_class.parameter_names():
+            raise OptionError(f"--{key.replace('_', '-')}: {method} has no such option (`patchbank methods`)")
     if "levels" in given:
         given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])
     hints = typing.get_type_hints(detector_class)
-    if isinstance(given.get("coreset"), str) and "coreset" in hints:
+    if isinstance(given.get("coreset"), str):
         given["coreset"] = _parse("coreset", given["coreset"], hints["coreset"])
     names = detector_class.parameter_names()
     for assignment in assignments or []:
@@ -128,7 +131,8 @@ def _parse(key: str, text: str, hint: Any) -> Any:
             continue
         try:
             if typing.get_origin(kind) is tuple:
-                return tuple(int(part) for part in text.split(","))
+                element = typing.get_args(kind)[0]
+                return tuple(element(part) for part in text.split(","))
             return _BOOLEANS[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError):
             continue

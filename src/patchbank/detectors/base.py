@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank import patches
-from patchbank.backbones import open_backbone
+from patchbank.backbones import reuse_backbone
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
-from patchbank.errors import OptionError
+from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, warn
 from patchbank.images import Geometry, Images, Source, gather
+from patchbank.patches import Arrangement, OneGrid
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour, Prediction
 from patchbank.scoring import anomaly_map, find_regions, image_score
@@ -32,11 +31,14 @@ from patchbank.threads import on_this_thread, set_threads
 
 @dataclass(frozen=True)
 class PatchScores:
-    """What a method says about the patches of one image: distances and a reference into its memory for each,
-    rows×columns."""
+    """What a method says about one image: the distance of each patch, rows×columns; a reference into its memory for
+    each, where it compares with patches; a factor on the image score; or an image score of its own, not made of the
+    distances."""
 
     distances: Tensor
-    nearest: Tensor
+    nearest: Tensor | None = None
+    factor: float = 1.0
+    image: float | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,6 +46,10 @@ class Detector(Options, ABC):
     """A method. Its constructor takes the `Options` of all methods and its own."""
 
     method: ClassVar[str]
+    summary: ClassVar[str]  # one line for `patchbank methods`
+    needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
+    default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
+    localizes: ClassVar[bool] = True  # whether it makes a map
 
     calibration_: Calibration = dataclasses.field(init=False, repr=False)
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
@@ -56,12 +62,8 @@ class Detector(Options, ABC):
         """Learn from the patch features of the nominal images."""
 
     @abstractmethod
-    def _compare(self, vectors: Tensor, without_image: int | None) -> tuple[Tensor, Tensor]:
-        """P×D patches → P distances and P references; `without_image` leaves a training image out of the memory."""
-
-    @abstractmethod
-    def _neighbour(self, reference: int, distance: float) -> Neighbour:
-        """Where a reference comes from."""
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        """P×D vectors of an image on their grid → scores; `without_image` leaves a training image out of the memory."""
 
     @abstractmethod
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -71,9 +73,24 @@ class Detector(Options, ABC):
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """The inverse of `_memory_state`."""
 
+    @property
+    def memory_vectors(self) -> int | None:
+        """How many vectors the memory holds; None where it is no bank."""
+        return None
+
+    @property
+    def memory_mb(self) -> float:
+        """MB of what new images are compared with."""
+        tensors, _ = self._memory_state()
+        return sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point()) / 1e6
+
     def _memory_facts(self) -> dict[str, Any]:
         """What `patchbank info` should say about the memory."""
         return {}
+
+    def _arrange(self) -> Arrangement:
+        """How the maps of the levels become vectors."""
+        return OneGrid(self.option("aggregation"), self.patch_size, self.stride)
 
     def _kept(self, patches: int) -> int:
         """How many of that many patches the memory keeps, for the forecast."""
@@ -87,9 +104,9 @@ class Detector(Options, ABC):
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
         return vectors
 
-    def _weight(self, vectors: Tensor, scores: PatchScores) -> float:
-        """Factor on the image score; 1 unless the method re-weights."""
-        return 1.0
+    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+        """Where a reference comes from."""
+        raise NotImplementedError
 
     # ---- the flow ----------------------------------------------------------------------------------------------------
 
@@ -132,6 +149,7 @@ class Detector(Options, ABC):
             "weights_sha256": extractor.backbone.checksum,
             "runtime": extractor.backbone.runtime,
             "levels": list(extractor.backbone.levels),
+            "memory_mb": self.memory_mb,
             **self._memory_facts(),
         }
         return self
@@ -147,6 +165,17 @@ class Detector(Options, ABC):
     ) -> FeatureSet:
         """The features of all images, stored where the plan says."""
         return self._open().collect(sources, on_error, progress, patches, on_disk=plan.where == "disk")
+
+    def _again(self, sources: list[Source], features: FeatureSet) -> Iterator[Tensor]:
+        """A second walk over images whose features were not stored, which must find what the first one did."""
+
+        def give_up(name: str, error: Exception) -> None:
+            raise DatasetError(f"{name}: could be read at first, but not a second time ({error})")
+
+        for i, item in enumerate(self._open().stream(sources, give_up)):
+            if item.grid != features.images[i].grid:
+                raise DatasetError(f"{item.source.name}: changed while it was learned from")
+            yield self._prepare(item.vectors)
 
     def predict(self, image: Any) -> Prediction:
         """The prediction for one image. Raises `ImageError` where it cannot be read."""
@@ -180,31 +209,31 @@ class Detector(Options, ABC):
     def _make_extractor(self) -> Extractor:
         self._check()
         set_threads(self.threads)
-        aggregation = self.option("aggregation")
-        # the reference aggregation is faster in torch than in the other runtimes
-        head = partial(patches.patch_features, patch_size=self.patch_size, stride=self.stride)
-        backbone = open_backbone(
+        arrangement = self._arrange()
+        levels = self.levels or (None if self.backbone.startswith("hf/") else self.default_levels)
+        backbone = reuse_backbone(
             self.backbone,
-            levels=tuple(self.levels) if self.levels else None,
+            levels=tuple(levels) if levels else None,
             weights=self.weights,
             device=self.torch_device,
             runtime=self.runtime,
-            seed=self.seed,
-            head=head if aggregation == "mean" else None,
+            seed=self.seed if self.weights == "random" else 0,
+            head=arrangement if arrangement.in_graph else None,
             precision=self.precision,
         )
         geometry = Geometry(self.geometry, self.option("image_size"), backbone.multiple)
-        return Extractor(backbone, geometry, aggregation, self.patch_size, self.stride)
+        return Extractor(backbone, geometry, arrangement)
 
     def _score(
         self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
     ) -> tuple[float, NDArray[np.float32], PatchScores]:
         """Image score, map at the inspected size, and patch scores of one image's patches."""
-        distances, references = self._compare(vectors, without_image)
-        scores = PatchScores(distances.reshape(grid), references.reshape(grid))
+        scores = self._compare(vectors, grid, without_image)
         with on_this_thread():
             smoothed = anomaly_map(scores.distances, size, self.option("sigma"))
-            score = image_score(self.option("image_score"), scores.distances, smoothed) * self._weight(vectors, scores)
+            score = scores.image
+            if score is None:
+                score = image_score(self.option("image_score"), scores.distances, smoothed) * scores.factor
         return score, smoothed, scores
 
     def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
@@ -222,7 +251,12 @@ class Detector(Options, ABC):
         if not hasattr(self, "calibration_"):
             raise OptionError("this detector has not been fitted: call fit with good images, or load a model file")
         for item in self._open().stream(sources, on_error):
-            yield self._predict(item)
+            try:
+                prediction = self._predict(item)
+            except ImageError as error:
+                on_error(item.source.name, error)
+            else:
+                yield prediction
 
     def _predict(self, item: ImageFeatures) -> Prediction:
         started = time.perf_counter()
@@ -233,12 +267,13 @@ class Detector(Options, ABC):
         is_anomalous = score > self.calibration_.threshold
         map_threshold = self.calibration_.map_threshold
         # a rejected part has at least one box: the map's peak can lie a little below the limit in input pixels
-        level = min(map_threshold, float(np.nanmax(anomaly))) if is_anomalous else map_threshold
+        level = min(map_threshold, float(np.nanmax(anomaly))) if is_anomalous and self.localizes else map_threshold
         regions = find_regions(anomaly, level)
         timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
 
         def neighbour_at(x: int, y: int) -> Neighbour:
-            row, column = item.view.patch_at(x, y, item.grid)
+            assert scores.nearest is not None
+            row, column = item.view.patch_at(x, y, (scores.nearest.shape[0], scores.nearest.shape[1]))
             return self._neighbour(int(scores.nearest[row, column]), float(scores.distances[row, column]))
 
         return Prediction(
@@ -251,7 +286,7 @@ class Detector(Options, ABC):
             map_threshold=map_threshold,
             regions=regions,
             timings=timings,
-            _nearest=neighbour_at,
+            _nearest=None if scores.nearest is None else neighbour_at,
         )
 
 

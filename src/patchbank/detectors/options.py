@@ -29,7 +29,7 @@ class Options:
     "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
     side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
     "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
-    good parts that may be rejected; device: "auto", "cpu", "cuda"; runtime: one of `patchbank.backbones.runtime`;
+    good parts that may be rejected; seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of `patchbank.backbones.runtime`;
     precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of the whole process, None for all
     cores; memory_budget: bytes, None for most of what is free.
     Options that are None and stand in `BY_GEOMETRY` have the value there.

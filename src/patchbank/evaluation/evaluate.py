@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from patchbank.datasets import GOOD, Dataset, Sample, read_mask
-from patchbank.detectors import Detector, PatchCore
+from patchbank.detectors import Detector
 from patchbank.environment import environment
 from patchbank.errors import DatasetError
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
@@ -210,14 +210,13 @@ def _costs(detector: Detector, run: _Run, model_file: str | PathLike[str] | None
         started = time.perf_counter()
         detector.predict(sample.path)
         latencies.append(1e3 * (time.perf_counter() - started))
-    bank = detector.bank_ if isinstance(detector, PatchCore) else None
     return {
         "latency_ms_p50": float(np.percentile(latencies, 50)),
         "latency_ms_p95": float(np.percentile(latencies, 95)),
         "images_per_second": len(run.cases) / run.seconds,
         "fit_seconds": detector.training_["fit_seconds"],
-        "bank_vectors": len(bank) if bank else None,
-        "bank_mb": bank.megabytes if bank else None,
+        "bank_vectors": detector.memory_vectors,
+        "bank_mb": detector.memory_mb,
         "model_file_mb": Path(model_file).stat().st_size / 1e6 if model_file else None,
         "peak_rss_mb": peak_rss_mb(),
     }

@@ -1,0 +1,245 @@
+"""FAPM: Kim et al., "FAPM: Fast Adaptive Patch Memory for Real-time Industrial Anomaly Detection" (ICASSP 2023),
+arXiv 2211.07381."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchbank.bank import TrainingImage
+from patchbank.coresets.farthest_first import farthest_first_of_each
+from patchbank.coresets.samplers import project
+from patchbank.detectors.base import Detector, PatchScores
+from patchbank.errors import OptionError
+from patchbank.extraction import FeatureSet, Progress
+from patchbank.patches import Arrangement, Cells, OneGrid
+from patchbank.prediction import Neighbour
+from patchbank.regions import Indices, RegionBanks, Regions
+from patchbank.storage import take
+from patchbank.threads import on_this_thread
+
+PROJECTION = 128  # as PatchCore: for the distances of the selection, of features with at least twice as many dimensions
+_SAMPLE = 32  # vectors of each region that the spread of a level is measured on
+
+
+@dataclass(kw_only=True, eq=False)
+class FAPM(Detector):
+    """A bank for each region of the image and each level; a vector is compared with its own region's bank only.
+
+    Needs roughly aligned parts. coreset: share to keep of each region and level; adaptive: keep twice as many where the
+    vectors spread more than `spread` (D_th of the paper, 0..1); regions: the image is a grid of regions×regions;
+    radius: also search the regions that many steps away; level_weights: of the levels' distances, 1 by default;
+    neighbours: nearest vectors that re-weight the image score, 0 or 1 for none; patch_wise, layer_wise: the ablation
+    switches of Table 2 (one bank for all regions; levels concatenated). Other options: `Options`.
+    """
+
+    method: ClassVar[str] = "fapm"
+    summary: ClassVar[str] = "distance to the nearest nominal patch of the same region, level by level"
+    needs: ClassVar[str] = "roughly aligned parts (radius=1 forgives a region's width)"
+
+    aggregation: str | None = "mean"
+    coreset: float = 0.1
+    adaptive: bool = True
+    spread: float = 0.5
+    regions: int = 7
+    radius: int = 0
+    level_weights: tuple[float, ...] | None = None
+    neighbours: int = 4
+    patch_wise: bool = True
+    layer_wise: bool = True
+
+    levels_: list[RegionBanks] = dataclasses.field(init=False, repr=False)
+    images_: tuple[TrainingImage, ...] = dataclasses.field(init=False, repr=False)
+
+    def _check(self) -> None:
+        super()._check()
+        if not 0 < self.coreset <= 1:
+            raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, not {self.coreset!r}")
+        if not 0 <= self.spread <= 1:
+            raise OptionError(f"spread must lie in 0..1, not {self.spread}")
+        for name, least in (("regions", 1), ("radius", 0), ("neighbours", 0), ("stride", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.stride != 1 and self.layer_wise:
+            raise OptionError("stride is for levels on one grid: fapm takes it with layer_wise=false only")
+        if self.option("aggregation") != "mean":
+            raise OptionError("fapm averages patches by channel: aggregation must be mean")
+
+    def _arrange(self) -> Arrangement:
+        return Cells(self.patch_size) if self.layer_wise else OneGrid("mean", self.patch_size, self.stride)
+
+    def _split(self, cells: Tensor) -> list[Tensor]:
+        """P×D cells → each level's vectors, P×V_j×C_j."""
+        backbone = self._open().backbone
+        return Cells.split(cells, backbone.channels, backbone.strides) if self.layer_wise else [cells[:, None]]
+
+    def _weights(self) -> tuple[float, ...]:
+        count = len(self._open().backbone.channels) if self.layer_wise else 1
+        weights = tuple(self.level_weights) if self.level_weights else (1.0,) * count
+        if len(weights) != count:
+            raise OptionError(f"level_weights must be {count} numbers, one for each level, not {len(weights)}")
+        return weights
+
+    def _kept(self, patches: int) -> int:
+        return max(1, int(patches * self.coreset * (2 if self.adaptive else 1)))
+
+    # ---- memory ------------------------------------------------------------------------------------------------------
+
+    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        """§2.1 and 2.2: cells go to their regions, and each region and level is thinned by itself."""
+        self._weights()
+        self.images_ = tuple(features.images)
+        most = self.regions if self.patch_wise else 1
+        regions = Regions(*(min(most, *(image.grid[axis] for image in features.images)) for axis in (0, 1)))
+        region_of = np.concatenate([regions.of_cells(image.grid) for image in features.images])
+        cells = [np.flatnonzero(region_of == region) for region in range(len(regions))]
+        scales = self._scales(features, cells)
+        kept: list[list[tuple[Tensor, NDArray[np.int32]]]] = [[] for _ in scales]
+        doubled = np.zeros((len(scales), len(regions)), bool)
+        for region, of_region in enumerate(cells):
+            levels = self._levels_of(features, of_region)
+            for j, chosen in enumerate(self._select(levels, scales, doubled[:, region])):
+                kept[j].append((levels[j][chosen], self._origin(features, of_region, j, chosen)))
+            if progress:
+                progress("coreset", region + 1, len(regions))
+        self.levels_ = []
+        for j, of_level in enumerate(kept):
+            number = np.repeat(np.arange(len(regions)), [len(vectors) for vectors, _ in of_level])
+            vectors, provenance = torch.cat([v for v, _ in of_level]), np.concatenate([p for _, p in of_level])
+            self.levels_.append(RegionBanks(vectors, number, provenance, doubled[j], regions, self.radius))
+
+    def _levels_of(self, features: FeatureSet, cells: Indices) -> list[Tensor]:
+        """The vectors of some cells, each level's as one matrix."""
+        return [level.flatten(0, 1) for level in self._split(take(features.stored, torch.from_numpy(cells)))]
+
+    def _select(self, sets: list[Tensor], scales: list[float], doubled: NDArray[np.bool_]) -> list[Tensor]:
+        """Greedy coresets of one region's levels; again at the double ratio where a cluster reaches too far (Eq. 1)."""
+        points = [project(s, PROJECTION if s.shape[1] >= 2 * PROJECTION else s.shape[1], self.seed) for s in sets]
+        counts = [max(1, int(len(s) * self.coreset)) for s in sets]
+        chosen = farthest_first_of_each(points, counts)
+        if self.adaptive:
+            for j, selection in enumerate(chosen):
+                # the largest of all clusters reaches as far as the covering radius
+                doubled[j] = cluster_spread(selection.radius**2 / scales[j]) > self.spread
+            again = [j for j in range(len(sets)) if doubled[j]]
+            doubles = [min(2 * counts[j], len(sets[j])) for j in again]
+            for j, larger in zip(again, farthest_first_of_each([points[j] for j in again], doubles), strict=True):
+                chosen[j] = larger
+        return [selection.indices for selection in chosen]
+
+    def _scales(self, features: FeatureSet, cells: list[Indices]) -> list[float]:
+        """For each level the median squared distance of a nominal vector to the nearest of its region, by which the
+        squared distances of Eq. 1 are divided: of raw features every cluster would be a large one (d = 0.5 is reached
+        at ‖v_far − v'‖² = 1.1)."""
+        rng = np.random.default_rng(self.seed)
+        squares = [[_to_nearest_other(level, rng) for level in self._levels_of(features, of)] for of in cells]
+        return [float(torch.cat(of_level).median()) or 1.0 for of_level in zip(*squares, strict=True)]
+
+    def _origin(self, features: FeatureSet, cells: NDArray[np.int64], level: int, kept: Tensor) -> NDArray[np.int32]:
+        """Image, row and column on the level's own grid of each kept vector."""
+        per_side = self._per_side(level)
+        cell, inside = np.divmod(kept.cpu().numpy(), per_side**2)
+        origin = features.provenance(torch.from_numpy(cells[cell]))
+        origin[:, 1] = origin[:, 1] * per_side + inside // per_side
+        origin[:, 2] = origin[:, 2] * per_side + inside % per_side
+        return origin
+
+    def _per_side(self, level: int) -> int:
+        """Vectors of a level along one side of a cell."""
+        strides = self._open().backbone.strides
+        return strides[-1] // strides[level] if self.layer_wise else 1
+
+    # ---- scores ------------------------------------------------------------------------------------------------------
+
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        """§2.3: each level's distances to the banks of the vectors' own regions, brought together on the finest grid by
+        a weighted sum; the image score is that of the levels' largest distances, each re-weighted."""
+        fine, top, reweighted = self._per_side(0), 0.0, 0.0
+        found = []
+        for weight, banks, level in zip(self._weights(), self.levels_, self._split(vectors), strict=True):
+            distances, numbers = banks.nearest(level, grid, without_image)
+            with on_this_thread():
+                worst = int(distances.argmax())
+                cell, inside = divmod(worst, level.shape[1])
+                largest = weight * float(distances.flatten()[worst])
+                top += largest
+                reweighted += largest * self._factor(level[cell, inside], banks.of_cell(cell, grid, without_image))
+            found.append((weight * _on_grid(distances, grid, fine), _on_grid(numbers, grid, fine)))
+        image = reweighted if self.option("image_score") == "max" else None
+        factor = reweighted / top if 0 < top < math.inf else 1.0
+        return PatchScores(torch.stack([d for d, _ in found]).sum(0), found[0][1], factor, image)
+
+    def _factor(self, vector: Tensor, bank: Tensor) -> float:
+        """1 − exp(d₁)/Σ exp(d_k) over the nearest vectors of the worst one, in the manner of Eq. 7 of PatchCore."""
+        if self.neighbours < 2 or len(bank) < 2:
+            return 1.0
+        distances = torch.linalg.vector_norm(bank - vector, dim=1)
+        closest = torch.topk(distances, min(self.neighbours, len(distances)), largest=False).values
+        return 1 - float(torch.softmax(closest, 0)[0])
+
+    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+        """Of the finest level."""
+        image, row, column = (int(v) for v in self.levels_[0].provenance[reference])
+        source, fine = self.images_[image], self._per_side(0)
+        grid = (source.grid[0] * fine, source.grid[1] * fine)
+        view = self._open().geometry.view(*source.size)
+        return Neighbour(source.name, row, column, view.patch_box(row, column, grid), distance)
+
+    # ---- the model file ----------------------------------------------------------------------------------------------
+
+    @property
+    def memory_vectors(self) -> int | None:
+        return sum(len(banks.vectors) for banks in self.levels_)
+
+    def _memory_facts(self) -> dict[str, Any]:
+        shares = [f"{banks.doubled.mean():.0%}" for banks in self.levels_]
+        return {"doubled_regions": ", ".join(shares)}
+
+    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors: dict[str, Tensor] = {}
+        for j, banks in enumerate(self.levels_):
+            tensors |= {f"level.{j}.vectors": banks.vectors, f"level.{j}.region": torch.from_numpy(banks.region)}
+            tensors[f"level.{j}.provenance"] = torch.from_numpy(banks.provenance)
+        values = {
+            "images": [[i.name, *i.size, *i.grid] for i in self.images_],
+            "regions": [self.levels_[0].regions.rows, self.levels_[0].regions.columns],
+            "doubled": [banks.doubled.tolist() for banks in self.levels_],
+        }
+        return tensors, values
+
+    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.images_ = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
+        regions, self.levels_ = Regions(*values["regions"]), []
+        for j, doubled in enumerate(values["doubled"]):
+            vectors, region, provenance = (tensors[f"level.{j}.{name}"] for name in ("vectors", "region", "provenance"))
+            origin = provenance.cpu().numpy().astype(np.int32)
+            banks = RegionBanks(vectors, region.cpu().numpy(), origin, np.array(doubled), regions, self.radius)
+            self.levels_.append(banks)
+
+
+def cluster_spread(squared: float) -> float:
+    """Eq. 1: d = 1 − 2/(1 + exp(‖v_far − v'‖²)), in 0..1."""
+    return math.tanh(squared / 2)
+
+
+def _to_nearest_other(vectors: Tensor, rng: np.random.Generator) -> Tensor:
+    """Squared distances of some of N×C vectors to their nearest other one."""
+    some = torch.from_numpy(rng.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False))
+    to_all = torch.cdist(vectors[some], vectors, compute_mode="donot_use_mm_for_euclid_dist").square()
+    to_all[torch.arange(len(some)), some] = torch.inf
+    nearest = to_all.min(1).values
+    return nearest[torch.isfinite(nearest)]
+
+
+def _on_grid(values: Tensor, grid: tuple[int, int], fine: int) -> Tensor:
+    """P×V, V = v² values in each cell of a grid → the grid with `fine`×`fine` values in each cell."""
+    v = math.isqrt(values.shape[1])
+    image = values.reshape(*grid, v, v).transpose(1, 2).reshape(grid[0] * v, grid[1] * v)
+    return image.repeat_interleave(fine // v, 0).repeat_interleave(fine // v, 1)

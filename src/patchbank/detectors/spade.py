@@ -1,0 +1,141 @@
+"""SPADE: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences" (2020), arXiv 2005.02357."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchbank.bank import TrainingImage
+from patchbank.detectors.base import Detector, PatchScores
+from patchbank.errors import MemoryBudgetError, OptionError
+from patchbank.extraction import FeatureSet, OnError, Progress
+from patchbank.images import Source
+from patchbank.patches import Arrangement, Cells
+from patchbank.planning import Plan
+from patchbank.prediction import Neighbour
+from patchbank.search import nearest
+
+
+@dataclass(kw_only=True, eq=False)
+class SPADE(Detector):
+    """The K most similar nominal images, and how far each pixel's features are from the nearest of theirs.
+
+    images_compared: K; bank_dtype: "float16" halves the memory and the file, which hold the features of all nominal
+    images. The deepest level in use is averaged to find the images, the others are compared pixel by pixel. By default
+    patches are not averaged (patch_size=1). The image score is the mean distance to the K images. Other options:
+    `Options`; image_score has no effect.
+    """
+
+    method: ClassVar[str] = "spade"
+    summary: ClassVar[str] = "distance to the most similar nominal images and to their pixels"
+    needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
+    default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
+
+    aggregation: str | None = "mean"
+    patch_size: int = 1
+    images_compared: int = 50
+    bank_dtype: str = "float32"
+
+    cells_: Tensor = dataclasses.field(init=False, repr=False)  # N×D, all cells of all images
+    pooled_: Tensor = dataclasses.field(init=False, repr=False)  # images×C
+    starts_: list[int] = dataclasses.field(init=False, repr=False)
+    images_: tuple[TrainingImage, ...] = dataclasses.field(init=False, repr=False)
+
+    def _check(self) -> None:
+        super()._check()
+        if self.images_compared < 1:
+            raise OptionError(f"images_compared must be at least 1, not {self.images_compared}")
+        if self.bank_dtype not in ("float32", "float16"):
+            raise OptionError(f"bank_dtype must be float32 or float16, not {self.bank_dtype!r}")
+        if self.stride != 1:
+            raise OptionError(f"spade compares every position: stride must be 1, not {self.stride}")
+
+    def _arrange(self) -> Arrangement:
+        return Cells(self.patch_size)
+
+    def _gather(
+        self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
+    ) -> FeatureSet:
+        if plan.where != "memory":
+            raise MemoryBudgetError(
+                f"spade keeps the features of all {len(sources)} images in memory, which does not fit: use fewer "
+                "images, a smaller image size (--image-size) or a method with a bounded bank, such as patchcore"
+            )
+        return super()._gather(sources, patches, plan, on_error, progress)
+
+    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        self.images_, self.starts_ = tuple(features.images), list(features.starts)
+        self.pooled_ = torch.stack([self._pool(vectors) for vectors in features.walk()])
+        self.cells_ = features.stored.to(getattr(torch, self.bank_dtype))
+
+    def _pool(self, cells: Tensor) -> Tensor:
+        """P×D cells of an image → the deepest level's average."""
+        return cells[:, -self._open().backbone.channels[-1] :].mean(0)
+
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        to_images = torch.linalg.vector_norm(self.pooled_ - self._pool(vectors), dim=1)
+        if without_image is not None:
+            to_images[without_image] = torch.inf
+        found = torch.topk(to_images, min(self.images_compared, len(to_images)), largest=False)
+        queries, fine = self._pixels(vectors, grid)
+        best = torch.full((len(queries),), torch.inf, device=queries.device)
+        where = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        offsets = self._offsets()
+        for image, distance in zip(found.indices.tolist(), found.values.tolist(), strict=True):
+            if distance == float("inf"):
+                continue
+            gallery, _ = self._pixels(self._cells_of(image), self.images_[image].grid)
+            values, index = nearest(queries, gallery)
+            closer = values < best
+            best, where = torch.where(closer, values, best), torch.where(closer, index + offsets[image], where)
+        compared = found.values[torch.isfinite(found.values)]
+        score = float(compared.mean()) if len(compared) else float("inf")
+        return PatchScores(best.reshape(fine), where.reshape(fine), image=score)
+
+    def _pixels(self, cells: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """P×D cells → vectors of all levels but the deepest on the finest grid, and that grid."""
+        backbone = self._open().backbone
+        levels, maps = Cells.split(cells, backbone.channels, backbone.strides), []
+        for level, stride in zip(levels[:-1] or levels, backbone.strides, strict=False):
+            v = backbone.strides[-1] // stride
+            image = level.reshape(*grid, v, v, -1).permute(4, 0, 2, 1, 3)
+            maps.append(image.reshape(1, -1, grid[0] * v, grid[1] * v))
+        fine = (maps[0].shape[2], maps[0].shape[3])
+        same = [m if m.shape[2:] == maps[0].shape[2:] else F.interpolate(m, fine, mode="bilinear") for m in maps]
+        return torch.cat(same, 1)[0].flatten(1).T.contiguous(), fine
+
+    def _cells_of(self, image: int) -> Tensor:
+        return self.cells_[self.starts_[image] : self.starts_[image + 1]].float()
+
+    def _offsets(self) -> list[int]:
+        """Number of the first pixel of each image, where pixels are counted through all images."""
+        side = self._open().backbone.strides[-1] // self._open().backbone.strides[0]
+        return [start * side**2 for start in self.starts_]
+
+    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+        offsets = self._offsets()
+        image = max(i for i, first in enumerate(offsets[:-1]) if first <= reference)
+        source, strides = self.images_[image], self._open().backbone.strides
+        side = strides[-1] // strides[0]
+        row, column = divmod(reference - offsets[image], source.grid[1] * side)
+        view = self._open().geometry.view(*source.size)
+        box = view.patch_box(row, column, (source.grid[0] * side, source.grid[1] * side))
+        return Neighbour(source.name, row, column, box, distance)
+
+    @property
+    def memory_vectors(self) -> int | None:
+        return self._offsets()[-1]
+
+    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        images = [[i.name, *i.size, *i.grid] for i in self.images_]
+        return {"cells": self.cells_, "pooled": self.pooled_}, {"images": images, "starts": self.starts_}
+
+    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.cells_, self.pooled_ = tensors["cells"], tensors["pooled"]
+        self.images_ = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
+        self.starts_ = values["starts"]

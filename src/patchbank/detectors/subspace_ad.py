@@ -1,0 +1,107 @@
+"""SubspaceAD: "Training-Free Few-Shot Anomaly Detection via Subspace Modeling" (CVPR 2026)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from patchbank.calibration import Calibration
+from patchbank.detectors.base import PatchScores
+from patchbank.detectors.streaming import StreamingDetector
+from patchbank.errors import OptionError
+from patchbank.extraction import FeatureSet, ImageFeatures, Progress
+from patchbank.moments import Moments
+
+_FOLDS = 10
+
+
+@dataclass(kw_only=True, eq=False)
+class SubspaceAD(StreamingDetector):
+    """Principal components of all nominal patches; the score is what they leave unexplained, ‖f − f̂‖.
+
+    variance: share of the variance that the components keep. No bank: one matrix. By default patches are not averaged
+    (patch_size=1) and the image score is the mean of the top 1 % of patches, as in the paper, whose features come from
+    a large vision transformer. Other options: `Options`.
+    """
+
+    method: ClassVar[str] = "subspace"
+    summary: ClassVar[str] = "what the principal components of nominal patches leave unexplained"
+
+    aggregation: str | None = "mean"
+    patch_size: int = 1
+    image_score: str | None = "top"
+    variance: float = 0.99
+
+    mean_: Tensor = dataclasses.field(init=False, repr=False)  # D
+    components_: Tensor = dataclasses.field(init=False, repr=False)  # K×D, orthonormal rows
+    _seen: int = dataclasses.field(init=False, repr=False, default=0)
+    _folds: list[Moments] = dataclasses.field(init=False, repr=False, default_factory=list)
+    _without_fold: list[tuple[Tensor, Tensor]] = dataclasses.field(init=False, repr=False, default_factory=list)
+
+    def _check(self) -> None:
+        super()._check()
+        if not 0 < self.variance < 1:
+            raise OptionError(f"variance must lie in (0, 1), such as 0.99, not {self.variance}")
+
+    def _statistics_bytes(self, images: int, patches: int) -> int:
+        d = self._open().dimension
+        return 8 * (_FOLDS + 6) * d * d + 12 * d * (patches // images)
+
+    def _begin(self, images: int) -> None:
+        dimension, device, count = self._open().dimension, self.torch_device, min(images, _FOLDS)
+        self._folds = [Moments(1, dimension, "full", device, torch.float64) for _ in range(count)]
+        self._seen = 0
+
+    def _observe(self, item: ImageFeatures) -> None:
+        self._folds[self._seen % len(self._folds)].add(item.vectors[:, None])
+        self._seen += 1
+
+    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        self.mean_, self.components_ = self._subspace(self._folds)
+
+    def _subspace(self, parts: list[Moments]) -> tuple[Tensor, Tensor]:
+        """Mean, and the first components that keep `variance` of the variance."""
+        total = parts[0]
+        for part in parts[1:]:
+            total = total.merge(part)
+        values, vectors = torch.linalg.eigh(total.scatter[0])
+        values = values.flip(0).clamp(min=0)
+        kept = values.cumsum(0) / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+        count = int((kept < self.variance).sum()) + 1
+        components = vectors.flip(1)[:, :count].T
+        # an eigenvector's sign is the library's choice: refits must not differ by it
+        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        return total.mean[0].float(), (components * largest.sign()).float().contiguous()
+
+    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+        """Each image against the components of the other folds of the images (each its own fold where they are few)."""
+        folds = self._folds
+        self._without_fold = [
+            self._subspace(folds[:i] + folds[i + 1 :]) for i in range(len(folds)) if len(folds) > 1
+        ]  # fmt: skip
+        calibration = super()._calibrate(features, progress)
+        self._folds, self._without_fold = [], []
+        return calibration
+
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        mean, components = self.mean_, self.components_
+        if without_image is not None:
+            if not self._without_fold:
+                return PatchScores(torch.full(grid, torch.inf))
+            mean, components = self._without_fold[without_image % len(self._without_fold)]
+        centred = vectors - mean
+        residual = centred - (centred @ components.T) @ components
+        return PatchScores(torch.linalg.vector_norm(residual, dim=1).reshape(grid))
+
+    def _memory_facts(self) -> dict[str, Any]:
+        return {"components": len(self.components_)}
+
+    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {"mean": self.mean_, "components": self.components_}, {}
+
+    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self.mean_, self.components_ = tensors["mean"], tensors["components"]
