@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from patchbank.detectors import FAPM, SPADE, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
+    from patchbank.detectors import FAPM, SPADE, Ensemble, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
     from patchbank.errors import PatchbankError
     from patchbank.modelfile import load
     from patchbank.prediction import Prediction
@@ -30,6 +30,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 __all__ = [
     "FAPM",
     "SPADE",
+    "Ensemble",
     "LMFCore",
     "MahalanobisAD",
     "PaDiM",
@@ -41,7 +42,7 @@ __all__ = [
     "load",
 ]
 
-_DETECTORS = ("FAPM", "SPADE", "LMFCore", "MahalanobisAD", "PaDiM", "PatchCore", "SubspaceAD")
+_DETECTORS = ("FAPM", "SPADE", "Ensemble", "LMFCore", "MahalanobisAD", "PaDiM", "PatchCore", "SubspaceAD")
 _HOMES = {
     **dict.fromkeys(_DETECTORS, "patchbank.detectors"),
     "PatchbankError": "patchbank.errors",

@@ -15,11 +15,13 @@ from patchbank.search import Index, make_index
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """One image the bank was drawn from: name, (height, width) in pixels, and (rows, columns) of its patch grid."""
+    """One image the bank was drawn from: name, (height, width) in pixels, (rows, columns) of its patch grid, and the
+    angle in degrees that it was turned by; turned ones follow the one they were made of."""
 
     name: str
     size: tuple[int, int]
     grid: tuple[int, int]
+    angle: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ class Bank:
 
     @cached_property
     def _image_of(self) -> Tensor:
-        return torch.from_numpy(self.provenance[:, 0].copy()).to(self.vectors.device)
+        """For each vector the number of the image that was given."""
+        given = np.maximum.accumulate([0 if image.angle else i for i, image in enumerate(self.images)])
+        return torch.from_numpy(given[self.provenance[:, 0]]).to(self.vectors.device)
 
     def nearest(self, patches: Tensor, without_image: int | None = None) -> tuple[Tensor, Tensor]:
         """Distances and indices of the bank vectors nearest to Q×D patches; `without_image` leaves out the vectors of
-        one training image (distance +inf where no other is left)."""
+        one training image, turned or not (distance +inf where no other is left)."""
         excluded = None if without_image is None else self._image_of == without_image
         return self.index.nearest(patches, excluded)
 

@@ -80,7 +80,7 @@ class FeatureSet:
 
     def add(self, item: ImageFeatures) -> None:
         """Note an image whose features come next."""
-        self.images.append(TrainingImage(item.source.name, item.view.input_size, item.grid))
+        self.images.append(TrainingImage(item.source.name, item.view.input_size, item.grid, item.source.angle))
         self.views.append(item.view)
         self.starts.append(self.starts[-1] + len(item.vectors))
 
@@ -162,7 +162,8 @@ class Extractor:
             try:
                 rows, columns = self.grid(self.geometry.view(*image_size(source)))
             except ImageError as error:
-                on_error(source.name, error)
+                if not source.angle:  # said once for all the ways it is turned
+                    on_error(source.name, error)
                 continue
             readable.append(source)
             total += rows * columns
@@ -182,7 +183,8 @@ class Extractor:
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:
             if len(item) == 2:
-                on_error(item[0].name, item[1])
+                if not item[0].angle:
+                    on_error(item[0].name, item[1])
             else:
                 yield item
 

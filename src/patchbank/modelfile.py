@@ -21,7 +21,7 @@ from torch import Tensor
 
 from patchbank import __version__
 from patchbank.calibration import Calibration
-from patchbank.detectors import DETECTORS, Detector
+from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
 from patchbank.files import replacing
 
@@ -83,31 +83,33 @@ def load(
     """
     file = read(path)
     document, tensors = file.document, file.tensors
-    if document["method"] not in DETECTORS:
-        raise ModelFileError(f"{path}: its method {document['method']!r} is not one of {', '.join(DETECTORS)}")
+    if document["method"] not in LOADABLE:
+        raise ModelFileError(f"{path}: its method {document['method']!r} is not one of {', '.join(LOADABLE)}")
     options = {**document["options"], "device": device, "runtime": runtime, "threads": threads}
     if weights is not None:
         options["weights"] = weights
-    if options["levels"] is not None:
+    if options.get("levels") is not None:
         options["levels"] = tuple(options["levels"])
     try:
-        detector = DETECTORS[document["method"]](**options)
+        detector = LOADABLE[document["method"]](**options)
     except TypeError as error:
         raise ModelFileError(f"{path}: has an option that this version of patchbank does not know ({error})") from error
-    if detector.torch_device.type != "cuda":
-        detector.precision = "float32"  # the narrow ones are a GPU's
-    elif getattr(detector, "search", "auto") not in ("auto", "blocked"):
-        detector.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
+    for part in detector._parts():
+        if part.torch_device.type != "cuda":
+            part.precision = "float32"  # the narrow ones are a GPU's
+        elif getattr(part, "search", "auto") not in ("auto", "blocked"):
+            part.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
     peaks, scores = (tensors[f"calibration.{name}"].numpy() for name in ("peaks", "scores"))
     detector.calibration_ = Calibration(np.array(scores), np.array(peaks), document["false_alarm_rate"])
     detector.training_ = document["training"]
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
     detector._restore_memory(memory, document["memory"])
-    if detector._open().backbone.checksum != detector.training_["weights_sha256"]:
-        raise WeightsError(
-            f"{path}: was fitted with other weights of {detector.backbone} ({detector.training_['weights']}) than "
-            f"those found here: give the file it was fitted with as weights=PATH (--weights PATH)"
-        )
+    for part in detector._parts():
+        if part._open().backbone.checksum != part.training_["weights_sha256"]:
+            raise WeightsError(
+                f"{path}: was fitted with other weights of {part.backbone} ({part.training_['weights']}) than "
+                f"those found here: give the file it was fitted with as weights=PATH (--weights PATH)"
+            )
     return detector
 
 

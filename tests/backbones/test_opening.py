@@ -188,6 +188,35 @@ def test_timm_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
         open_backbone("timm/toy", levels=(7,), weights="random")
 
 
+class _FakeTimmTransformer(nn.Module):
+    """The same for a vision transformer: every block has the reduction of the patch."""
+
+    def __init__(self, indices: list[int]):
+        super().__init__()
+        self.stem, self.indices = nn.Conv2d(3, 4, 14, stride=14), indices
+        self.feature_info = SimpleNamespace(reduction=lambda: [14] * len(indices))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.stem(x) + i for i in self.indices]
+
+
+def test_timm_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm, asked = ModuleType("timm"), []
+
+    def create(name: str, pretrained: bool, features_only: bool, **options: object) -> nn.Module:
+        asked.append(options)
+        return _FakeTimmTransformer(list(options.get("out_indices", range(12))))  # type: ignore[call-overload]
+
+    timm.is_model, timm.create_model = (lambda name: True), create  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    for levels, expected in ((None, (8, 11)), ((-1,), (11,)), ((2, 5), (2, 5))):
+        backbone = open_backbone("timm/vit_toy", weights="random", runtime="torch", levels=levels)
+        assert (backbone.levels, backbone.multiple, set(backbone.strides)) == (expected, 14, {14})
+        assert asked[-1] == {"out_indices": list(expected), "dynamic_img_size": True}
+    with pytest.raises(OptionError, match="not 12"):
+        open_backbone("timm/vit_toy", weights="random", levels=(12,))
+
+
 def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("timm", "transformers"):
         monkeypatch.setitem(sys.modules, library, None)
@@ -220,7 +249,9 @@ def test_hf_adapter_on_a_local_folder(kind: str, tmp_path: Path) -> None:
     else:
         assert backbone.multiple == 14
         assert backbone.levels == (3, 4)
-        expected = [states[i][:, 1:].transpose(1, 2).reshape(1, 32, 4, 2) for i in backbone.levels]
+        # the last layer as the network gives it out: normalised
+        tokens = [states[3], model.layernorm(states[4]).detach()]
+        expected = [state[:, 1:].transpose(1, 2).reshape(1, 32, 4, 2) for state in tokens]
     for ours, theirs in zip(maps, expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-3 * float(theirs.abs().max()))
     with pytest.raises(WeightsError, match="local folder"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,48 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")} == first
 
 
+def test_a_cell_that_cannot_be_run_does_not_end_a_grid(parts: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(parts, mixed)
+    Image.fromarray(good_image(9, (96, 256))).save(mixed / "train" / "good" / "wide.png")
+    command = ["benchmark", mixed, "-o", tmp_path / "out", "--image-size", "96", "--threads", "2"]
+    done = patchbank(*command, "--methods", "padim,mahalanobis")
+    assert done.returncode == 1
+    assert "geometry=paper" in done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert [row["method"] for row in rows] == ["mahalanobis"]
+    assert rows[0]["image_auroc"] == "1.0"
+    assert rows[0]["pixel_auroc"] == ""
+    report = next((tmp_path / "out").rglob("report.html")).read_text()
+    assert "gives no map" in report
+    assert patchbank(*command, "--methods", "padim").returncode == 2
+
+
+@pytest.mark.parametrize("method", ["padim", "fapm", "subspace"])
+def test_other_methods_through_the_commands(method: str, parts: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.patchbank"
+    done = patchbank("fit", parts, "-o", model, "--method", method, "--image-size", "96", "--shots", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["method"], summary["images"]) == (method, 5)
+    assert summary["bank_mb"] > 0
+    assert f"{method}\n" in patchbank("info", model).stdout
+    done = patchbank("predict", model, parts / "test", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    bad = [float(row["score"]) for row in rows if "spot" in row["path"]]
+    assert min(bad) > max(float(row["score"]) for row in rows if "good" in row["path"])
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 8
+
+
+def test_methods_are_listed() -> None:
+    rows = json.loads(patchbank("methods", "--json").stdout)
+    assert {"patchcore", "padim", "fapm", "lmf", "spade", "mahalanobis", "subspace"} == {row["name"] for row in rows}
+    assert all(row["computes"] and row["needs"] and "ms" in row["cost"] for row in rows)
+    text = patchbank("methods").stdout
+    assert all(row["name"] in text and row["needs"] in text for row in rows)
+
+
 def test_doctor_and_backbones() -> None:
     done = patchbank("doctor", "--json")
     assert done.returncode == 0
@@ -156,6 +199,10 @@ MISTAKES = {
     "fit {parts} -o m.patchbank --levels two": "levels takes numbers such as 2,3",
     "fit {parts} -o m.patchbank --levels 9": "has the levels",
     "fit {parts} -o m.patchbank --set colour=1": "has no such option",
+    "fit {parts} -o m.patchbank --method padim --coreset 0.1": "--coreset: padim has no such option",
+    "fit {parts} -o m.patchbank --shots 9": "--shots must lie in 1..8",
+    "fit {parts} -o m.patchbank --method fapm --set regions=0": "regions must be at least 1",
+    "fit {parts} -o m.patchbank --backbone efficientnet_lite0+": "unknown backbone",
     "fit {parts} -o m.patchbank --set neighbours": "key=value",
     "fit {parts} -o m.patchbank --set neighbours=few": "neighbours takes int",
     "fit {parts} -o m.patchbank --set balance=perhaps": "balance takes bool",

@@ -170,9 +170,8 @@ def test_lmf_core_is_a_fused_projected_random_bank() -> None:
         top = variance.argsort(descending=True)[: math.ceil(0.4 * level.shape[1])]
         parts.append((level, top))
     order = torch.cat([parts[0][1], 40 + parts[1][1]])
-    fused = torch.cat(
-        [w / sum(weights) * (p[:, t] - p[:, t].mean(0)) / p[:, t].std(0) for w, (p, t) in zip(weights, parts, strict=True)], 1
-    )  # fmt: skip
+    standardised = [(level[:, top] - level[:, top].mean(0)) / level[:, top].std(0) for level, top in parts]
+    fused = torch.cat([w / sum(weights) * z for w, z in zip(weights, standardised, strict=True)], 1)
     random = torch.randn(152, 32, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     z = fused @ random[order] / 32**0.5
     rows = (model.bank_.provenance * [192, 16, 1]).sum(1)

@@ -1,7 +1,15 @@
 """Frozen networks that turn images into feature maps: registry, weights, runtimes, adapters."""
 
 from patchbank.backbones import efficientnet_lite, resnet  # noqa: F401  (importing a family registers it)
-from patchbank.backbones.backbone import Backbone, open_backbone, reuse_backbone
+from patchbank.backbones.backbone import Backbone, numbers_layers, open_backbone, reuse_backbone
 from patchbank.backbones.registry import BackboneSpec, get_spec, list_backbones
 
-__all__ = ["Backbone", "BackboneSpec", "get_spec", "list_backbones", "open_backbone", "reuse_backbone"]
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "get_spec",
+    "list_backbones",
+    "numbers_layers",
+    "open_backbone",
+    "reuse_backbone",
+]

@@ -44,20 +44,40 @@ def _load_timm(model: str, levels: tuple[int, ...] | None, weights: str | Path |
     try:
         network = timm.create_model(model, pretrained=weights is None, features_only=True)
         reductions = network.feature_info.reduction()
-        index = {reduction.bit_length() - 2: i for i, reduction in enumerate(reductions)}
-        levels = levels or tuple(level for level in (2, 3) if level in index)
-        unknown = [level for level in levels if level not in index]
-        if unknown:
-            raise OptionError(f"timm/{model} has the levels {', '.join(map(str, index))}, not {unknown[0]}")
+        is_transformer = len(reductions) > 1 and len(set(reductions)) == 1  # every block has the patch's reduction
+        if is_transformer:
+            index, multiple = {i: i for i in range(len(reductions))}, reductions[0]
+            options: dict[str, Any] = {"dynamic_img_size": True}
+        else:
+            index, multiple, options = {r.bit_length() - 2: i for i, r in enumerate(reductions)}, 32, {}
+        levels = _choose_levels(f"timm/{model}", levels, index, is_transformer)
+        chosen = [index[level] for level in levels]
         network = timm.create_model(
-            model, pretrained=weights is None, features_only=True, out_indices=[index[level] for level in levels]
+            model, pretrained=weights is None, features_only=True, out_indices=chosen, **options
         )
     except (OSError, RuntimeError) as error:
         raise _no_weights(f"timm/{model}", error) from error
     source = _load_weights(network, weights, seed) or f"timm {model}"
     config = network.pretrained_cfg if hasattr(network, "pretrained_cfg") else {}
     mean, std = config.get("mean", _IMAGENET_MEAN), config.get("std", _IMAGENET_STD)
-    return LoadedNetwork(_Tupled(network), levels, _scaled(mean), _scaled(std), source)
+    return LoadedNetwork(_Tupled(network), levels, _scaled(mean), _scaled(std), source, multiple)
+
+
+def _choose_levels(
+    name: str, levels: tuple[int, ...] | None, index: dict[int, int], is_transformer: bool
+) -> tuple[int, ...]:
+    """The levels asked for, −1 being the last one; or the default: 2 and 3, or two thirds of the way and the last layer
+    of a vision transformer. Raises `OptionError`."""
+    known = sorted(index)
+    if is_transformer:
+        default: tuple[int, ...] = (len(known) * 2 // 3, len(known) - 1)
+    else:
+        default = tuple(level for level in (2, 3) if level in index) or (known[-1],)
+    chosen = tuple(known[level] if -len(known) <= level < 0 else level for level in levels or default)
+    unknown = [level for level in chosen if level not in index]
+    if unknown:
+        raise OptionError(f"{name} has the levels {', '.join(map(str, index))}, not {unknown[0]}")
+    return chosen
 
 
 class _Tupled(nn.Module):
@@ -110,20 +130,15 @@ def _hidden_states(
         states = network(torch.zeros(1, 3, size, size), output_hidden_states=True).hidden_states
     if states[0].ndim == 3:
         index = {i: i for i in range(len(states))}
-        default: tuple[int, ...] = (len(states) * 2 // 3, len(states) - 1)
     else:  # the last map of each stride; strides 4, 8, 16, 32 are levels 1, 2, 3, 4
         index = {(size // s.shape[2]).bit_length() - 2: i for i, s in enumerate(states)}
-        default = tuple(level for level in (2, 3) if level in index) or tuple(index)[-1:]
-    levels = levels or default
-    unknown = [level for level in levels if level not in index]
-    if unknown:
-        raise OptionError(f"{name} has the levels {', '.join(map(str, index))}, not {unknown[0]}")
+    levels = _choose_levels(name, levels, index, states[0].ndim == 3)
     return _HiddenStates(network, tuple(index[level] for level in levels), multiple), levels, multiple
 
 
 class _HiddenStates(nn.Module):
     """A transformers model → the maps of chosen hidden states; tokens are put back on their grid, class and register
-    tokens (which come first) dropped."""
+    tokens (which come first) dropped, and those of the last layer normalised as the network does for its output."""
 
     def __init__(self, network: nn.Module, indices: tuple[int, ...], patch: int):
         super().__init__()
@@ -134,7 +149,15 @@ class _HiddenStates(nn.Module):
         if "interpolate_pos_encoding" in self._forward_arguments:
             options["interpolate_pos_encoding"] = True
         states = self.network(x, **options).hidden_states
-        return tuple(self._on_grid(states[i], x) for i in self.indices)
+        return tuple(self._on_grid(self._normed(states, i), x) for i in self.indices)
+
+    def _normed(self, states: Any, i: int) -> Tensor:
+        norm = getattr(self.network, "layernorm", None)
+        state: Tensor = states[i]
+        if i == len(states) - 1 and state.ndim == 3 and isinstance(norm, nn.LayerNorm):
+            normed: Tensor = norm(state)
+            return normed
+        return state
 
     @property
     def _forward_arguments(self) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from patchbank.backbones.runtime import Head
 from patchbank.errors import OptionError
 from patchbank.threads import thread_count
 
+# short names of networks of other libraries
+ALIASES = {f"dinov2_vit{size[0]}14": f"hf/facebook/dinov2-{size}" for size in ("small", "base", "large")}
 _SHAPES_CHECKED = 16  # image sizes at which a runtime is compared with torch; parts come in a few
 
 
@@ -121,6 +123,7 @@ def open_backbone(
         raise OptionError(f"precision={precision!r} is for a GPU: on a CPU float32 is faster and exact")
     if levels is not None and (not levels or sorted(set(levels)) != list(levels)):
         raise OptionError(f"levels must be increasing numbers such as 2,3, not {','.join(map(str, levels))}")
+    name = ALIASES.get(name, name)
     if name.startswith(ADAPTERS):
         from patchbank.backbones.adapters import load_adapter
 
@@ -128,6 +131,13 @@ def open_backbone(
     else:
         loaded = _load_registered(name, levels, weights, seed)
     return Backbone(loaded, name, device, runtime, head, precision)
+
+
+def numbers_layers(name: str) -> bool:
+    """Whether the levels of a backbone of that name may be numbers of layers, as those of a vision transformer are."""
+    library, _, model = name.rpartition("/")
+    is_transformer = any(family in model for family in ("vit", "deit", "beit", "eva", "dino"))
+    return name in ALIASES or library.startswith("hf") or (library == "timm" and is_transformer)
 
 
 def reuse_backbone(name: str, **options: Any) -> Backbone:

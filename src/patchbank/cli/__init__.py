@@ -8,7 +8,7 @@ import sys
 import typer
 
 from patchbank import __version__
-from patchbank.cli import backbones, benchmark, demo, doctor, evaluate, fit, info, predict
+from patchbank.cli import backbones, benchmark, demo, doctor, evaluate, fit, info, methods, predict
 from patchbank.errors import PatchbankError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command()(demo.demo)
 app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)
+app.command()(methods.methods)
 
 
 def main() -> None:

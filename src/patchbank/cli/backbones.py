@@ -33,3 +33,4 @@ def backbones(as_json: o.Json = False) -> None:
         typer.echo(f"{row['name']:20} weights {state:9} {row['source']}")
     typer.echo("timm/<name>          any timm network       pip install patchbank[timm]")
     typer.echo("hf/<name-or-path>    any transformers one   pip install patchbank[hf]")
+    typer.echo("dinov2_vit{s,b,l}14  DINOv2, the same       pip install patchbank[hf]")

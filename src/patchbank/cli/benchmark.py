@@ -28,6 +28,7 @@ def benchmark(
     bank_size: o.BankSize = None,
     bank_mb: o.BankMb = None,
     false_alarm_rate: o.FalseAlarmRate = None,
+    shots: o.Shots = None,
     assignments: o.Set = None,
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
@@ -47,7 +48,7 @@ def benchmark(
 
     def opened(seed: int) -> list[Dataset]:
         found = [
-            dataset
+            dataset.with_shots(shots, seed)
             for path in datasets
             for dataset in open_datasets(path, layout=layout, seed=seed, split=split, train_list=train_list)
             if wanted is None or dataset.name in wanted
@@ -87,4 +88,4 @@ def benchmark(
             typer.echo(markdown([row]).splitlines()[-1])
     failures.write(output / "errors.csv")
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
-    raise typer.Exit(failures.exit_code)
+    raise typer.Exit(failures.exit_code if rows else 2)

@@ -26,6 +26,7 @@ def fit(
     bank_size: o.BankSize = None,
     bank_mb: o.BankMb = None,
     false_alarm_rate: o.FalseAlarmRate = None,
+    shots: o.Shots = None,
     seed: o.Seed = 0,
     assignments: o.Set = None,
     device: o.Device = "auto",
@@ -62,7 +63,7 @@ def fit(
     from patchbank.datasets import open_dataset
     from patchbank.modelfile import read
 
-    dataset = open_dataset(good, layout=layout, seed=seed, split=split, train_list=train_list)
+    dataset = open_dataset(good, layout=layout, seed=seed, split=split, train_list=train_list).with_shots(shots, seed)
     failures = Failures()
     with progress_bars() as progress:
         detector.fit(dataset.train, on_error=failures, progress=progress, on_plan=show_plan)

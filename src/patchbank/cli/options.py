@@ -18,7 +18,7 @@ _LEARNING, _MACHINE = "What is learned", "Machine"
 
 Method: TypeAlias = Annotated[str, typer.Option("--method", help="See `patchbank methods`.", rich_help_panel=_LEARNING)]
 BackboneName: TypeAlias = Annotated[
-    str | None, typer.Option("--backbone", help="See `patchbank backbones`.", rich_help_panel=_LEARNING)
+    str | None, typer.Option("--backbone", help="See `patchbank backbones`; several: a+b.", rich_help_panel=_LEARNING)
 ]
 Weights: TypeAlias = Annotated[
     str | None, typer.Option(help="A weight file for the backbone, or `random`.", rich_help_panel=_LEARNING)
@@ -49,6 +49,9 @@ BankMb: TypeAlias = Annotated[
 ]
 FalseAlarmRate: TypeAlias = Annotated[
     float | None, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=_LEARNING)
+]
+Shots: TypeAlias = Annotated[
+    int | None, typer.Option(help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING)
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_LEARNING)]
 Set: TypeAlias = Annotated[
@@ -86,6 +89,8 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])
+    if "+" in given.get("backbone", ""):
+        given["backbone"] = given["backbone"].split("+")
     hints = typing.get_type_hints(detector_class)
     if isinstance(given.get("coreset"), str):
         given["coreset"] = _parse("coreset", given["coreset"], hints["coreset"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank.errors import DatasetError
+from patchbank.errors import DatasetError, OptionError
 from patchbank.images.sources import list_images
 
 GOOD = "good"
@@ -42,6 +42,15 @@ class Dataset:
     train: tuple[Path, ...]
     test: tuple[Sample, ...]
     mask_above: int
+
+    def with_shots(self, shots: int | None, seed: int) -> Dataset:
+        """The same with so many training images, drawn by the seed; None for all. Raises `OptionError`."""
+        if shots is None:
+            return self
+        if not 1 <= shots <= len(self.train):
+            raise OptionError(f"--shots must lie in 1..{len(self.train)} for {self.name}, not {shots}")
+        drawn = np.random.default_rng(seed).choice(len(self.train), shots, replace=False)
+        return replace(self, train=tuple(self.train[i] for i in sorted(drawn)))
 
 
 def read_mask(sample: Sample, mask_above: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.backbones import reuse_backbone
+from patchbank.backbones import numbers_layers, reuse_backbone
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
 from patchbank.errors import DatasetError, ImageError, OptionError
@@ -47,6 +47,7 @@ class Detector(Options, ABC):
 
     method: ClassVar[str]
     summary: ClassVar[str]  # one line for `patchbank methods`
+    cost: ClassVar[str]  # another, as measured (docs/choosing.md)
     needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
     default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
     localizes: ClassVar[bool] = True  # whether it makes a map
@@ -54,6 +55,14 @@ class Detector(Options, ABC):
     calibration_: Calibration = dataclasses.field(init=False, repr=False)
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
     _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
+
+    def __new__(cls, *_: Any, backbone: Any = None, **options: Any) -> Any:
+        """An `Ensemble` where `backbone` is a list."""
+        if not isinstance(backbone, list | tuple):
+            return super().__new__(cls)
+        from patchbank.detectors.ensemble import Ensemble
+
+        return Ensemble(members=[cls(backbone=name, **options) for name in backbone])
 
     # ---- what a method adds ------------------------------------------------------------------------------------------
 
@@ -90,7 +99,7 @@ class Detector(Options, ABC):
 
     def _arrange(self) -> Arrangement:
         """How the maps of the levels become vectors."""
-        return OneGrid(self.option("aggregation"), self.patch_size, self.stride)
+        return OneGrid(self.option("aggregation"), self.option("patch_size"), self.stride)
 
     def _kept(self, patches: int) -> int:
         """How many of that many patches the memory keeps, for the forecast."""
@@ -99,6 +108,14 @@ class Detector(Options, ABC):
     def _plan_options(self) -> dict[str, Any]:
         """What else the forecast must know, as keywords of `plan_fit`."""
         return {}
+
+    def _default_levels(self) -> tuple[int, ...] | None:
+        """Levels where none are given; None for those of the backbone. A vision transformer's have other numbers."""
+        return None if numbers_layers(self.backbone) else self.default_levels
+
+    def _views(self, sources: list[Source]) -> list[Source]:
+        """What is learned of each image: itself, and what a method makes of it."""
+        return sources
 
     def _prepare(self, vectors: Tensor) -> Tensor:
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
@@ -124,9 +141,9 @@ class Detector(Options, ABC):
         total)` of the work done; `on_plan(plan)` of where the features will go, before the work starts. Raises
         `PatchbankError` for options or data that cannot be used, or that the memory cannot hold.
         """
-        sources = gather(images)
         self._extractor = None  # options may have changed since the last fit
         extractor = self._open()
+        sources = self._views(gather(images))
         seconds: dict[str, float] = {}
         readable, patches = extractor.survey(sources, on_error)
         plan = self._plan(len(readable), patches)
@@ -140,8 +157,8 @@ class Detector(Options, ABC):
             self.calibration_ = self._calibrate(features, progress)
         seconds["total"] = sum(seconds.values())
         self.training_ = {
-            "images": len(features.images),
-            "unreadable": len(sources) - len(features.images),
+            "images": sum(not image.angle for image in features.images),
+            "unreadable": sum(not source.angle for source in sources) - len(self.calibration_.scores),
             "patches": len(features),
             "plan": plan.where,
             "fit_seconds": seconds,
@@ -192,6 +209,10 @@ class Detector(Options, ABC):
         """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
         return self._predictions(gather(images), on_error)
 
+    def _parts(self) -> list[Detector]:
+        """The detectors that have a backbone."""
+        return [self]
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write a `.patchbank` file: complete under its final name, or not at all."""
         from patchbank.modelfile import save
@@ -210,7 +231,7 @@ class Detector(Options, ABC):
         self._check()
         set_threads(self.threads)
         arrangement = self._arrange()
-        levels = self.levels or (None if self.backbone.startswith("hf/") else self.default_levels)
+        levels = self.levels or self._default_levels()
         backbone = reuse_backbone(
             self.backbone,
             levels=tuple(levels) if levels else None,
@@ -221,7 +242,8 @@ class Detector(Options, ABC):
             head=arrangement if arrangement.in_graph else None,
             precision=self.precision,
         )
-        geometry = Geometry(self.geometry, self.option("image_size"), backbone.multiple)
+        size = self.image_size or backbone.multiple * round(self.option("image_size") / backbone.multiple)
+        geometry = Geometry(self.geometry, size, backbone.multiple)
         return Extractor(backbone, geometry, arrangement)
 
     def _score(
@@ -240,6 +262,8 @@ class Detector(Options, ABC):
         """Leave-one-image-out: each training image scored against the memory without its own patches."""
         scores, peaks = [], []
         for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
+            if image.angle:
+                continue  # left out with the image it was made of
             score, smoothed, _ = self._score(vectors, image.grid, view.inspected, without_image=i)
             scores.append(score)
             peaks.append(float(smoothed.max()))

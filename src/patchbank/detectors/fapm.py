@@ -73,7 +73,8 @@ class FAPM(Detector):
             raise OptionError("fapm averages patches by channel: aggregation must be mean")
 
     def _arrange(self) -> Arrangement:
-        return Cells(self.patch_size) if self.layer_wise else OneGrid("mean", self.patch_size, self.stride)
+        patch_size = self.option("patch_size")
+        return Cells(patch_size) if self.layer_wise else OneGrid("mean", patch_size, self.stride)
 
     def _split(self, cells: Tensor) -> list[Tensor]:
         """P×D cells → each level's vectors, P×V_j×C_j."""

@@ -15,6 +15,7 @@ from patchbank.bank import Bank, TrainingImage
 from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet
+from patchbank.images import turned_back
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
 from patchbank.search import check_search
@@ -25,15 +26,15 @@ from patchbank.threads import on_this_thread
 class MemoryBankDetector(Detector):
     """A bank of nominal patch features; the score is the distance to the nearest one.
 
-    coreset: share of all patches to keep; bank_size: how many to keep, or bank_mb: how many MB; neighbours: b of Eq. 7,
-    0 or 1 for no re-weighting; search: how neighbours are found, see `patchbank.search`; bank_dtype: "float32", or
+    coreset: share of all patches to keep; bank_size: how many to keep, or bank_mb: how many MB; neighbours: b of Eq. 7
+    (9), 0 or 1 for no re-weighting; search: how neighbours are found, see `patchbank.search`; bank_dtype: "float32", or
     "float16" for half the file.
     """
 
     coreset: float | str | None = None
     bank_size: int | None = None
     bank_mb: float | None = None
-    neighbours: int = 9
+    neighbours: int | None = None
     search: str = "auto"
     bank_dtype: str = "float32"
 
@@ -50,7 +51,7 @@ class MemoryBankDetector(Detector):
         if self.bank_dtype not in ("float32", "float16"):
             raise OptionError(f"bank_dtype must be float32 or float16, not {self.bank_dtype!r}")
         check_search(self.search, self.torch_device.type)
-        if self.neighbours < 0:
+        if self.option("neighbours") < 0:
             raise OptionError(f"neighbours must not be negative, not {self.neighbours}")
 
     def _check_coreset(self) -> None:
@@ -88,11 +89,11 @@ class MemoryBankDetector(Detector):
         """Eq. 6: Euclidean distance of each patch to its nearest bank vector; Eq. 7 at the worst patch."""
         distances, nearest = self.bank_.nearest(vectors, without_image)
         factor = 1.0
-        if self.neighbours > 1:
+        if (neighbours := self.option("neighbours")) > 1:
             with on_this_thread():
                 worst = int(distances.argmax())
                 closest = int(nearest[worst])
-                around = self.bank_.neighbourhood(closest, self.neighbours)
+                around = self.bank_.neighbourhood(closest, neighbours)
                 factor = reweight(vectors[worst], self.bank_.vectors[closest], around)
         return PatchScores(distances.reshape(grid), nearest.reshape(grid), factor)
 
@@ -100,7 +101,8 @@ class MemoryBankDetector(Detector):
         image, row, column = (int(v) for v in self.bank_.provenance[reference])
         source = self.bank_.images[image]
         view = self._open().geometry.view(*source.size)
-        return Neighbour(source.name, row, column, view.patch_box(row, column, source.grid), distance)
+        box = turned_back(view.patch_box(row, column, source.grid), source.size, source.angle)
+        return Neighbour(source.name, row, column, box, distance)
 
     @property
     def memory_vectors(self) -> int | None:
@@ -115,10 +117,10 @@ class MemoryBankDetector(Detector):
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {"bank.vectors": self.bank_.vectors, "bank.provenance": torch.from_numpy(self.bank_.provenance)}
-        images = [[i.name, *i.size, *i.grid] for i in self.bank_.images]
+        images = [[i.name, *i.size, *i.grid, *([i.angle] if i.angle else [])] for i in self.bank_.images]
         return tensors, {"covering_radius": self.bank_.covering_radius, "images": images}
 
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        images = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
+        images = tuple(TrainingImage(n, (h, w), (r, c), *a) for n, h, w, r, c, *a in values["images"])
         provenance = tensors["bank.provenance"].cpu().numpy().astype(np.int32)
         self.bank_ = Bank(tensors["bank.vectors"], provenance, images, values["covering_radius"], self.search)

@@ -13,12 +13,13 @@ from patchbank.calibration import check_rate
 from patchbank.errors import OptionError
 from patchbank.scoring import IMAGE_SCORES
 
-# Options that the geometry decides where the user does not: what was measured to be best (docs/patchcore.md), or the
-# protocol of the papers.
+# Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
+# (docs/methods/patchcore.md).
 BY_GEOMETRY: dict[str, dict[str, Any]] = {
     "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
     "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
 }
+ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,10 +30,10 @@ class Options:
     "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
     side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
     "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
-    good parts that may be rejected; seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of `patchbank.backbones.runtime`;
-    precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of the whole process, None for all
-    cores; memory_budget: bytes, None for most of what is free.
-    Options that are None and stand in `BY_GEOMETRY` have the value there.
+    good parts that may be rejected; seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of
+    `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
+    the whole process, None for all cores; memory_budget: bytes, None for most of what is free.
+    Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -41,7 +42,7 @@ class Options:
     image_size: int | None = None
     geometry: str = "whole"
     aggregation: str | None = None
-    patch_size: int = 3
+    patch_size: int | None = None
     stride: int = 1
     image_score: str | None = None
     sigma: float | None = None
@@ -60,8 +61,8 @@ class Options:
     def option(self, name: str) -> Any:
         """The value of an option; where it is None and the geometry decides, that of the geometry."""
         value = getattr(self, name)
-        by_geometry = BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
-        return by_geometry.get(name) if value is None else value
+        defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        return defaults.get(name) if value is None else value
 
     @classmethod
     def parameter_names(cls) -> list[str]:
@@ -70,7 +71,7 @@ class Options:
 
     def _check(self) -> None:
         """Raise `OptionError` for values that cannot be used, before any work."""
-        patches.check_options(self.option("aggregation"), self.patch_size, self.stride)
+        patches.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
         if self.option("image_score") not in IMAGE_SCORES:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")

@@ -39,7 +39,7 @@ class PaDiM(StreamingDetector):
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3)
 
     aggregation: str | None = "mean"
-    patch_size: int = 1
+    patch_size: int | None = 1
     image_score: str | None = "smoothed"
     channels: int | None = 100
     covariance: str = "full"

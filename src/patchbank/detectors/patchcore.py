@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from patchbank.backbones import numbers_layers
 from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
 from patchbank.coresets.merge_reduce import MergeReduce
+from patchbank.detectors.base import PatchScores
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
-from patchbank.images import Source
+from patchbank.foreground import foreground_mask
+from patchbank.images import Source, turned_by
 from patchbank.patches import level_balance
 from patchbank.planning import Plan
 from patchbank.storage import in_blocks
@@ -26,6 +30,10 @@ STREAM = "stream"  # as the value of `coreset`
 PROJECTION = 128  # d* of Algorithm 1; worth its distortion only where it at least halves the dimension
 
 
+# the defaults of AnomalyDINO, with distance="cosine"; of a vision transformer's levels, the last
+COSINE = {"image_size": 448, "patch_size": 1, "image_score": "top", "sigma": 4.0, "neighbours": 0, "balance": False}
+
+
 @dataclass(kw_only=True, eq=False)
 class PatchCore(MemoryBankDetector):
     """A memory bank of nominal patch features, thinned to a coreset; the score is the distance to the nearest one.
@@ -33,8 +41,12 @@ class PatchCore(MemoryBankDetector):
     coreset: share of all patches to keep (by default 10 %, but no more than 10 000 patches), or "stream" to select
     chunk by chunk where not all patches fit into memory; sampler: "greedy", "approximate", "random" or "identity";
     coreset_radius: stop as soon as every patch is that close to a kept one; balance: scale the levels to equal
-    variance, so that none drowns the other (not in the paper; `docs/backbones.md` has what it brings). Other options:
-    `MemoryBankDetector` and `Options`.
+    variance, so that none drowns the other (not in the paper; `docs/backbones.md` has what it brings).
+
+    For few images and a vision transformer, as AnomalyDINO (arXiv 2405.14529): distance: "euclidean", or "cosine" of
+    normalised features, which also changes the defaults to those of `COSINE` and keeps all patches; augment:
+    "rotations" learns each image at eight angles; foreground: masks out the background of test images by their first
+    principal component. Other options: `MemoryBankDetector` and `Options`.
     """
 
     method: ClassVar[str] = "patchcore"
@@ -43,6 +55,9 @@ class PatchCore(MemoryBankDetector):
     coreset_radius: float | None = None
     sampler: str = "greedy"
     balance: bool | None = None
+    distance: str = "euclidean"
+    augment: str | None = None
+    foreground: bool = False
 
     balance_: Tensor = dataclasses.field(init=False, repr=False)
 
@@ -50,12 +65,32 @@ class PatchCore(MemoryBankDetector):
         super()._check()
         if self.sampler not in SAMPLERS:
             raise OptionError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
+        if self.distance not in ("euclidean", "cosine"):
+            raise OptionError(f"distance must be euclidean or cosine, not {self.distance!r}")
+        if self.augment not in (None, "rotations"):
+            raise OptionError(f"augment must be rotations or none, not {self.augment!r}")
+        if self.distance == "cosine" and self.coreset == STREAM:
+            raise OptionError(f"distance=cosine is for few images: coreset={STREAM!r} does not go with it")
         if self.sampler == "identity" and (self.coreset, self.bank_size, self.bank_mb) != (None, None, None):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         if self.coreset_radius is not None and self.coreset_radius <= 0:
             raise OptionError(f"coreset_radius must be positive, not {self.coreset_radius}")
         if self.coreset_radius is not None and self.sampler not in ("greedy", "approximate"):
             raise OptionError(f"coreset_radius needs the sampler greedy or approximate, not {self.sampler}")
+
+    def option(self, name: str) -> Any:
+        """As of all methods; with the cosine distance, defaults are those of `COSINE`."""
+        if self.distance == "cosine" and name in COSINE and getattr(self, name) is None:
+            return COSINE[name]
+        return super().option(name)
+
+    def _default_levels(self) -> tuple[int, ...] | None:
+        if self.distance == "cosine" and numbers_layers(self.backbone):
+            return (-1,)
+        return super()._default_levels()
+
+    def _views(self, sources: list[Source]) -> list[Source]:
+        return turned_by(sources) if self.augment else sources
 
     def _check_coreset(self) -> None:
         if isinstance(self.coreset, str) and self.coreset != STREAM:
@@ -113,6 +148,8 @@ class PatchCore(MemoryBankDetector):
 
         for _, block in in_blocks(features.vectors):
             block.mul_(self.balance_)  # in place: there is no room for a second copy
+            if self.distance == "cosine":
+                F.normalize(block, dim=1, out=block)
         vectors = sampler.run(features.vectors, report)
         if vectors is features.vectors:
             vectors = vectors.clone()
@@ -144,10 +181,24 @@ class PatchCore(MemoryBankDetector):
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors * self.balance_
 
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        """Euclidean, or 1 − cos; the background of a test image is not compared."""
+        if self.distance != "cosine":
+            scores = super()._compare(vectors, grid, without_image)
+        else:
+            scores = super()._compare(F.normalize(vectors, dim=1), grid, without_image)
+            scores = replace(scores, distances=scores.distances.square() / 2)
+        if self.foreground and without_image is None:
+            mask = foreground_mask(vectors, grid)
+            scores = replace(scores, distances=scores.distances.masked_fill(~mask, 0.0))
+        return scores
+
     def _kept(self, patches: int) -> int:
         return patches if self.sampler == "identity" else super()._kept(patches)
 
     def _default_kept(self, patches: int) -> int:
+        if self.distance == "cosine":
+            return patches
         return min(int(patches * DEFAULT_CORESET), DEFAULT_BANK_SIZE)
 
     def _projects(self, dimension: int) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.bank import TrainingImage
+from patchbank.calibration import Calibration
 from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
@@ -20,6 +23,8 @@ from patchbank.planning import Plan
 from patchbank.prediction import Neighbour
 from patchbank.search import nearest
 
+_MAPS = 50  # training images whose maps are made to calibrate the map's threshold
+
 
 @dataclass(kw_only=True, eq=False)
 class SPADE(Detector):
@@ -27,8 +32,9 @@ class SPADE(Detector):
 
     images_compared: K; bank_dtype: "float16" halves the memory and the file, which hold the features of all nominal
     images. The deepest level in use is averaged to find the images, the others are compared pixel by pixel. By default
-    patches are not averaged (patch_size=1). The image score is the mean distance to the K images. Other options:
-    `Options`; image_score has no effect.
+    patches are not averaged (patch_size=1), and images are inspected at 224 pixels: the comparison grows with the
+    fourth power of the side. The image score is the mean distance to the K images. Other options: `Options`;
+    image_score has no effect.
     """
 
     method: ClassVar[str] = "spade"
@@ -37,7 +43,8 @@ class SPADE(Detector):
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
 
     aggregation: str | None = "mean"
-    patch_size: int = 1
+    image_size: int | None = 224
+    patch_size: int | None = 1
     images_compared: int = 50
     bank_dtype: str = "float32"
 
@@ -56,7 +63,7 @@ class SPADE(Detector):
             raise OptionError(f"spade compares every position: stride must be 1, not {self.stride}")
 
     def _arrange(self) -> Arrangement:
-        return Cells(self.patch_size)
+        return Cells(self.option("patch_size"))
 
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
@@ -77,24 +84,41 @@ class SPADE(Detector):
         """P×D cells of an image → the deepest level's average."""
         return cells[:, -self._open().backbone.channels[-1] :].mean(0)
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
-        to_images = torch.linalg.vector_norm(self.pooled_ - self._pool(vectors), dim=1)
+    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+        """The image scores of all images, which are cheap; the maps of a few, which are not."""
+        few = set(range(0, len(features.images), max(1, len(features.images) // _MAPS)))
+        scores, peaks = [], []
+        for i, (image, vectors) in enumerate(zip(features.images, features.walk(), strict=True)):
+            scores.append(self._to_images(vectors, i)[0])
+            if i in few:
+                _, smoothed, _ = self._score(vectors, image.grid, features.views[i].inspected, without_image=i)
+                peaks.append(float(smoothed.max()))
+            if progress:
+                progress("calibration", i + 1, len(features.images))
+        return Calibration(np.array(scores), np.array(peaks), self.false_alarm_rate)
+
+    def _to_images(self, vectors: Tensor, without_image: int | None) -> tuple[float, list[int]]:
+        """Mean distance to the K nearest images, and which they are."""
+        distances = torch.linalg.vector_norm(self.pooled_ - self._pool(vectors), dim=1)
         if without_image is not None:
-            to_images[without_image] = torch.inf
-        found = torch.topk(to_images, min(self.images_compared, len(to_images)), largest=False)
+            distances[without_image] = torch.inf
+        found = torch.topk(distances, min(self.images_compared, len(distances)), largest=False)
+        there = torch.isfinite(found.values)
+        if not there.any():
+            return math.inf, []
+        return float(found.values[there].mean()), found.indices[there].tolist()
+
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        score, compared = self._to_images(vectors, without_image)
         queries, fine = self._pixels(vectors, grid)
         best = torch.full((len(queries),), torch.inf, device=queries.device)
         where = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         offsets = self._offsets()
-        for image, distance in zip(found.indices.tolist(), found.values.tolist(), strict=True):
-            if distance == float("inf"):
-                continue
+        for image in compared:
             gallery, _ = self._pixels(self._cells_of(image), self.images_[image].grid)
             values, index = nearest(queries, gallery)
             closer = values < best
             best, where = torch.where(closer, values, best), torch.where(closer, index + offsets[image], where)
-        compared = found.values[torch.isfinite(found.values)]
-        score = float(compared.mean()) if len(compared) else float("inf")
         return PatchScores(best.reshape(fine), where.reshape(fine), image=score)
 
     def _pixels(self, cells: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:

@@ -14,6 +14,7 @@ from patchbank.detectors.base import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, ImageFeatures, Progress
+from patchbank.images import Source, turned_by
 from patchbank.moments import Moments
 
 _FOLDS = 10
@@ -23,22 +24,25 @@ _FOLDS = 10
 class SubspaceAD(StreamingDetector):
     """Principal components of all nominal patches; the score is what they leave unexplained, ‖f − f̂‖.
 
-    variance: share of the variance that the components keep. No bank: one matrix. By default patches are not averaged
-    (patch_size=1) and the image score is the mean of the top 1 % of patches, as in the paper, whose features come from
-    a large vision transformer. Other options: `Options`.
+    variance: share of the variance that the components keep; augment: "rotations" learns each image at eight angles,
+    for few images. No bank: one matrix. By default patches are not averaged (patch_size=1) and the image score is the
+    mean of the top 1 % of patches, as in the paper, whose features come from a large vision transformer. Other options:
+    `Options`.
     """
 
     method: ClassVar[str] = "subspace"
     summary: ClassVar[str] = "what the principal components of nominal patches leave unexplained"
 
     aggregation: str | None = "mean"
-    patch_size: int = 1
+    patch_size: int | None = 1
     image_score: str | None = "top"
     variance: float = 0.99
+    augment: str | None = None
 
     mean_: Tensor = dataclasses.field(init=False, repr=False)  # D
     components_: Tensor = dataclasses.field(init=False, repr=False)  # K×D, orthonormal rows
-    _seen: int = dataclasses.field(init=False, repr=False, default=0)
+    _given: int = dataclasses.field(init=False, repr=False, default=0)
+    _fold_of: list[int] = dataclasses.field(init=False, repr=False, default_factory=list)
     _folds: list[Moments] = dataclasses.field(init=False, repr=False, default_factory=list)
     _without_fold: list[tuple[Tensor, Tensor]] = dataclasses.field(init=False, repr=False, default_factory=list)
 
@@ -46,6 +50,11 @@ class SubspaceAD(StreamingDetector):
         super()._check()
         if not 0 < self.variance < 1:
             raise OptionError(f"variance must lie in (0, 1), such as 0.99, not {self.variance}")
+        if self.augment not in (None, "rotations"):
+            raise OptionError(f"augment must be rotations or none, not {self.augment!r}")
+
+    def _views(self, sources: list[Source]) -> list[Source]:
+        return turned_by(sources) if self.augment else sources
 
     def _statistics_bytes(self, images: int, patches: int) -> int:
         d = self._open().dimension
@@ -54,11 +63,14 @@ class SubspaceAD(StreamingDetector):
     def _begin(self, images: int) -> None:
         dimension, device, count = self._open().dimension, self.torch_device, min(images, _FOLDS)
         self._folds = [Moments(1, dimension, "full", device, torch.float64) for _ in range(count)]
-        self._seen = 0
+        self._given, self._fold_of = 0, []
 
     def _observe(self, item: ImageFeatures) -> None:
-        self._folds[self._seen % len(self._folds)].add(item.vectors[:, None])
-        self._seen += 1
+        if not item.source.angle:  # a turned image goes where the one it was made of went
+            self._given += 1
+        fold = (self._given - 1) % len(self._folds)
+        self._fold_of.append(fold)
+        self._folds[fold].add(item.vectors[:, None])
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         self.mean_, self.components_ = self._subspace(self._folds)
@@ -79,7 +91,7 @@ class SubspaceAD(StreamingDetector):
 
     def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """Each image against the components of the other folds of the images (each its own fold where they are few)."""
-        folds = self._folds
+        folds = [fold for fold in self._folds if fold.count]
         self._without_fold = [
             self._subspace(folds[:i] + folds[i + 1 :]) for i in range(len(folds)) if len(folds) > 1
         ]  # fmt: skip
@@ -92,7 +104,7 @@ class SubspaceAD(StreamingDetector):
         if without_image is not None:
             if not self._without_fold:
                 return PatchScores(torch.full(grid, torch.inf))
-            mean, components = self._without_fold[without_image % len(self._without_fold)]
+            mean, components = self._without_fold[self._fold_of[without_image]]
         centred = vectors - mean
         residual = centred - (centred @ components.T) @ components
         return PatchScores(torch.linalg.vector_norm(residual, dim=1).reshape(grid))

@@ -11,6 +11,7 @@ from typing import Any
 
 from patchbank.datasets import Dataset
 from patchbank.detectors import Detector
+from patchbank.errors import DatasetError, MemoryBudgetError
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.extraction import OnError, Progress
@@ -52,6 +53,7 @@ def run_grid(
     progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Run each cell that has no results in `output` yet, and give each cell's row; the tables are rewritten after each.
+    `on_error` also hears of a cell that cannot be run, and the others are.
 
     `write(evaluation, folder)` writes metrics.json, last of its files, and the report.
     """
@@ -59,7 +61,11 @@ def run_grid(
     for cell in cells:
         folder = output / cell.name
         if not (folder / "metrics.json").exists():
-            _run(cell, folder, write, on_error, progress)
+            try:
+                _run(cell, folder, write, on_error, progress)
+            except (DatasetError, MemoryBudgetError) as error:  # such as a method that this dataset cannot be given to
+                on_error(cell.name, error)
+                continue
         rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
         write_csv(output / "results.csv", COLUMNS, rows)
         write_text(output / "results.md", markdown(rows))

@@ -33,6 +33,7 @@ from patchbank.report.pictures import overlay
 
 _GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50
+_PIXEL = ("pixel_auroc", "pixel_ap", "aupro")
 
 
 @dataclass
@@ -69,7 +70,12 @@ def evaluate(
         raise DatasetError(f"{dataset.root}: none of the {len(dataset.test)} test images could be read")
     notes: dict[str, str] = {}
     curves: dict[str, Curve] = {}
-    metrics = _image_metrics(run.cases, notes, curves) | _pixel_metrics(run, notes, curves)
+    metrics = _image_metrics(run.cases, notes, curves)
+    if detector.localizes:
+        metrics |= _pixel_metrics(run, notes, curves)
+    else:
+        notes |= dict.fromkeys(_PIXEL, f"{detector.method} scores whole images and gives no map")
+        metrics |= dict.fromkeys(_PIXEL)
     metrics |= _decisions(run.cases, notes) | {"per_defect": _per_defect(run)}
     metrics |= _costs(detector, run, model_file)
     metrics |= {"unreadable": run.unreadable, "notes": notes, "environment": environment()}
@@ -107,7 +113,8 @@ def _score(detector: Detector, dataset: Dataset, on_error: OnError, progress: Pr
                 prediction.is_anomalous,
             )
         )
-        _add_pixels(run, sample, prediction, dataset.mask_above)
+        if detector.localizes:
+            _add_pixels(run, sample, prediction, dataset.mask_above)
         if progress:
             progress("test images", len(run.cases), len(dataset.test))
     return run
@@ -150,7 +157,6 @@ def _image_metrics(cases: Sequence[Case], notes: dict[str, str], curves: dict[st
 
 
 def _pixel_metrics(run: _Run, notes: dict[str, str], curves: dict[str, Curve]) -> dict[str, Any]:
-    names = ("pixel_auroc", "pixel_ap", "aupro")
     if run.without_mask:
         count = sum(run.without_mask.values())
         notes["masks"] = f"{count} defective images have no (or an empty) mask: they count for the image metrics only"
@@ -158,15 +164,15 @@ def _pixel_metrics(run: _Run, notes: dict[str, str], curves: dict[str, Curve]) -
         first, *others = [run.pixels[defect] for defect in sorted(run.pixels)] or [PixelMetrics()]
         result = first.compute(*others)
     except ValueError as error:
-        notes |= dict.fromkeys(names, str(error))
-        return dict.fromkeys(names)
+        notes |= dict.fromkeys(_PIXEL, str(error))
+        return dict.fromkeys(_PIXEL)
     curves |= {"pixel_roc": result.roc, "pixel_pr": result.pr, "pro": result.pro}
     if result.n_regions_not_inspected:
         notes["not_inspected"] = (
             f"{result.n_regions_not_inspected} defect regions lie wholly outside the inspected part: AUPRO leaves "
             "them out"
         )
-    return dict(zip(names, (result.auroc, result.average_precision, result.aupro), strict=True))
+    return dict(zip(_PIXEL, (result.auroc, result.average_precision, result.aupro), strict=True))
 
 
 def _decisions(cases: Sequence[Case], notes: dict[str, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from patchbank.images.geometry import Geometry, View
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
 from patchbank.images.sources import IMAGE_SUFFIXES, ImageLike, Images, Source, gather, list_images
+from patchbank.images.turning import turned_back, turned_by
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -18,4 +19,6 @@ __all__ = [
     "list_images",
     "prefetch",
     "read_image",
+    "turned_back",
+    "turned_by",
 ]

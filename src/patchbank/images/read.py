@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from patchbank.errors import ImageError
 from patchbank.images.sources import Source
+from patchbank.images.turning import turn
 
 RGB: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 
@@ -23,7 +24,12 @@ _EXIF_ORIENTATION = 0x0112
 
 
 def read_image(source: Source) -> RGB:
-    """The RGB array of a source. Raises `ImageError`, one sentence, for anything that cannot be read."""
+    """The RGB array of a source, turned. Raises `ImageError`, one sentence, for anything that cannot be read."""
+    rgb = _read(source)
+    return turn(rgb, source.angle) if source.angle else rgb
+
+
+def _read(source: Source) -> RGB:
     try:
         if isinstance(source.data, np.ndarray):
             return _from_array(source.data)

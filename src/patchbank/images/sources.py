@@ -22,10 +22,12 @@ Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 
 @dataclass(frozen=True)
 class Source:
-    """One image that has not been read yet: its name for people, and a path, an array or a PIL image."""
+    """One image that has not been read yet: its name for people, a path, an array or a PIL image, and the angle in
+    degrees that it is to be turned by."""
 
     name: str
     data: Path | NDArray[Any] | Image.Image
+    angle: float = 0.0
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -149,7 +149,7 @@ def _draw_legend(
         entries.append(("region found", _WHITE))
     if mask is not None and np.any(mask):
         entries.append(("marked defect", _TRUTH))
-    if np.isnan(prediction.map).any():
+    if np.isnan(prediction.map).any() and not np.isnan(prediction.map).all():
         entries.append(("not inspected", _PALE_INK))
     draw = ImageDraw.Draw(page)
     x, y = corner[0], corner[1] + text // 2
@@ -213,6 +213,8 @@ def _chance(p_value: float) -> str:
 
 
 def _map_title(prediction: Prediction) -> str:
+    if np.isnan(prediction.map).all():
+        return "this method gives no map"
     count = len(prediction.regions)
     return f"anomaly map: {count or 'no'} region{'' if count == 1 else 's'} above the threshold"
 

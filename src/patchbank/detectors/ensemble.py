@@ -1,0 +1,182 @@
+"""Several detectors as one, such as PatchCore over several backbones: `PatchCore(backbone=["a", "b"])`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Self
+
+from patchbank.calibration import Calibration
+from patchbank.detectors.base import Detector, PatchScores
+from patchbank.errors import ImageError, OptionError
+from patchbank.extraction import FeatureSet, OnError, Progress, warn
+from patchbank.images import Images, Source, gather
+from patchbank.planning import Plan
+from patchbank.prediction import Prediction
+from patchbank.scoring import find_regions
+
+_MACHINE = ("device", "runtime", "threads", "memory_budget")
+
+
+@dataclass(kw_only=True, eq=False)
+class Ensemble(Detector):
+    """The mean of its members' image scores and maps, each standardised by its own calibration.
+
+    members: detectors, fitted one after the other. The map threshold is that of the mean of the members' peaks, which
+    is never below the peak of the mean map. `nearest` is the first member's.
+    """
+
+    method: ClassVar[str] = "ensemble"
+    summary: ClassVar[str] = "the mean of several detectors, each standardised by its calibration"
+
+    members: list[Detector] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from patchbank.detectors import DETECTORS
+
+        machine = {name: getattr(self, name) for name in _MACHINE}
+        # from a model file they come as options
+        self.members = [DETECTORS[m.pop("method")](**m, **machine) if isinstance(m, dict) else m for m in self.members]
+        if len(self.members) < 2:
+            raise OptionError("an ensemble takes at least two members, such as backbone=['a', 'b']")
+        for name in ("false_alarm_rate", "seed", *_MACHINE):
+            setattr(self, name, getattr(self.members[0], name))
+        self.backbone = "+".join(member.backbone for member in self.members)
+
+    def parameters(self) -> dict[str, Any]:
+        members = []
+        for member in self.members:
+            options = {k: v for k, v in member.parameters().items() if k not in _MACHINE}
+            members.append({"method": member.method, **options})
+        return {"members": members}
+
+    def _parts(self) -> list[Detector]:
+        return self.members
+
+    def fit(
+        self,
+        images: Images,
+        *,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
+    ) -> Self:
+        for number, member in enumerate(self.members):
+            # an unreadable image is named once
+            member.fit(images, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
+        self.calibration_ = self._combined()
+        training = [member.training_ for member in self.members]
+        seconds = [t["fit_seconds"] for t in training]
+        self.training_ = {
+            **training[0],
+            "patches": sum(t["patches"] for t in training),
+            "fit_seconds": {key: sum(s[key] for s in seconds) for key in seconds[0]},
+            "memory_mb": self.memory_mb,
+            **{key: "; ".join(str(t[key]) for t in training) for key in ("weights", "weights_sha256", "levels")},
+        }
+        return self
+
+    def _combined(self) -> Calibration:
+        scores = [_standardised(m.calibration_.scores, m.calibration_.scores) for m in self.members]
+        peaks = [_standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
+        return Calibration(np.mean(scores, axis=0), np.mean(peaks, axis=0), self.false_alarm_rate)
+
+    def predict(self, image: Any) -> Prediction:
+        sources = gather(image)
+        if len(sources) != 1:
+            raise OptionError(f"predict takes one image, not {len(sources)}: use predict_many")
+        return self._together(sources[0])
+
+    def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
+        for source in sources:
+            try:
+                prediction = self._together(source)
+            except ImageError as error:
+                on_error(source.name, error)
+            else:
+                yield prediction
+
+    def _together(self, source: Source) -> Prediction:
+        found = []
+        for member in self.members:
+
+            def give_up(name: str, error: Exception) -> None:
+                raise error
+
+            found.append(next(member._predictions([source], give_up)))
+        calibrations = [member.calibration_ for member in self.members]
+        pairs = list(zip(found, calibrations, strict=True))
+        score = float(np.mean([_standardised(np.float64(p.score), c.scores) for p, c in pairs]))
+        mean_map = np.mean([_standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
+        is_anomalous, map_threshold = score > self.calibration_.threshold, self.calibration_.map_threshold
+        level = min(map_threshold, float(np.nanmax(mean_map))) if is_anomalous else map_threshold
+        timings = {key: sum(p.timings[key] for p in found) for key in found[0].timings}
+        return Prediction(
+            path=source.name,
+            score=score,
+            p_value=self.calibration_.p_value(score),
+            threshold=self.calibration_.threshold,
+            is_anomalous=is_anomalous,
+            map=mean_map,
+            map_threshold=map_threshold,
+            regions=find_regions(mean_map, level),
+            timings=timings,
+            _nearest=found[0]._nearest,
+        )
+
+    # ---- the model file ----------------------------------------------------------------------------------------------
+
+    @property
+    def memory_vectors(self) -> int | None:
+        counts = [member.memory_vectors for member in self.members]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    @property
+    def memory_mb(self) -> float:
+        return sum(member.memory_mb for member in self.members)
+
+    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors: dict[str, Tensor] = {}
+        values = []
+        for i, member in enumerate(self.members):
+            of_member, memory = member._memory_state()
+            calibration = member.calibration_
+            of_member |= {
+                "calibration.scores": torch.from_numpy(calibration.scores),
+                "calibration.peaks": torch.from_numpy(calibration.peaks),
+            }
+            tensors |= {f"{i}.{name}": tensor for name, tensor in of_member.items()}
+            values.append({"memory": memory, "training": member.training_})
+        return tensors, {"members": values}
+
+    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        for i, (member, value) in enumerate(zip(self.members, values["members"], strict=True)):
+            mine = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
+            scores, peaks = (np.array(mine.pop(f"calibration.{name}").cpu()) for name in ("scores", "peaks"))
+            member.calibration_ = Calibration(scores, peaks, member.false_alarm_rate)
+            member.training_ = value["training"]
+            member._restore_memory(mine, value["memory"])
+
+    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        raise NotImplementedError("each member fits its own")
+
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        raise NotImplementedError("each member compares its own")
+
+
+def _standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
+    """In standard deviations of nominal images above their mean."""
+    finite = nominal[np.isfinite(nominal)]
+    if len(finite) < 2 or finite.std() == 0:
+        return values
+    return (values - finite.mean()) / finite.std(ddof=1)
+
+
+def _silent(name: str, error: Exception) -> None:
+    """An error that was told already."""
