@@ -41,9 +41,9 @@ def features_of(model: FAPM | LMFCore | SPADE, images: list[np.ndarray]) -> list
 
 
 def test_cluster_spread_is_equation_1() -> None:
-    for squared in (0.0, 0.3, 1.0986, 5.0):
-        assert cluster_spread(squared) == pytest.approx(1 - 2 / (1 + math.exp(squared)))
-    assert cluster_spread(1e6) == 1.0
+    squared = np.array([0.0, 0.3, 1.0986, 5.0, 1e6])
+    expected = [1 - 2 / (1 + math.exp(s)) for s in squared[:4]] + [1.0]
+    assert cluster_spread(squared) == pytest.approx(expected)
 
 
 def test_regions_cover_a_grid_of_any_size() -> None:
@@ -83,7 +83,7 @@ def test_batched_search_is_the_search_of_each_bank() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"radius": 1}, {"patch_wise": False}, {"level_weights": (0.5, 2.0)},
-                                     {"adaptive": False}, {"neighbours": 0}])  # fmt: skip
+                                     {"adaptive": False}, {"neighbours": 0}, {"spread_unit": "neighbour"}])  # fmt: skip
 def test_fapm_compares_each_vector_with_its_own_region(options: dict[str, object]) -> None:
     model = FAPM(**SMALL, regions=3, image_score="max", **options).fit(GOOD)
     assert model.levels_[0].regions == (Regions(1, 1) if "patch_wise" in options else Regions(3, 3))
@@ -127,7 +127,7 @@ def greedy(points: torch.Tensor, count: int) -> list[int]:
 
 
 def test_fapm_banks_are_greedy_coresets_of_each_region_and_level() -> None:
-    model = FAPM(**SMALL, regions=2, coreset=0.1, spread=0.8).fit(GOOD)
+    model = FAPM(**SMALL, regions=2, coreset=0.1).fit(GOOD)
     all_maps = [[averaged(m) for m in maps_of((2, 3), image)] for image in GOOD]
     doubled = 0
     for j, banks in enumerate(model.levels_):

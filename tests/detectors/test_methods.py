@@ -197,7 +197,8 @@ def test_what_is_written_about_a_method(method: str) -> None:
 def test_options_that_make_no_sense_are_refused() -> None:
     wrong = {
         "padim": [{"covariance": "round"}, {"channels": 0}],
-        "fapm": [{"coreset": 0.0}, {"spread": 2.0}, {"regions": 0}, {"radius": -1}, {"level_weights": (1.0,)},
+        "fapm": [{"coreset": 0.0}, {"spread": 2.0}, {"spread_unit": "mile"},
+                 {"regions": 0}, {"radius": -1}, {"level_weights": (1.0,)},
                  {"stride": 2}, {"aggregation": "reference"}],
         "lmf": [{"channel_share": 0.0}, {"projection": -1}, {"fusion": "mean"}, {"sampler": "identity"},
                 {"coreset": "stream"}, {"bank_size": 5, "coreset": 0.1}, {"aggregation": "reference"}],

@@ -158,7 +158,7 @@ class Ensemble(Detector):
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         for i, (member, value) in enumerate(zip(self.members, values["members"], strict=True)):
             mine = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
-            scores, peaks = (np.array(mine.pop(f"calibration.{name}").cpu()) for name in ("scores", "peaks"))
+            scores, peaks = (mine.pop(f"calibration.{name}").cpu().numpy() for name in ("scores", "peaks"))
             member.calibration_ = Calibration(scores, peaks, member.false_alarm_rate)
             member.training_ = value["training"]
             member._restore_memory(mine, value["memory"])

@@ -29,12 +29,22 @@ PROJECTION = 128  # as PatchCore: for the distances of the selection, of feature
 _SAMPLE = 32  # vectors of each region that the spread of a level is measured on
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of one region and level."""
+
+    vectors: Tensor
+    provenance: NDArray[np.int32]
+    radius: float
+
+
 @dataclass(kw_only=True, eq=False)
 class FAPM(Detector):
     """A bank for each region of the image and each level; a vector is compared with its own region's bank only.
 
     Needs roughly aligned parts. coreset: share to keep of each region and level; adaptive: keep twice as many where the
-    vectors spread more than `spread` (D_th of the paper, 0..1); regions: the image is a grid of regions×regions;
+    vectors spread more than `spread` (D_th of the paper, 0..1), in units (`spread_unit`) of "reach", the median
+    region's, or "neighbour", the median distance to the nearest vector; regions: the image is a grid of regions×regions;
     radius: also search the regions that many steps away; level_weights: of the levels' distances, 1 by default;
     neighbours: nearest vectors that re-weight the image score, 0 or 1 for none; patch_wise, layer_wise: the ablation
     switches of Table 2 (one bank for all regions; levels concatenated). Other options: `Options`.
@@ -48,6 +58,7 @@ class FAPM(Detector):
     coreset: float = 0.1
     adaptive: bool = True
     spread: float = 0.5
+    spread_unit: str = "reach"
     regions: int = 7
     radius: int = 0
     level_weights: tuple[float, ...] | None = None
@@ -64,6 +75,8 @@ class FAPM(Detector):
             raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, not {self.coreset!r}")
         if not 0 <= self.spread <= 1:
             raise OptionError(f"spread must lie in 0..1, not {self.spread}")
+        if self.spread_unit not in ("reach", "neighbour"):
+            raise OptionError(f"spread_unit must be reach or neighbour, not {self.spread_unit!r}")
         for name, least in (("regions", 1), ("radius", 0), ("neighbours", 0), ("stride", 1)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
@@ -101,47 +114,54 @@ class FAPM(Detector):
         regions = Regions(*(min(most, *(image.grid[axis] for image in features.images)) for axis in (0, 1)))
         region_of = np.concatenate([regions.of_cells(image.grid) for image in features.images])
         cells = [np.flatnonzero(region_of == region) for region in range(len(regions))]
-        scales = self._scales(features, cells)
-        kept: list[list[tuple[Tensor, NDArray[np.int32]]]] = [[] for _ in scales]
-        doubled = np.zeros((len(scales), len(regions)), bool)
+        kept = []
         for region, of_region in enumerate(cells):
             levels = self._levels_of(features, of_region)
-            for j, chosen in enumerate(self._select(levels, scales, doubled[:, region])):
-                kept[j].append((levels[j][chosen], self._origin(features, of_region, j, chosen)))
+            counts = [max(1, int(len(level) * self.coreset)) for level in levels]
+            kept.append(self._take(features, of_region, levels, counts))
             if progress:
                 progress("coreset", region + 1, len(regions))
+        doubled = self._too_large(features, cells, np.array([[part.radius for part in parts] for parts in kept]))
+        for region in np.flatnonzero(doubled.any(1)).tolist():
+            levels = self._levels_of(features, cells[region])
+            counts = [
+                min(len(part.vectors) * (2 if twice else 1), len(level))
+                for part, twice, level in zip(kept[region], doubled[region], levels, strict=True)
+            ]
+            kept[region] = self._take(features, cells[region], levels, counts)
         self.levels_ = []
-        for j, of_level in enumerate(kept):
-            number = np.repeat(np.arange(len(regions)), [len(vectors) for vectors, _ in of_level])
-            vectors, provenance = torch.cat([v for v, _ in of_level]), np.concatenate([p for _, p in of_level])
-            self.levels_.append(RegionBanks(vectors, number, provenance, doubled[j], regions, self.radius))
+        for j, of_level in enumerate(zip(*kept, strict=True)):
+            number = np.repeat(np.arange(len(regions)), [len(part.vectors) for part in of_level])
+            vectors, origin = torch.cat([p.vectors for p in of_level]), np.concatenate([p.provenance for p in of_level])
+            self.levels_.append(RegionBanks(vectors, number, origin, doubled[:, j], regions, self.radius))
 
     def _levels_of(self, features: FeatureSet, cells: Indices) -> list[Tensor]:
         """The vectors of some cells, each level's as one matrix."""
         return [level.flatten(0, 1) for level in self._split(take(features.stored, torch.from_numpy(cells)))]
 
-    def _select(self, sets: list[Tensor], scales: list[float], doubled: NDArray[np.bool_]) -> list[Tensor]:
-        """Greedy coresets of one region's levels; again at the double ratio where a cluster reaches too far (Eq. 1)."""
-        points = [project(s, PROJECTION if s.shape[1] >= 2 * PROJECTION else s.shape[1], self.seed) for s in sets]
-        counts = [max(1, int(len(s) * self.coreset)) for s in sets]
+    def _take(self, features: FeatureSet, cells: Indices, levels: list[Tensor], counts: list[int]) -> list[_Kept]:
+        """Greedy coresets of one region's levels."""
+        points = [project(s, PROJECTION if s.shape[1] >= 2 * PROJECTION else s.shape[1], self.seed) for s in levels]
         chosen = farthest_first_of_each(points, counts)
-        if self.adaptive:
-            for j, selection in enumerate(chosen):
-                # the largest of all clusters reaches as far as the covering radius
-                doubled[j] = cluster_spread(selection.radius**2 / scales[j]) > self.spread
-            again = [j for j in range(len(sets)) if doubled[j]]
-            doubles = [min(2 * counts[j], len(sets[j])) for j in again]
-            for j, larger in zip(again, farthest_first_of_each([points[j] for j in again], doubles), strict=True):
-                chosen[j] = larger
-        return [selection.indices for selection in chosen]
+        return [
+            _Kept(level[one.indices], self._origin(features, cells, j, one.indices), one.radius)
+            for j, (level, one) in enumerate(zip(levels, chosen, strict=True))
+        ]
 
-    def _scales(self, features: FeatureSet, cells: list[Indices]) -> list[float]:
-        """For each level the median squared distance of a nominal vector to the nearest of its region, by which the
-        squared distances of Eq. 1 are divided: of raw features every cluster would be a large one (d = 0.5 is reached
-        at ‖v_far − v'‖² = 1.1)."""
-        rng = np.random.default_rng(self.seed)
-        squares = [[_to_nearest_other(level, rng) for level in self._levels_of(features, of)] for of in cells]
-        return [float(torch.cat(of_level).median()) or 1.0 for of_level in zip(*squares, strict=True)]
+    def _too_large(self, features: FeatureSet, cells: list[Indices], reach: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Regions×levels: where the largest cluster, which reaches as far as the covering radius, has d > D_th (Eq. 1).
+
+        On raw features d saturates, so ‖v_far − v'‖² is taken in units of the level (docs/methods/fapm.md).
+        """
+        if not self.adaptive:
+            return np.zeros(reach.shape, bool)
+        if self.spread_unit == "reach":
+            units = np.median(reach**2, axis=0)
+        else:
+            rng = np.random.default_rng(self.seed)
+            squares = [[_to_nearest_other(level, rng) for level in self._levels_of(features, of)] for of in cells]
+            units = np.array([float(torch.cat(of_level).median()) for of_level in zip(*squares, strict=True)])
+        return cluster_spread(reach**2 / np.where(units > 0, units, 1.0)) > self.spread
 
     def _origin(self, features: FeatureSet, cells: NDArray[np.int64], level: int, kept: Tensor) -> NDArray[np.int32]:
         """Image, row and column on the level's own grid of each kept vector."""
@@ -225,9 +245,9 @@ class FAPM(Detector):
             self.levels_.append(banks)
 
 
-def cluster_spread(squared: float) -> float:
+def cluster_spread(squared: NDArray[np.float64]) -> NDArray[np.float64]:
     """Eq. 1: d = 1 − 2/(1 + exp(‖v_far − v'‖²)), in 0..1."""
-    return math.tanh(squared / 2)
+    return np.tanh(squared / 2)
 
 
 def _to_nearest_other(vectors: Tensor, rng: np.random.Generator) -> Tensor:
