@@ -88,11 +88,15 @@ class RegionBanks:
 
     def of_cell(self, cell: int, grid: tuple[int, int], without_image: int | None = None) -> Tensor:
         """All vectors that one cell of a grid is compared with."""
-        searched = self.regions.around(int(self.regions.of_cells(grid)[cell]), self.radius)
-        there = np.isin(self.region, searched)
-        if without_image is not None:
-            there &= self.provenance[:, 0] != without_image
-        return self.vectors[torch.from_numpy(there).to(self.vectors.device)]
+        region = int(self.regions.of_cells(grid)[cell])
+        for regions, banks in self._batches:
+            for row in (regions == region).nonzero()[:, 0].tolist():
+                there = torch.isfinite(banks.squared[row])
+                if without_image is not None:
+                    numbers = banks.numbers[row].cpu().numpy()
+                    there &= torch.from_numpy(self.provenance[numbers, 0] != without_image).to(there.device)
+                return banks.vectors[row, there]
+        return self.vectors[:0]
 
     @cached_property
     def _batches(self) -> list[tuple[Tensor, BatchedBanks]]:

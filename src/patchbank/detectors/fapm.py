@@ -44,14 +44,15 @@ class FAPM(Detector):
 
     Needs roughly aligned parts. coreset: share to keep of each region and level; adaptive: keep twice as many where the
     vectors spread more than `spread` (D_th of the paper, 0..1), in units (`spread_unit`) of "reach", the median
-    region's, or "neighbour", the median distance to the nearest vector; regions: the image is a grid of regions×regions;
-    radius: also search the regions that many steps away; level_weights: of the levels' distances, 1 by default;
-    neighbours: nearest vectors that re-weight the image score, 0 or 1 for none; patch_wise, layer_wise: the ablation
-    switches of Table 2 (one bank for all regions; levels concatenated). Other options: `Options`.
+    region's, or "neighbour", the median distance to the nearest vector; regions: so many in each direction; radius:
+    also search the regions that many steps away; level_weights: of the levels' distances, 1 by default; neighbours:
+    nearest vectors that re-weight the image score, 0 or 1 for none; patch_wise, layer_wise: the ablation switches of
+    Table 2 (one bank for all regions; levels concatenated). Other options: `Options`.
     """
 
     method: ClassVar[str] = "fapm"
     summary: ClassVar[str] = "distance to the nearest nominal patch of the same region, level by level"
+    cost: ClassVar[str] = "76 ms an image, 25 MB, 23 s to learn"
     needs: ClassVar[str] = "roughly aligned parts (radius=1 forgives a region's width)"
 
     aggregation: str | None = "mean"

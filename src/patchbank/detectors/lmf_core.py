@@ -38,6 +38,7 @@ class LMFCore(MemoryBankDetector):
 
     method: ClassVar[str] = "lmf"
     summary: ClassVar[str] = "distance to a random share of nominal patches, projected at random"
+    cost: ClassVar[str] = "110 ms an image, 33 MB, 21 s to learn"
 
     aggregation: str | None = "mean"
     channel_share: float = 0.5

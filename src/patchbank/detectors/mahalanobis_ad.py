@@ -29,6 +29,7 @@ class MahalanobisAD(Detector):
 
     method: ClassVar[str] = "mahalanobis"
     summary: ClassVar[str] = "Mahalanobis distance of the averaged levels; no map"
+    cost: ClassVar[str] = "52 ms an image, 0.5 MB, 9 s to learn"
     needs: ClassVar[str] = "parts that look alike as a whole"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
     localizes: ClassVar[bool] = False

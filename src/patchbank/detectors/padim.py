@@ -35,6 +35,7 @@ class PaDiM(StreamingDetector):
 
     method: ClassVar[str] = "padim"
     summary: ClassVar[str] = "Mahalanobis distance to a normal distribution at each position"
+    cost: ClassVar[str] = "69 ms an image, 253 MB, 35 s to learn"
     needs: ClassVar[str] = "aligned parts, images of one shape"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3)
 

@@ -51,6 +51,7 @@ class PatchCore(MemoryBankDetector):
 
     method: ClassVar[str] = "patchcore"
     summary: ClassVar[str] = "distance of each patch to its nearest in a coreset of all nominal patches"
+    cost: ClassVar[str] = "55 ms an image, 6 MB, 20 s to learn"
 
     coreset_radius: float | None = None
     sampler: str = "greedy"

@@ -39,6 +39,7 @@ class SPADE(Detector):
 
     method: ClassVar[str] = "spade"
     summary: ClassVar[str] = "distance to the most similar nominal images and to their pixels"
+    cost: ClassVar[str] = "@@ms"
     needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
 

@@ -32,6 +32,7 @@ class SubspaceAD(StreamingDetector):
 
     method: ClassVar[str] = "subspace"
     summary: ClassVar[str] = "what the principal components of nominal patches leave unexplained"
+    cost: ClassVar[str] = "53 ms an image, 0.1 MB, 18 s to learn"
 
     aggregation: str | None = "mean"
     patch_size: int | None = 1
