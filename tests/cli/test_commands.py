@@ -160,7 +160,7 @@ def test_other_methods_through_the_commands(method: str, parts: Path, tmp_path: 
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     bad = [float(row["score"]) for row in rows if "spot" in row["path"]]
     assert min(bad) > max(float(row["score"]) for row in rows if "good" in row["path"])
-    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 8
+    assert len(list((tmp_path / "out" / "overlays").rglob("*.png"))) == 8
 
 
 def test_methods_are_listed() -> None:

@@ -20,4 +20,4 @@ def methods(as_json: o.Json = False) -> None:
     for row in rows:
         typer.echo(f"{row['name']:12} {row['computes']}")
         typer.echo(f"{'':12} needs {row['needs']}; {row['cost']}")
-    typer.echo("costs: 210 photographs of 600×800 pixels, inspected at 384×512, 2 CPU cores (docs/choosing.md has more)")
+    typer.echo("costs: 210 photographs of 600×800 pixels at 384×512, 2 CPU cores (docs/choosing.md has more)")

@@ -21,7 +21,7 @@ from patchbank.images import Source
 from patchbank.patches import Arrangement, Cells
 from patchbank.planning import Plan
 from patchbank.prediction import Neighbour
-from patchbank.search import nearest
+from patchbank.search import Index, make_index
 
 _MAPS = 50  # training images whose maps are made to calibrate the map's threshold
 
@@ -53,6 +53,7 @@ class SPADE(Detector):
     pooled_: Tensor = dataclasses.field(init=False, repr=False)  # images×C
     starts_: list[int] = dataclasses.field(init=False, repr=False)
     images_: tuple[TrainingImage, ...] = dataclasses.field(init=False, repr=False)
+    _last: tuple[tuple[int, ...], Index, Tensor] | None = dataclasses.field(init=False, repr=False, default=None)
 
     def _check(self) -> None:
         super()._check()
@@ -77,6 +78,7 @@ class SPADE(Detector):
         return super()._gather(sources, patches, plan, on_error, progress)
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        self._last = None
         self.images_, self.starts_ = tuple(features.images), list(features.starts)
         self.pooled_ = torch.stack([self._pool(vectors) for vectors in features.walk()])
         self.cells_ = features.stored.to(getattr(torch, self.bank_dtype))
@@ -112,15 +114,24 @@ class SPADE(Detector):
     def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
         score, compared = self._to_images(vectors, without_image)
         queries, fine = self._pixels(vectors, grid)
-        best = torch.full((len(queries),), torch.inf, device=queries.device)
-        where = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-        offsets = self._offsets()
-        for image in compared:
-            gallery, _ = self._pixels(self._cells_of(image), self.images_[image].grid)
-            values, index = nearest(queries, gallery)
-            closer = values < best
-            best, where = torch.where(closer, values, best), torch.where(closer, index + offsets[image], where)
-        return PatchScores(best.reshape(fine), where.reshape(fine), image=score)
+        if not compared:
+            return PatchScores(torch.full(fine, torch.inf), image=score)
+        index, numbers = self._gallery(tuple(sorted(compared)))
+        distances, where = index.nearest(queries)
+        return PatchScores(distances.reshape(fine), numbers[where].reshape(fine), image=score)
+
+    def _gallery(self, compared: tuple[int, ...]) -> tuple[Index, Tensor]:
+        """All pixels of some nominal images, prepared for searching, and their numbers; the last one is kept, as few
+        images have the same ones always."""
+        last = self._last
+        if last is None or last[0] != compared:
+            pixels = [self._pixels(self._cells_of(image), self.images_[image].grid)[0] for image in compared]
+            offsets = self._offsets()
+            numbers = [torch.arange(offsets[image], offsets[image + 1]) for image in compared]
+            search = "pruned" if pixels[0].device.type == "cpu" else "auto"
+            last = compared, make_index(torch.cat(pixels), search), torch.cat(numbers).to(pixels[0].device)
+            self._last = last
+        return last[1], last[2]
 
     def _pixels(self, cells: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """P×D cells → vectors of all levels but the deepest on the finest grid, and that grid."""
