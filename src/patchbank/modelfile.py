@@ -87,7 +87,8 @@ def load(
         raise ModelFileError(f"{path}: its method {document['method']!r} is not one of {', '.join(LOADABLE)}")
     options = {**document["options"], "device": device, "runtime": runtime, "threads": threads}
     if weights is not None:
-        options["weights"] = weights
+        for of_part in options.get("members", [options]):
+            of_part["weights"] = weights if of_part is options or of_part["weights"] else None
     if options.get("levels") is not None:
         options["levels"] = tuple(options["levels"])
     try:

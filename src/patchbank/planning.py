@@ -66,17 +66,13 @@ def plan_fit(
     raise MemoryBudgetError(_refusal(work, features + selection, room, whose, _WAYS_OUT))
 
 
-def plan_statistics(work: str, needed: int, device: torch.device, budget: int | None) -> Plan:
-    """Plan a fit that keeps `needed` bytes of statistics instead of features. Raises `MemoryBudgetError`."""
+def plan_statistics(work: str, needed: int, device: torch.device, budget: int | None, ways_out: str) -> Plan:
+    """Plan a fit that keeps `needed` bytes of statistics instead of features. Raises `MemoryBudgetError` that ends with
+    the `ways_out`."""
     room, whose = _room(device, budget)
     needed += _BUFFERS
     if needed <= room:
         return Plan("memory", 0, f"{work}: statistics of {_size(needed)} in memory")
-    ways_out = (
-        "use a smaller image size (--image-size), every second patch (--set stride=2), fewer channels "
-        "(--set channels=50) or a smaller covariance (--set covariance=diagonal), or give it more memory "
-        "(--memory-budget)"
-    )
     raise MemoryBudgetError(_refusal(work, needed, room, whose, ways_out))
 
 

@@ -18,19 +18,19 @@ _BLOCK_BYTES = 64_000_000
 _GRAIN = 64
 
 
-def whiten(moments: Moments, divisor: float, regularisation: float) -> Tensor:
-    """W of Σ = scatter/divisor + ε·I, in the form that goes with the kind of the moments."""
+def whiten(moments: Moments, divisor: float, regularisation: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """W of Σ = scatter/divisor + ε·I, in the form that goes with the kind of the moments; `dtype` of the full one."""
     if moments.kind == "diagonal":
         return torch.rsqrt(moments.scatter / divisor + regularisation)
     if moments.kind == "tied":
         return whiten_tied(moments.scatter / (divisor * len(moments.mean)), regularisation)
     positions, d = moments.mean.shape
     rows, columns = torch.tril_indices(d, d, device=moments.mean.device)
-    packed = torch.empty(positions, len(rows), device=moments.mean.device, dtype=moments.mean.dtype)
+    packed = torch.empty(positions, len(rows), device=moments.mean.device, dtype=dtype)
     step = max(1, _BLOCK_BYTES // (8 * d * d))
     for start in range(0, positions, step):
         block = slice(start, start + step)
-        packed[block] = _inverse_factor(moments.scatter[block] / divisor, regularisation)[:, rows, columns]
+        packed[block] = _inverse_factor(moments.scatter[block].to(dtype) / divisor, regularisation)[:, rows, columns]
     return packed
 
 
@@ -47,11 +47,15 @@ def distances(kind: str, factor: Tensor, centred: Tensor) -> Tensor:
         return _row_norms(whitened)
     if centred.device.type != "cpu":
         rows, columns = torch.tril_indices(d, d, device=centred.device)
-        square = torch.zeros(len(factor), d, d, device=centred.device)
-        square[:, rows, columns] = factor
-        return _row_norms(torch.bmm(square, centred[:, :, None])[:, :, 0])
-    out = np.empty(len(centred), np.float32)
-    packed, rows_of_x = factor.numpy(), centred.contiguous().numpy()
+        whitened, step = torch.empty_like(centred), max(1, _BLOCK_BYTES // (4 * d * d))
+        for start in range(0, len(factor), step):
+            block = slice(start, start + step)
+            square = torch.zeros(len(factor[block]), d, d, device=centred.device, dtype=factor.dtype)
+            square[:, rows, columns] = factor[block]
+            whitened[block] = torch.bmm(square, centred[block, :, None])[:, :, 0]
+        return _row_norms(whitened)
+    packed, rows_of_x = factor.numpy(), centred.to(factor.dtype).contiguous().numpy()
+    out = np.empty(len(centred), packed.dtype)
     spread(lambda start, stop: _packed_norms(packed, rows_of_x, out, start, stop), len(out), _GRAIN)
     return torch.from_numpy(out)
 
@@ -71,9 +75,9 @@ def _row_norms(rows: Tensor) -> Tensor:
 @jit(fastmath=REASSOCIATE)
 def _packed_norms(factor, centred, out, start, stop):  # type: ignore[no-untyped-def]
     for p in range(start, stop):
-        total, at = np.float32(0), 0
+        total, at = out.dtype.type(0), 0
         for i in range(centred.shape[1]):
-            product = np.float32(0)
+            product = out.dtype.type(0)
             for j in range(i + 1):
                 product += factor[p, at + j] * centred[p, j]
             total += product * product

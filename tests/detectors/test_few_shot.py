@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import patchbank
-from patchbank import Ensemble, PatchCore, SubspaceAD
+from patchbank import SPADE, Ensemble, MahalanobisAD, PatchCore, SubspaceAD
 from patchbank.datasets import open_dataset
 from patchbank.errors import OptionError, PatchbankError
 from patchbank.foreground import foreground_mask
@@ -66,9 +66,11 @@ def test_the_last_layer_is_normalised(transformer: str) -> None:
     assert torch.allclose(vectors.var(1, correction=0), torch.ones(1), atol=1e-3)
 
 
-def test_an_image_size_that_fits_the_patches(transformer: str) -> None:
+def test_an_image_size_that_fits_the_patches(transformer: str, tmp_path: Path) -> None:
     model = PatchCore(backbone=transformer, sampler="random", threads=2).fit(GOOD[:2])
     assert model._open().geometry.image_size == 14 * 27  # nearest to the default, 384
+    model.save(tmp_path / "m.patchbank")
+    assert patchbank.load(tmp_path / "m.patchbank").predict(GOOD[0]).score == model.predict(GOOD[0]).score
     with pytest.raises(OptionError, match="multiple of 14"):
         PatchCore(backbone=transformer, image_size=384).fit(GOOD[:2])
 
@@ -86,14 +88,15 @@ def test_turning() -> None:
         assert turned.shape == image.shape
         y, x = np.argwhere(turned[:, :, 0] > 128).mean(0)
         places.add((round(y), round(x)))
-        box = (round(x) - 1, round(y) - 1, round(x) + 1, round(y) + 1)
+        box = (round(x) - 1, round(y) - 1, round(x) + 2, round(y) + 2)  # three pixels wide
         left, top, right, bottom = turned_back(box, (60, 80), source.angle)
-        assert left <= 46.5 <= right
-        assert top <= 25.5 <= bottom
-        assert right - left <= 5
-        assert bottom - top <= 5
+        assert left <= 46.5 <= right - 1
+        assert top <= 25.5 <= bottom - 1
+        assert right - left <= 6
+        assert bottom - top <= 6
     assert len(places) == 8
     assert turned_back((1, 2, 3, 4), (60, 80), 0.0) == (1, 2, 3, 4)
+    assert turned_back((0, 0, 8, 8), (60, 80), 180.0) == (72, 52, 80, 60)
 
 
 @pytest.mark.parametrize("detector", [PatchCore, SubspaceAD])
@@ -135,7 +138,9 @@ def test_the_foreground_is_where_the_part_is() -> None:
 
 
 def test_the_background_of_a_test_image_is_not_compared() -> None:
-    model = small_model(foreground=True).fit(GOOD)
+    with pytest.raises(OptionError, match="neighbours=0"):
+        small_model(foreground=True).fit(GOOD)
+    model = small_model(foreground=True, neighbours=0, balance=False).fit(GOOD)
     vectors = torch.zeros(12, 16, 152)
     vectors[3:9, 4:12] = 40 * torch.randn(152, generator=torch.Generator().manual_seed(0))
     vectors = vectors.flatten(0, 1)
@@ -144,7 +149,8 @@ def test_the_background_of_a_test_image_is_not_compared() -> None:
     scores = model._compare(vectors, (12, 16), None)
     assert (scores.distances[~mask] == 0).all()
     assert (scores.distances[mask] > 0).all()
-    assert (model._compare(vectors, (12, 16), 0).distances > 0).all()  # training images are compared as a whole
+    # where nothing stands out, all is compared
+    assert (model._compare(vectors / 1e6, (12, 16), None).distances > 0).any()
 
 
 def test_options_of_few_shots() -> None:
@@ -202,3 +208,20 @@ def test_an_ensemble_needs_two() -> None:
         PatchCore(backbone=["efficientnet_lite0"])
     with pytest.raises(OptionError, match="at least two"):
         Ensemble()
+    with pytest.raises(OptionError, match="not mahalanobis"):
+        Ensemble(members=[PatchCore(), MahalanobisAD()])
+
+
+def test_an_ensemble_of_several_methods(tmp_path: Path) -> None:
+    model = Ensemble(members=[small_model(), SPADE(image_size=96, threads=2)]).fit(image for image in GOOD)
+    assert model.predict(bad_image(0)).score > 3 * max(model.predict(good_image(50 + i)).score for i in range(2))
+    assert np.isfinite(model.calibration_.map_threshold)
+    model.save(tmp_path / "m.patchbank")
+    assert patchbank.load(tmp_path / "m.patchbank").predict(GOOD[0]).score == model.predict(GOOD[0]).score
+
+
+def test_a_radius_with_all_patches_allowed() -> None:
+    options = {"image_size": 96, "distance": "cosine", "threads": 2}
+    everything, covered = PatchCore(**options).fit(GOOD), PatchCore(**options, coreset_radius=0.3).fit(GOOD)  # type: ignore[arg-type]
+    assert len(covered.bank_) < len(everything.bank_)
+    assert covered.bank_.covering_radius <= 0.3

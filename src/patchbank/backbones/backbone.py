@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,6 +69,7 @@ class Backbone:
         self.runtime, self.difference = runtime, 0.0
         self.has_head = head is not None
         network.head = head
+        self._lock = threading.Lock()
         self._network, self._checked = network, set[tuple[int, int]]()
         if self.runtime == "openvino":
             self._run = runtimes.openvino_runtime(network, example)
@@ -78,9 +81,10 @@ class Backbone:
     def __call__(self, batch: Tensor) -> list[Tensor]:
         """B×3×H×W RGB float32 in 0..255 → one B×C×h×w float32 map per level, or [what the head made of them], on the
         backbone's device."""
-        if self.runtime != "torch":
-            self._check(batch)
-        return self._run(batch)
+        with self._lock:  # a compiled network takes one batch at a time, and detectors may share it
+            if self.runtime != "torch":
+                self._check(batch)
+            return self._run(batch)
 
     def _check(self, batch: Tensor) -> None:
         """Compare with torch on the first image of a new shape; a runtime that computes something else is not used."""
@@ -145,11 +149,12 @@ def reuse_backbone(name: str, **options: Any) -> Backbone:
     reading, checking and compiling a network takes a second."""
     weights = options.get("weights")
     changed = Path(weights).stat().st_mtime_ns if weights not in (None, "random") and Path(weights).exists() else 0
-    return _reuse(name, thread_count(), changed, **options)
+    # by process: a compiled network has threads, which a forked child has not, and must not be torn down there either
+    return _reuse(name, os.getpid(), thread_count(), changed, **options)
 
 
 @lru_cache(maxsize=4)
-def _reuse(name: str, threads: int, changed: int, **options: Any) -> Backbone:
+def _reuse(name: str, process: int, threads: int, changed: int, **options: Any) -> Backbone:
     return open_backbone(name, **options)
 
 

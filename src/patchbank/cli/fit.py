@@ -86,7 +86,7 @@ def _memory_words(summary: dict[str, Any]) -> str:
         return f"{summary['method']}: {summary['bank_mb']:.1f} MB learned"
     words = f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB"
     radius = summary["covering_radius"]
-    return words if radius is None or radius != radius else f"{words}, covering radius {radius:.3g}"
+    return words if radius is None else f"{words}, covering radius {radius:.3g}"
 
 
 def _threshold_words(summary: dict[str, Any]) -> str:

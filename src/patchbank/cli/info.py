@@ -37,7 +37,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     scores, peaks = (tensors[f"calibration.{name}"].numpy() for name in ("scores", "peaks"))
     calibration = Calibration(scores, peaks, document["false_alarm_rate"])
     threshold = calibration.threshold
-    bank = tensors.get("bank.vectors")
+    bank, radius = tensors.get("bank.vectors"), document["memory"].get("covering_radius")
     return {
         "file": str(path),
         "file_mb": path.stat().st_size / 1e6,
@@ -47,10 +47,10 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "images": training["images"],
         "unreadable": training["unreadable"],
         "patches": training["patches"],
-        "bank_vectors": len(bank) if bank is not None else None,
+        "bank_vectors": len(bank) if bank is not None else training.get("memory_vectors"),
         "bank_dimension": bank.shape[1] if bank is not None else None,
         "bank_mb": bank.numel() * bank.element_size() / 1e6 if bank is not None else training.get("memory_mb"),
-        "covering_radius": document["memory"].get("covering_radius"),
+        "covering_radius": radius if radius is not None and math.isfinite(radius) else None,
         "false_alarm_rate": calibration.false_alarm_rate,
         "threshold": threshold if math.isfinite(threshold) else None,
         "threshold_is_guaranteed": calibration.is_guaranteed,

@@ -89,8 +89,6 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])
-    if "+" in given.get("backbone", ""):
-        given["backbone"] = given["backbone"].split("+")
     hints = typing.get_type_hints(detector_class)
     if isinstance(given.get("coreset"), str):
         given["coreset"] = _parse("coreset", given["coreset"], hints["coreset"])
@@ -102,6 +100,8 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         if key not in names:
             raise OptionError(f"--set {key}: {method} has no such option; it has {', '.join(names)}")
         given[key] = parse_bytes(text) if key == "memory_budget" else _parse(key, text, hints[key])
+    if "+" in given.get("backbone", ""):
+        given["backbone"] = given["backbone"].split("+")
     return detector_class(**given)
 
 

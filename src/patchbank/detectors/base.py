@@ -64,6 +64,13 @@ class Detector(Options, ABC):
 
         return Ensemble(members=[cls(backbone=name, **options) for name in backbone])
 
+    def parameters(self) -> dict[str, Any]:
+        """Every option and its value in effect."""
+        values = super().parameters()
+        if self._extractor is not None:  # rounded to what the backbone takes
+            values["image_size"] = self._extractor.geometry.image_size
+        return values
+
     # ---- what a method adds ------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -167,6 +174,7 @@ class Detector(Options, ABC):
             "runtime": extractor.backbone.runtime,
             "levels": list(extractor.backbone.levels),
             "memory_mb": self.memory_mb,
+            "memory_vectors": self.memory_vectors,
             **self._memory_facts(),
         }
         return self

@@ -45,6 +45,9 @@ class Ensemble(Detector):
         self.members = [DETECTORS[m.pop("method")](**m, **machine) if isinstance(m, dict) else m for m in self.members]
         if len(self.members) < 2:
             raise OptionError("an ensemble takes at least two members, such as backbone=['a', 'b']")
+        for member in self.members:
+            if not member.localizes or isinstance(member, Ensemble):
+                raise OptionError(f"an ensemble takes single methods that make a map, not {member.method}")
         for name in ("false_alarm_rate", "seed", *_MACHINE):
             setattr(self, name, getattr(self.members[0], name))
         self.backbone = "+".join(member.backbone for member in self.members)
@@ -67,9 +70,10 @@ class Ensemble(Detector):
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
+        sources = [source.data for source in gather(images)]  # an iterator is walked through once
         for number, member in enumerate(self.members):
             # an unreadable image is named once
-            member.fit(images, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
+            member.fit(sources, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
         self.calibration_ = self._combined()
         training = [member.training_ for member in self.members]
         seconds = [t["fit_seconds"] for t in training]
@@ -78,12 +82,14 @@ class Ensemble(Detector):
             "patches": sum(t["patches"] for t in training),
             "fit_seconds": {key: sum(s[key] for s in seconds) for key in seconds[0]},
             "memory_mb": self.memory_mb,
+            "memory_vectors": self.memory_vectors,
             **{key: "; ".join(str(t[key]) for t in training) for key in ("weights", "weights_sha256", "levels")},
         }
         return self
 
     def _combined(self) -> Calibration:
         scores = [_standardised(m.calibration_.scores, m.calibration_.scores) for m in self.members]
+        # a method may have made the maps of some images only: NaN for the others
         peaks = [_standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
         return Calibration(np.mean(scores, axis=0), np.mean(peaks, axis=0), self.false_alarm_rate)
 

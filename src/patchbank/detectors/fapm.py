@@ -103,7 +103,12 @@ class FAPM(Detector):
         return weights
 
     def _kept(self, patches: int) -> int:
-        return max(1, int(patches * self.coreset * (2 if self.adaptive else 1)))
+        banks = (2 * self.radius + 1) ** 2  # each vector is in the bank of every region that is near
+        return max(1, int(patches * self.coreset * (2 if self.adaptive else 1) * banks))
+
+    def _plan_options(self) -> dict[str, Any]:
+        # one region holds all vectors: they are copied twice
+        return {"projected": 0 if self.patch_wise else 2 * self._open().dimension}
 
     # ---- memory ------------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,9 @@ class LMFCore(MemoryBankDetector):
     def _vector_length(self) -> int:
         return self.projection or self._open().dimension
 
+    def _plan_options(self) -> dict[str, Any]:
+        return {"projected": self._vector_length() if self.sampler == "greedy" else 0}
+
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1, lines 2 to 5."""
         vectors = features.stored

@@ -37,6 +37,10 @@ class PaDiM(StreamingDetector):
     summary: ClassVar[str] = "Mahalanobis distance to a normal distribution at each position"
     cost: ClassVar[str] = "69 ms an image, 253 MB, 35 s to learn"
     needs: ClassVar[str] = "aligned parts, images of one shape"
+    ways_out: ClassVar[str] = (
+        "use a smaller image size (--image-size), every second patch (--set stride=2), fewer channels (--set "
+        "channels=50) or a smaller covariance (--set covariance=diagonal), or give it more memory (--memory-budget)"
+    )
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3)
 
     aggregation: str | None = "mean"
@@ -65,8 +69,10 @@ class PaDiM(StreamingDetector):
 
     def _statistics_bytes(self, images: int, patches: int) -> int:
         positions, d = patches // images, self._kept_channels()
-        # the scatter, and the two packed factors made of it (all images; without one of them)
-        matrices = {"full": 2 * positions * d * d, "diagonal": 3 * positions * d, "tied": 4 * d * d}[self.covariance]
+        # the scatter, and two packed factors made of it: of all images; without one of them, in float64 where these are
+        # few
+        full = (2 if images > d + 2 else 3) * positions * d * d
+        matrices = {"full": full, "diagonal": 3 * positions * d, "tied": 4 * d * d}[self.covariance]
         return 4 * (matrices + (_TOGETHER * 3 + 1) * positions * d)
 
     def _begin(self, images: int) -> None:
@@ -102,7 +108,10 @@ class PaDiM(StreamingDetector):
         x − μ' = n/(n−1)·u, so one factor of S/(n−2) + εI serves all images (Sherman and Morrison)."""
         assert self._moments is not None
         if self.covariance != "tied":
-            self._left_out = whiten(self._moments, max(self._moments.count - 2, 1), REGULARISATION)
+            # with fewer images than channels 1 − … in `_without` is small, and float32 would lose it
+            n = self._moments.count
+            dtype = torch.float64 if n - 2 < len(self.channels_) else torch.float32
+            self._left_out = whiten(self._moments, max(n - 2, 1), REGULARISATION, dtype)
         calibration = super()._calibrate(features, progress)
         self._moments = self._left_out = None
         return calibration
@@ -136,8 +145,8 @@ class PaDiM(StreamingDetector):
         if self.covariance == "diagonal":
             variance = 1 / left_out.square() - share * centred.square()
             return grown * (centred.square() / variance.clamp(min=REGULARISATION)).sum(1).sqrt()
-        squared = distances(self.covariance, left_out, centred).square()
-        return grown * (squared / (1 - share * squared).clamp(min=1e-6)).sqrt()
+        squared = distances(self.covariance, left_out, centred.to(left_out.dtype)).square()
+        return (grown * (squared / (1 - share * squared).clamp(min=1e-12)).sqrt()).float()
 
     def _other_shape(self, name: str, grid: tuple[int, int]) -> str:
         return (

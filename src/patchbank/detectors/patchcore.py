@@ -45,8 +45,8 @@ class PatchCore(MemoryBankDetector):
 
     For few images and a vision transformer, as AnomalyDINO (arXiv 2405.14529): distance: "euclidean", or "cosine" of
     normalised features, which also changes the defaults to those of `COSINE` and keeps all patches; augment:
-    "rotations" learns each image at eight angles; foreground: masks out the background of test images by their first
-    principal component. Other options: `MemoryBankDetector` and `Options`.
+    "rotations" learns each image at eight angles; foreground: masks out the background of the image that is scored by
+    its first principal component (with neighbours=0). Other options: `MemoryBankDetector` and `Options`.
     """
 
     method: ClassVar[str] = "patchcore"
@@ -72,6 +72,8 @@ class PatchCore(MemoryBankDetector):
             raise OptionError(f"augment must be rotations or none, not {self.augment!r}")
         if self.distance == "cosine" and self.coreset == STREAM:
             raise OptionError(f"distance=cosine is for few images: coreset={STREAM!r} does not go with it")
+        if self.foreground and self.option("neighbours") > 1:
+            raise OptionError("foreground does not go with the re-weighting of Eq. 7: set neighbours=0")
         if self.sampler == "identity" and (self.coreset, self.bank_size, self.bank_mb) != (None, None, None):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         if self.coreset_radius is not None and self.coreset_radius <= 0:
@@ -103,7 +105,8 @@ class PatchCore(MemoryBankDetector):
 
     def _plan_options(self) -> dict[str, Any]:
         projects = self.sampler != "random" and self._projects(self._open().dimension)
-        return {"stream": self.coreset == STREAM, "projected": PROJECTION if projects else 0}
+        copied = self._open().dimension if self.distance == "cosine" else 0
+        return {"stream": self.coreset == STREAM, "projected": (PROJECTION if projects else 0) + copied}
 
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
@@ -149,9 +152,9 @@ class PatchCore(MemoryBankDetector):
 
         for _, block in in_blocks(features.vectors):
             block.mul_(self.balance_)  # in place: there is no room for a second copy
-            if self.distance == "cosine":
-                F.normalize(block, dim=1, out=block)
-        vectors = sampler.run(features.vectors, report)
+        # for the cosine there is: lengths are wanted again to tell the background
+        points = features.vectors if self.distance == "euclidean" else F.normalize(features.vectors, dim=1)
+        vectors = sampler.run(points, report)
         if vectors is features.vectors:
             vectors = vectors.clone()
         self.bank_ = self._make_bank(vectors, features, sampler.indices_, sampler.covering_radius_)
@@ -183,15 +186,16 @@ class PatchCore(MemoryBankDetector):
         return vectors * self.balance_
 
     def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
-        """Euclidean, or 1 − cos; the background of a test image is not compared."""
+        """Euclidean, or 1 − cos; the background of an image is not compared."""
         if self.distance != "cosine":
             scores = super()._compare(vectors, grid, without_image)
         else:
             scores = super()._compare(F.normalize(vectors, dim=1), grid, without_image)
             scores = replace(scores, distances=scores.distances.square() / 2)
-        if self.foreground and without_image is None:
-            mask = foreground_mask(vectors, grid)
-            scores = replace(scores, distances=scores.distances.masked_fill(~mask, 0.0))
+        if self.foreground:
+            mask = foreground_mask(vectors / self.balance_, grid)
+            if mask.any():  # where nothing stands out, all is compared
+                scores = replace(scores, distances=scores.distances.masked_fill(~mask, 0.0))
         return scores
 
     def _kept(self, patches: int) -> int:
@@ -206,14 +210,14 @@ class PatchCore(MemoryBankDetector):
         return dimension >= 2 * PROJECTION
 
     def _make_sampler(self, patches: int, dimension: int, count: int, share: float = 1.0) -> Any:
-        if self.sampler == "identity" or count == patches:
+        if self.sampler == "identity" or (count == patches and not self.coreset_radius):
             return SAMPLERS["identity"]()
         options: dict[str, Any] = {"count": count, "seed": self.seed}
         if self.sampler != "random":
             options["device"] = self.torch_device
             options["radius"] = share * (self.coreset_radius or 0.0)
             options["dimension_to_project_features_to"] = PROJECTION if self._projects(dimension) else dimension
-        return SAMPLERS[self.sampler](count / patches, **options)
+        return SAMPLERS[self.sampler](min(count / patches, 0.999), **options)
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, values = super()._memory_state()

@@ -19,7 +19,7 @@ from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
 from patchbank.images import Source
 from patchbank.patches import Arrangement, Cells
-from patchbank.planning import Plan
+from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour
 from patchbank.search import Index, make_index
 
@@ -39,7 +39,7 @@ class SPADE(Detector):
 
     method: ClassVar[str] = "spade"
     summary: ClassVar[str] = "distance to the most similar nominal images and to their pixels"
-    cost: ClassVar[str] = "@@ms"
+    cost: ClassVar[str] = "2.6 s an image, 156 MB, 140 s to learn, at 224×288"
     needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
 
@@ -67,6 +67,13 @@ class SPADE(Detector):
     def _arrange(self) -> Arrangement:
         return Cells(self.option("patch_size"))
 
+    def _plan(self, images: int, patches: int) -> Plan:
+        # beside what is kept, the pixels of K images in two copies: expressed in cells
+        strides, channels = self._open().backbone.strides, self._open().backbone.channels
+        in_cells = (strides[-1] / strides[0]) ** 2 * sum(channels[:-1]) / self._open().dimension
+        bank = int(1.25 * in_cells * patches * min(self.images_compared, images) / images)
+        return plan_fit(images, patches, self._open().dimension, bank, self.torch_device, self.memory_budget)
+
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
     ) -> FeatureSet:
@@ -90,12 +97,12 @@ class SPADE(Detector):
     def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """The image scores of all images, which are cheap; the maps of a few, which are not."""
         few = set(range(0, len(features.images), max(1, len(features.images) // _MAPS)))
-        scores, peaks = [], []
+        scores, peaks = [], [math.nan] * len(features.images)
         for i, (image, vectors) in enumerate(zip(features.images, features.walk(), strict=True)):
             scores.append(self._to_images(vectors, i)[0])
             if i in few:
                 _, smoothed, _ = self._score(vectors, image.grid, features.views[i].inspected, without_image=i)
-                peaks.append(float(smoothed.max()))
+                peaks[i] = float(smoothed.max())
             if progress:
                 progress("calibration", i + 1, len(features.images))
         return Calibration(np.array(scores), np.array(peaks), self.false_alarm_rate)

@@ -4,6 +4,7 @@ calibrate."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from patchbank.detectors.base import Detector
 from patchbank.extraction import FeatureSet, ImageFeatures, OnError, Progress
@@ -12,7 +13,10 @@ from patchbank.planning import Plan, plan_statistics
 
 
 class StreamingDetector(Detector):
-    """Sees each nominal image once while it learns; the calibration computes its features again."""
+    """Sees each nominal image once while it learns; the calibration computes its features again. `ways_out`: what to do
+    where its statistics do not fit into memory."""
+
+    ways_out: ClassVar[str]
 
     @abstractmethod
     def _begin(self, images: int) -> None:
@@ -29,7 +33,7 @@ class StreamingDetector(Detector):
     def _plan(self, images: int, patches: int) -> Plan:
         needed = self._statistics_bytes(images, patches)
         work = f"{images} images, {patches // images} patches × {self._open().dimension} each"
-        return plan_statistics(work, needed, self.torch_device, self.memory_budget)
+        return plan_statistics(work, needed, self.torch_device, self.memory_budget, self.ways_out)
 
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None

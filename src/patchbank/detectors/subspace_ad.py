@@ -34,6 +34,8 @@ class SubspaceAD(StreamingDetector):
     summary: ClassVar[str] = "what the principal components of nominal patches leave unexplained"
     cost: ClassVar[str] = "53 ms an image, 0.1 MB, 18 s to learn"
 
+    ways_out: ClassVar[str] = "use a level with fewer channels (--levels 2), or give it more memory (--memory-budget)"
+
     aggregation: str | None = "mean"
     patch_size: int | None = 1
     image_score: str | None = "top"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from patchbank.datasets import Dataset
 from patchbank.detectors import Detector
-from patchbank.errors import DatasetError, MemoryBudgetError
+from patchbank.errors import PatchbankError
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.extraction import OnError, Progress
@@ -63,7 +64,7 @@ def run_grid(
         if not (folder / "metrics.json").exists():
             try:
                 _run(cell, folder, write, on_error, progress)
-            except (DatasetError, MemoryBudgetError) as error:  # such as a method that this dataset cannot be given to
+            except PatchbankError as error:  # such as a method that this dataset cannot be given to
                 on_error(cell.name, error)
                 continue
         rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
@@ -77,9 +78,10 @@ def _run(
 ) -> None:
     reset_peak()  # each cell's own peak, not that of the largest before it
     model_file = folder / "model.patchbank"
-    cell.detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
-    cell.detector.save(model_file)
-    evaluation = evaluate(cell.detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
+    detector = deepcopy(cell.detector)  # what it learns goes with the cell
+    detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
+    detector.save(model_file)
+    evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
     write(evaluation, folder)
 
 

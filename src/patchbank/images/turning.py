@@ -35,9 +35,10 @@ def turned_back(box: tuple[int, int, int, int], size: tuple[int, int], angle: fl
     if not angle:
         return box
     left, top, right, bottom = box
-    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]], float)
+    # pixel centres have whole numbers: the edges of a box lie half a pixel beside
+    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]], float) - 0.5
     inverse = cv2.invertAffineTransform(_matrix(size, angle))
-    back = corners @ inverse[:, :2].T + inverse[:, 2]
+    back = (corners @ inverse[:, :2].T + inverse[:, 2] + 0.5).round(6)
     height, width = size
     (x0, y0), (x1, y1) = np.floor(back.min(0)).astype(int), np.ceil(back.max(0)).astype(int)
     x0, y0 = int(np.clip(x0, 0, width - 1)), int(np.clip(y0, 0, height - 1))
