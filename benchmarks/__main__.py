@@ -186,7 +186,7 @@ def lmf_setup(pairs: int) -> Row:
 _MEMORY = """
 import sys, torch
 from benchmarks.__main__ import drawn
-from patchbank import FAPM, LMFCore, PatchCore
+from patchbank import PatchCore
 from patchbank.memory import peak_rss_mb, reset_peak
 model = PatchCore(image_size=224, coreset=0.1)
 images = drawn(200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,16 @@ class TrainingImage:
     size: tuple[int, int]
     grid: tuple[int, int]
     angle: float = 0.0
+
+    def state(self) -> list[Any]:
+        """As plain values, for the model file."""
+        return [self.name, *self.size, *self.grid, *([self.angle] if self.angle else [])]
+
+    @classmethod
+    def of(cls, state: list[Any]) -> TrainingImage:
+        """The inverse of `state`."""
+        name, height, width, rows, columns, *angle = state
+        return cls(name, (height, width), (rows, columns), *angle)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ def warn(name: str, error: Exception) -> None:
     warnings.warn(f"skipped: {error}", stacklevel=3)
 
 
+def give_up(name: str, error: Exception) -> None:
+    """What happens where a single image was asked for and cannot be read."""
+    raise error
+
+
 @dataclass(frozen=True)
 class ImageFeatures:
     """Patch features of one image: `vectors` P×D, row by row of its `grid` (rows, columns)."""

@@ -30,13 +30,8 @@ def whiten(moments: Moments, divisor: float, regularisation: float, dtype: torch
     step = max(1, _BLOCK_BYTES // (8 * d * d))
     for start in range(0, positions, step):
         block = slice(start, start + step)
-        packed[block] = _inverse_factor(moments.scatter[block].to(dtype) / divisor, regularisation)[:, rows, columns]
+        packed[block] = whiten_tied(moments.scatter[block].to(dtype) / divisor, regularisation)[:, rows, columns]
     return packed
-
-
-def whiten_tied(covariance: Tensor, regularisation: float) -> Tensor:
-    """W of one covariance, d×d."""
-    return _inverse_factor(covariance, regularisation)
 
 
 def distances(kind: str, factor: Tensor, centred: Tensor) -> Tensor:
@@ -60,7 +55,8 @@ def distances(kind: str, factor: Tensor, centred: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
-def _inverse_factor(covariance: Tensor, regularisation: float) -> Tensor:
+def whiten_tied(covariance: Tensor, regularisation: float) -> Tensor:
+    """W of one covariance d×d, or of each of a batch of them."""
     identity = torch.eye(covariance.shape[-1], device=covariance.device, dtype=covariance.dtype)
     factor = torch.linalg.cholesky(covariance + regularisation * identity)
     inverse: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)

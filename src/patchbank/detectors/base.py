@@ -17,11 +17,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.backbones import numbers_layers, reuse_backbone
+from patchbank.bank import TrainingImage
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
 from patchbank.errors import DatasetError, ImageError, OptionError
-from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, warn
-from patchbank.images import Geometry, Images, Source, gather
+from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
+from patchbank.images import Geometry, Images, Source, gather, turned_back
 from patchbank.patches import Arrangement, OneGrid
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour, Prediction
@@ -194,10 +195,10 @@ class Detector(Options, ABC):
     def _again(self, sources: list[Source], features: FeatureSet) -> Iterator[Tensor]:
         """A second walk over images whose features were not stored, which must find what the first one did."""
 
-        def give_up(name: str, error: Exception) -> None:
+        def changed(name: str, error: Exception) -> None:
             raise DatasetError(f"{name}: could be read at first, but not a second time ({error})")
 
-        for i, item in enumerate(self._open().stream(sources, give_up)):
+        for i, item in enumerate(self._open().stream(sources, changed)):
             if item.grid != features.images[i].grid:
                 raise DatasetError(f"{item.source.name}: changed while it was learned from")
             yield self._prepare(item.vectors)
@@ -207,10 +208,6 @@ class Detector(Options, ABC):
         sources = gather(image)
         if len(sources) != 1:
             raise OptionError(f"predict takes one image, not {len(sources)}: use predict_many")
-
-        def give_up(name: str, error: Exception) -> None:
-            raise error
-
         return next(self._predictions(sources, give_up))
 
     def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
@@ -296,30 +293,42 @@ class Detector(Options, ABC):
             vectors = self._prepare(item.vectors)
         score, smoothed, scores = self._score(vectors, item.grid, item.view.inspected)
         anomaly = item.view.to_input(smoothed)
-        is_anomalous = score > self.calibration_.threshold
-        map_threshold = self.calibration_.map_threshold
-        # a rejected part has at least one box: the map's peak can lie a little below the limit in input pixels
-        level = min(map_threshold, float(np.nanmax(anomaly))) if is_anomalous and self.localizes else map_threshold
-        regions = find_regions(anomaly, level)
-        timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
 
         def neighbour_at(x: int, y: int) -> Neighbour:
             assert scores.nearest is not None
             row, column = item.view.patch_at(x, y, (scores.nearest.shape[0], scores.nearest.shape[1]))
             return self._neighbour(int(scores.nearest[row, column]), float(scores.distances[row, column]))
 
+        nearest = None if scores.nearest is None else neighbour_at
+        prediction = self._verdict(item.source.name, score, anomaly, nearest)
+        timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
+        return dataclasses.replace(prediction, timings=timings)
+
+    def _verdict(
+        self, path: str, score: float, anomaly: NDArray[np.float32], nearest: Callable[[int, int], Neighbour] | None
+    ) -> Prediction:
+        """The prediction for an image score and a map in input pixels, by the calibration."""
+        is_anomalous, map_threshold = score > self.calibration_.threshold, self.calibration_.map_threshold
+        # a rejected part has at least one box: the map's peak can lie a little below the limit in input pixels
+        level = min(map_threshold, float(np.nanmax(anomaly))) if is_anomalous and self.localizes else map_threshold
         return Prediction(
-            path=item.source.name,
+            path=path,
             score=score,
             p_value=self.calibration_.p_value(score),
             threshold=self.calibration_.threshold,
             is_anomalous=is_anomalous,
             map=anomaly,
             map_threshold=map_threshold,
-            regions=regions,
-            timings=timings,
-            _nearest=None if scores.nearest is None else neighbour_at,
+            regions=find_regions(anomaly, level),
+            _nearest=nearest,
         )
+
+    def _patch_of(
+        self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
+    ) -> Neighbour:
+        """A patch of a training image, in pixels of that image as it was given."""
+        box = self._open().geometry.view(*image.size).patch_box(row, column, grid)
+        return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
 
 
 @contextmanager

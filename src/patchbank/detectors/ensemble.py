@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,11 +15,10 @@ from typing_extensions import Self
 from patchbank.calibration import Calibration
 from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import ImageError, OptionError
-from patchbank.extraction import FeatureSet, OnError, Progress, warn
+from patchbank.extraction import FeatureSet, OnError, Progress, give_up, warn
 from patchbank.images import Images, Source, gather
 from patchbank.planning import Plan
 from patchbank.prediction import Prediction
-from patchbank.scoring import find_regions
 
 _MACHINE = ("device", "runtime", "threads", "memory_budget")
 
@@ -93,12 +92,6 @@ class Ensemble(Detector):
         peaks = [_standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
         return Calibration(np.mean(scores, axis=0), np.mean(peaks, axis=0), self.false_alarm_rate)
 
-    def predict(self, image: Any) -> Prediction:
-        sources = gather(image)
-        if len(sources) != 1:
-            raise OptionError(f"predict takes one image, not {len(sources)}: use predict_many")
-        return self._together(sources[0])
-
     def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
         for source in sources:
             try:
@@ -109,32 +102,13 @@ class Ensemble(Detector):
                 yield prediction
 
     def _together(self, source: Source) -> Prediction:
-        found = []
-        for member in self.members:
-
-            def give_up(name: str, error: Exception) -> None:
-                raise error
-
-            found.append(next(member._predictions([source], give_up)))
+        found = [next(member._predictions([source], give_up)) for member in self.members]
         calibrations = [member.calibration_ for member in self.members]
         pairs = list(zip(found, calibrations, strict=True))
         score = float(np.mean([_standardised(np.float64(p.score), c.scores) for p, c in pairs]))
         mean_map = np.mean([_standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
-        is_anomalous, map_threshold = score > self.calibration_.threshold, self.calibration_.map_threshold
-        level = min(map_threshold, float(np.nanmax(mean_map))) if is_anomalous else map_threshold
         timings = {key: sum(p.timings[key] for p in found) for key in found[0].timings}
-        return Prediction(
-            path=source.name,
-            score=score,
-            p_value=self.calibration_.p_value(score),
-            threshold=self.calibration_.threshold,
-            is_anomalous=is_anomalous,
-            map=mean_map,
-            map_threshold=map_threshold,
-            regions=find_regions(mean_map, level),
-            timings=timings,
-            _nearest=found[0]._nearest,
-        )
+        return replace(self._verdict(source.name, score, mean_map, found[0]._nearest), timings=timings)
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 

@@ -216,8 +216,7 @@ class FAPM(Detector):
         image, row, column = (int(v) for v in self.levels_[0].provenance[reference])
         source, fine = self.images_[image], self._per_side(0)
         grid = (source.grid[0] * fine, source.grid[1] * fine)
-        view = self._open().geometry.view(*source.size)
-        return Neighbour(source.name, row, column, view.patch_box(row, column, grid), distance)
+        return self._patch_of(source, row, column, grid, distance)
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 
@@ -235,14 +234,14 @@ class FAPM(Detector):
             tensors |= {f"level.{j}.vectors": banks.vectors, f"level.{j}.region": torch.from_numpy(banks.region)}
             tensors[f"level.{j}.provenance"] = torch.from_numpy(banks.provenance)
         values = {
-            "images": [[i.name, *i.size, *i.grid] for i in self.images_],
+            "images": [image.state() for image in self.images_],
             "regions": [self.levels_[0].regions.rows, self.levels_[0].regions.columns],
             "doubled": [banks.doubled.tolist() for banks in self.levels_],
         }
         return tensors, values
 
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        self.images_ = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
+        self.images_ = tuple(map(TrainingImage.of, values["images"]))
         regions, self.levels_ = Regions(*values["regions"]), []
         for j, doubled in enumerate(values["doubled"]):
             vectors, region, provenance = (tensors[f"level.{j}.{name}"] for name in ("vectors", "region", "provenance"))

@@ -23,7 +23,7 @@ class MahalanobisAD(Detector):
     """A normal distribution of each level's average over the image, with the covariance of Ledoit and Wolf; the score
     is the sum of the levels' Mahalanobis distances. For whole images only: the map is empty (NaN).
 
-    By default all levels from the second one on are in use. Other options: `Options`; those of patches and maps have no
+    By default levels 1 to 4 are in use. Other options: `Options`; those of patches and maps have no
     effect.
     """
 

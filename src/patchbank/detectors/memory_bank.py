@@ -15,7 +15,6 @@ from patchbank.bank import Bank, TrainingImage
 from patchbank.detectors.base import Detector, PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet
-from patchbank.images import turned_back
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
 from patchbank.search import check_search
@@ -100,9 +99,7 @@ class MemoryBankDetector(Detector):
     def _neighbour(self, reference: int, distance: float) -> Neighbour:
         image, row, column = (int(v) for v in self.bank_.provenance[reference])
         source = self.bank_.images[image]
-        view = self._open().geometry.view(*source.size)
-        box = turned_back(view.patch_box(row, column, source.grid), source.size, source.angle)
-        return Neighbour(source.name, row, column, box, distance)
+        return self._patch_of(source, row, column, source.grid, distance)
 
     @property
     def memory_vectors(self) -> int | None:
@@ -117,10 +114,10 @@ class MemoryBankDetector(Detector):
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {"bank.vectors": self.bank_.vectors, "bank.provenance": torch.from_numpy(self.bank_.provenance)}
-        images = [[i.name, *i.size, *i.grid, *([i.angle] if i.angle else [])] for i in self.bank_.images]
+        images = [image.state() for image in self.bank_.images]
         return tensors, {"covering_radius": self.bank_.covering_radius, "images": images}
 
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        images = tuple(TrainingImage(n, (h, w), (r, c), *a) for n, h, w, r, c, *a in values["images"])
+        images = tuple(map(TrainingImage.of, values["images"]))
         provenance = tensors["bank.provenance"].cpu().numpy().astype(np.int32)
         self.bank_ = Bank(tensors["bank.vectors"], provenance, images, values["covering_radius"], self.search)

@@ -166,19 +166,17 @@ class SPADE(Detector):
         source, strides = self.images_[image], self._open().backbone.strides
         side = strides[-1] // strides[0]
         row, column = divmod(reference - offsets[image], source.grid[1] * side)
-        view = self._open().geometry.view(*source.size)
-        box = view.patch_box(row, column, (source.grid[0] * side, source.grid[1] * side))
-        return Neighbour(source.name, row, column, box, distance)
+        return self._patch_of(source, row, column, (source.grid[0] * side, source.grid[1] * side), distance)
 
     @property
     def memory_vectors(self) -> int | None:
         return self._offsets()[-1]
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        images = [[i.name, *i.size, *i.grid] for i in self.images_]
+        images = [image.state() for image in self.images_]
         return {"cells": self.cells_, "pooled": self.pooled_}, {"images": images, "starts": self.starts_}
 
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         self.cells_, self.pooled_ = tensors["cells"], tensors["pooled"]
-        self.images_ = tuple(TrainingImage(n, (h, w), (r, c)) for n, h, w, r, c in values["images"])
+        self.images_ = tuple(map(TrainingImage.of, values["images"]))
         self.starts_ = values["starts"]
