@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
+import signal
+import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -85,13 +88,40 @@ def torch_runtime(network: Normalised, device: torch.device, precision: str = "f
     return run
 
 
+def _openvino() -> Any:
+    """The library, without what reports its use over the network: its converter does so, unasked, wherever it finds the
+    package `openvino_telemetry`, which is installed with it."""
+    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # not to be found
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules["openvino_telemetry"]
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: an exception on the way through the converter, which calls Python from
+    C++, is lost or ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *received: caught.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught and callable(before):
+        before(*caught[0])
+
+
 def openvino_runtime(network: Normalised, example: Tensor) -> Run:
     """OpenVINO on the CPU, traced on `example`. Its default precision here may be bf16, which changes features:
     float32 is set."""
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino as ov
-
-    with torch.no_grad(), warnings.catch_warnings():
+    ov = _openvino()
+    with _interrupted_later(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns about every Python branch on a shape
         logging.getLogger("openvino").setLevel(logging.ERROR)
         # tracing once is enough: torch would trace again to compare, and features are compared below
