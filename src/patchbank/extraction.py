@@ -128,15 +128,15 @@ class Extractor:
                         on_error(name, ImageError(f"{name}: its features are not finite numbers"))
 
     def learn(
-        self, sources: list[Source], on_error: OnError, progress: Progress | None = None
+        self, sources: list[Source], on_error: OnError, progress: Progress | None = None, stage: str = "features"
     ) -> Iterator[ImageFeatures]:
-        """As `stream`, with progress; raises `DatasetError` where no image gives features."""
+        """As `stream`, with progress of a stage; raises `DatasetError` where no image gives features."""
         count = 0
         for item in self.stream(sources, on_error):
             count += 1
             yield item
             if progress:
-                progress("features", count, len(sources))
+                progress(stage, count, len(sources))
         if not count:
             raise DatasetError(f"none of the {len(sources)} images could be read")
 
@@ -150,7 +150,8 @@ class Extractor:
     ) -> FeatureSet:
         """Features of all readable images in one array, allocated once, for `patches` rows (None: counted here)."""
         if patches is None:
-            sources, patches = self.survey(sources, on_error)
+            surveyed = self.survey(sources, on_error)
+            sources, patches = [source for source, _ in surveyed], sum(count for _, count in surveyed)
         vectors = allocate(patches, self.dimension, self.backbone.device, on_disk)
         features = FeatureSet(vectors)
         for item in self.learn(sources, on_error, progress):
@@ -160,9 +161,9 @@ class Extractor:
         features.vectors = vectors[: len(features)]
         return features
 
-    def survey(self, sources: list[Source], on_error: OnError) -> tuple[list[Source], int]:
-        """The images whose headers can be read, and how many patches they will give."""
-        readable, total = [], 0
+    def survey(self, sources: list[Source], on_error: OnError) -> list[tuple[Source, int]]:
+        """The images whose headers can be read, and how many patches each will give."""
+        readable = []
         for source in sources:
             try:
                 rows, columns = self.grid(self.geometry.view(*image_size(source)))
@@ -170,11 +171,10 @@ class Extractor:
                 if not source.angle:  # said once for all the ways it is turned
                     on_error(source.name, error)
                 continue
-            readable.append(source)
-            total += rows * columns
+            readable.append((source, rows * columns))
         if not readable:
             raise DatasetError(f"none of the {len(sources)} images could be read")
-        return readable, total
+        return readable
 
     def _load(self, source: Source) -> tuple[Source, View, NDArray[np.float32], float] | tuple[Source, ImageError]:
         started = time.perf_counter()

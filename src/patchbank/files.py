@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -31,6 +33,16 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_copy(path: str | PathLike[str]) -> Path:
+    """A copy of a file beside it, under the first free of NAME.bak, NAME.bak2, …"""
+    original = Path(path)
+    numbers = ("" if i == 1 else str(i) for i in itertools.count(1))
+    copy = next(c for n in numbers if not (c := original.with_name(f"{original.name}.bak{n}")).exists())
+    with replacing(copy) as temporary:
+        shutil.copyfile(original, temporary)
+    return copy
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:

@@ -13,8 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,7 +23,7 @@ from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
 from patchbank.files import replacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
 _UNSAVED = ("device", "threads", "runtime", "memory_budget")  # of the machine, not of the model
 
@@ -37,17 +35,22 @@ class ModelFile:
     document: dict[str, Any]
     tensors: dict[str, Tensor]
 
+    @property
+    def calibration(self) -> Calibration:
+        # version 1 had only the rate
+        document = self.document
+        return Calibration.of(
+            self.tensors, document.get("calibration") or {"false_alarm_rate": document["false_alarm_rate"]}
+        )
+
 
 def save(detector: Detector, path: str | PathLike[str]) -> None:
     """Write a fitted detector. Raises `OptionError` where it has not been fitted or the file cannot be written."""
     if not hasattr(detector, "calibration_"):
         raise OptionError("this detector has not been fitted: there is nothing to save yet")
     tensors, memory = detector._memory_state()
-    calibration = detector.calibration_
-    tensors |= {
-        "calibration.scores": torch.from_numpy(calibration.scores),
-        "calibration.peaks": torch.from_numpy(calibration.peaks),
-    }
+    of_calibration, calibration = detector.calibration_.state()
+    tensors |= of_calibration
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     options = {k: v for k, v in detector.parameters().items() if k not in _UNSAVED}
     document = {
@@ -55,7 +58,7 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
         "library_version": __version__,
         "method": detector.method,
         "options": options,
-        "false_alarm_rate": calibration.false_alarm_rate,
+        "calibration": calibration,
         "memory": memory,
         "training": detector.training_,
     }
@@ -100,8 +103,7 @@ def load(
             part.precision = "float32"  # the narrow ones are a GPU's
         elif getattr(part, "search", "auto") not in ("auto", "blocked"):
             part.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
-    peaks, scores = (tensors[f"calibration.{name}"].numpy() for name in ("peaks", "scores"))
-    detector.calibration_ = Calibration(np.array(scores), np.array(peaks), document["false_alarm_rate"])
+    detector.calibration_ = file.calibration
     detector.training_ = document["training"]
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
     detector._restore_memory(memory, document["memory"])

@@ -46,7 +46,7 @@ class Prediction:
     `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which
     the image is called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is
     float32, H×W of the input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from
-    which `regions` are drawn.
+    which `regions` are drawn; an accepted image has none, a rejected one at least one.
     """
 
     path: str
@@ -75,8 +75,12 @@ class Prediction:
         return self._nearest(x, y)
 
     def at_threshold(self, threshold: float) -> Prediction:
-        """The same scores and map, decided at another threshold on the image score; regions and p-value stay."""
-        return replace(self, threshold=threshold, is_anomalous=self.score > threshold)
+        """The same score and map, decided at another threshold on the image score; the p-value stays."""
+        from patchbank.scoring import regions_of
+
+        is_anomalous = self.score > threshold
+        regions = regions_of(self.map, self.map_threshold) if is_anomalous else ()
+        return replace(self, threshold=threshold, is_anomalous=is_anomalous, regions=regions)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the map, as plain values for JSON."""

@@ -81,3 +81,9 @@ def find_regions(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Re
     for (left, top, width, height, area), peak in zip(stats[1:].tolist(), peaks[1:].tolist(), strict=True):
         regions.append(Region((left, top, left + width, top + height), area, peak))
     return tuple(sorted(regions, key=lambda r: (-r.area, r.box)))
+
+
+def regions_of(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:
+    """As `find_regions`, at least one: where nothing reaches the threshold, at the peak. None where there is no map."""
+    seen = anomaly_map[~np.isnan(anomaly_map)]
+    return find_regions(anomaly_map, min(threshold, float(seen.max()))) if seen.size else ()

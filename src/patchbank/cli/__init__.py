@@ -8,7 +8,7 @@ import sys
 import typer
 
 from patchbank import __version__
-from patchbank.cli import backbones, benchmark, demo, doctor, evaluate, fit, info, methods, predict
+from patchbank.cli import backbones, benchmark, calibrate, demo, doctor, evaluate, fit, info, methods, predict
 from patchbank.errors import PatchbankError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def common(
 app.command()(fit.fit)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
+app.command()(calibrate.calibrate)
 app.command()(benchmark.benchmark)
 app.command()(demo.demo)
 app.command()(info.info)
@@ -52,9 +53,10 @@ def main() -> None:
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("patchbank: interrupted; nothing half-written was left under a final name", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # what the command-line library makes of Ctrl-C
+            print("patchbank: interrupted; nothing half-written was left under a final name", file=sys.stderr)
+        raise
     except BrokenPipeError:  # `patchbank … | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from patchbank.files import write_csv
 
 if TYPE_CHECKING:
+    from patchbank.calibration import Calibration
     from patchbank.extraction import Progress
     from patchbank.planning import Plan
 
@@ -69,3 +71,21 @@ def progress_bars() -> Iterator[Progress | None]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield advance
+
+
+def threshold_words(calibration: Calibration) -> str:
+    """The threshold and what it promises, in a sentence."""
+    threshold, rate = calibration.threshold, calibration.false_alarm_rate
+    if math.isinf(threshold):
+        return "no threshold: a single image has nothing to be compared with; fit at least two good images"
+    if calibration.chosen is not None:
+        return f"threshold {threshold:.4g}: {calibration.chosen_by}"
+    words = f"threshold {threshold:.4g} for {rate:.2%} false alarms"
+    words += f" ({calibration.how} scores of {len(calibration)} images"
+    if calibration.is_guaranteed:
+        return f"{words})"
+    promise = f"to promise {rate:.2%} takes {round(1 / rate) - 1}"
+    if (interval := calibration.interval()) is None:
+        return f"{words}, the highest of them: {promise})"
+    low, high = interval
+    return f"{words}, their tail extrapolated, 90 % interval {low:.4g} to {high:.4g}: {promise})"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars, show_plan
+from patchbank.cli.console import Failures, progress_bars, show_plan, threshold_words
 from patchbank.errors import OptionError
 
 
@@ -74,7 +74,7 @@ def fit(
     else:
         typer.echo(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
         typer.echo(_memory_words(summary))
-        typer.echo(_threshold_words(summary))
+        typer.echo(threshold_words(detector.calibration_))
         if summary["weights"].startswith("random"):
             typer.echo("the backbone's weights are random: good for trying things out, not for finding defects")
         typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
@@ -87,14 +87,3 @@ def _memory_words(summary: dict[str, Any]) -> str:
     words = f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB"
     radius = summary["covering_radius"]
     return words if radius is None else f"{words}, covering radius {radius:.3g}"
-
-
-def _threshold_words(summary: dict[str, Any]) -> str:
-    rate, threshold = summary["false_alarm_rate"], summary["threshold"]
-    if threshold is None:
-        return "no threshold: a single image has nothing to be compared with; fit at least two good images"
-    words = f"threshold {threshold:.4g} for {rate:.2%} false alarms"
-    if not summary["threshold_is_guaranteed"]:
-        needed = round(1 / rate) - 1
-        words += f" (the highest score of a good part: to promise {rate:.2%} takes {needed} good images)"
-    return words

@@ -30,12 +30,9 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     """The facts about a model file that a person asks for, in the order to print."""
     import math
 
-    from patchbank.calibration import Calibration
-
     document, tensors = file.document, file.tensors
     training = document["training"]
-    scores, peaks = (tensors[f"calibration.{name}"].numpy() for name in ("scores", "peaks"))
-    calibration = Calibration(scores, peaks, document["false_alarm_rate"])
+    calibration = file.calibration
     threshold = calibration.threshold
     bank, radius = tensors.get("bank.vectors"), document["memory"].get("covering_radius")
     return {
@@ -54,6 +51,9 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "false_alarm_rate": calibration.false_alarm_rate,
         "threshold": threshold if math.isfinite(threshold) else None,
         "threshold_is_guaranteed": calibration.is_guaranteed,
+        "threshold_interval": calibration.interval(),
+        "threshold_chosen_by": calibration.chosen_by or None,
+        "calibration": f"{calibration.how}, {len(calibration)} images",
         "weights": training["weights"],
         "weights_sha256": training["weights_sha256"],
         "runtime_of_fit": training["runtime"],
@@ -61,10 +61,13 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         **{key: training[key] for key in ("components", "doubled_regions") if key in training},
         "fit_seconds": training["fit_seconds"],
         "options": document["options"],
+        "history": training.get("history", []),
     }
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_plain, value)) or "–"
     if isinstance(value, dict):
         return ", ".join(f"{k}={_plain(v)}" for k, v in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -27,6 +27,11 @@ def predict(
     maps: Annotated[bool, typer.Option("--maps", help="Also write each map, float32 TIFF in input pixels.")] = False,
     overlays: Annotated[bool, typer.Option(help="Draw a picture for each image.")] = True,
     threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
+    false_alarm_rate: Annotated[float | None, typer.Option(help="Reject at this rate instead of the model's.")] = None,
+    false_discovery_rate: Annotated[
+        float | None,
+        typer.Option(help="Decide on all images together: so many of the rejected may be good (Benjamini-Hochberg)."),
+    ] = None,
     weights: o.Weights = None,
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
@@ -40,16 +45,27 @@ def predict(
         raise OptionError("--maps needs a folder to write to: give one with -o OUT")
     if output is not None and output.is_file():
         raise OptionError(f"{output}: is a file; -o takes a folder for the results")
+    if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
+        raise OptionError("give only one of --threshold, --false-alarm-rate and --false-discovery-rate")
+    from patchbank.calibration import check_rate
     from patchbank.images import gather
     from patchbank.modelfile import load
 
+    if false_discovery_rate is not None:
+        check_rate(false_discovery_rate, "--false-discovery-rate")
     sources = gather(images)
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if false_alarm_rate is not None:
+        detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
+    paths = [Path(source.name) for source in sources]
+    if false_discovery_rate is not None:
+        scores = [p.score for p in detector.predict_many(paths, on_error=lambda name, error: None)]
+        threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     failures = Failures()
     names = _output_names(images, [source.name for source in sources])
     rows: list[dict[str, Any]] = []
     with progress_bars() as progress:
-        for prediction in detector.predict_many([Path(s.name) for s in sources], on_error=failures):
+        for prediction in detector.predict_many(paths, on_error=failures):
             if threshold is not None:
                 prediction = prediction.at_threshold(threshold)
             row = finite(prediction.to_dict())

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.backbones import numbers_layers, reuse_backbone
+from patchbank.backbones import reuse_backbone
 from patchbank.bank import TrainingImage
-from patchbank.calibration import Calibration
-from patchbank.detectors.options import Options
+from patchbank.calibration import Calibration, calibration_way, folds_of
+from patchbank.detectors.method import Method, PatchScores
+from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
 from patchbank.images import Geometry, Images, Source, gather, turned_back
-from patchbank.patches import Arrangement, OneGrid
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour, Prediction
-from patchbank.scoring import anomaly_map, find_regions, image_score
+from patchbank.scoring import anomaly_map, image_score
 from patchbank.threads import on_this_thread, set_threads
-
-
-@dataclass(frozen=True)
-class PatchScores:
-    """What a method says about one image: the distance of each patch, rows×columns; a reference into its memory for
-    each, where it compares with patches; a factor on the image score; or an image score of its own, not made of the
-    distances."""
-
-    distances: Tensor
-    nearest: Tensor | None = None
-    factor: float = 1.0
-    image: float | None = None
+from patchbank.verdict import verdict
 
 
 @dataclass(kw_only=True, eq=False)
-class Detector(Options, ABC):
-    """A method. Its constructor takes the `Options` of all methods and its own."""
-
-    method: ClassVar[str]
-    summary: ClassVar[str]  # one line for `patchbank methods`
-    cost: ClassVar[str]  # another, as measured (docs/choosing.md)
-    needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
-    default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
-    localizes: ClassVar[bool] = True  # whether it makes a map
+class Detector(Method):
+    """A fitted or unfitted method. Its constructor takes the `Options` of all methods and its own."""
 
     calibration_: Calibration = dataclasses.field(init=False, repr=False)
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
@@ -72,67 +55,6 @@ class Detector(Options, ABC):
             values["image_size"] = self._extractor.geometry.image_size
         return values
 
-    # ---- what a method adds ------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
-        """Learn from the patch features of the nominal images."""
-
-    @abstractmethod
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
-        """P×D vectors of an image on their grid → scores; `without_image` leaves a training image out of the memory."""
-
-    @abstractmethod
-    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The memory as tensors and plain values, for the model file."""
-
-    @abstractmethod
-    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """The inverse of `_memory_state`."""
-
-    @property
-    def memory_vectors(self) -> int | None:
-        """How many vectors the memory holds; None where it is no bank."""
-        return None
-
-    @property
-    def memory_mb(self) -> float:
-        """MB of what new images are compared with."""
-        tensors, _ = self._memory_state()
-        return sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point()) / 1e6
-
-    def _memory_facts(self) -> dict[str, Any]:
-        """What `patchbank info` should say about the memory."""
-        return {}
-
-    def _arrange(self) -> Arrangement:
-        """How the maps of the levels become vectors."""
-        return OneGrid(self.option("aggregation"), self.option("patch_size"), self.stride)
-
-    def _kept(self, patches: int) -> int:
-        """How many of that many patches the memory keeps, for the forecast."""
-        return 0
-
-    def _plan_options(self) -> dict[str, Any]:
-        """What else the forecast must know, as keywords of `plan_fit`."""
-        return {}
-
-    def _default_levels(self) -> tuple[int, ...] | None:
-        """Levels where none are given; None for those of the backbone. A vision transformer's have other numbers."""
-        return None if numbers_layers(self.backbone) else self.default_levels
-
-    def _views(self, sources: list[Source]) -> list[Source]:
-        """What is learned of each image: itself, and what a method makes of it."""
-        return sources
-
-    def _prepare(self, vectors: Tensor) -> Tensor:
-        """P×D patches of a new image, as the memory holds those of the nominal ones."""
-        return vectors
-
-    def _neighbour(self, reference: int, distance: float) -> Neighbour:
-        """Where a reference comes from."""
-        raise NotImplementedError
-
     # ---- the flow ----------------------------------------------------------------------------------------------------
 
     def fit(
@@ -150,26 +72,30 @@ class Detector(Options, ABC):
         `PatchbankError` for options or data that cannot be used, or that the memory cannot hold.
         """
         self._extractor = None  # options may have changed since the last fit
-        extractor = self._open()
-        sources = self._views(gather(images))
-        seconds: dict[str, float] = {}
-        readable, patches = extractor.survey(sources, on_error)
-        plan = self._plan(len(readable), patches)
-        if on_plan:
-            on_plan(plan)
-        with _clock(seconds, "features"):
-            features = self._gather(readable, patches, plan, on_error, progress)
-        with _clock(seconds, "memory"):
-            self._fit_memory(features, progress)
-        with _clock(seconds, "calibration"):
-            self.calibration_ = self._calibrate(features, progress)
-        seconds["total"] = sum(seconds.values())
+        given = gather(images)
+        work = Work(on_error, progress, on_plan)
+        readable = self._open().survey(self._views(given), on_error)
+        parts = folds_of([bool(source.angle) for source, _ in readable], self.seed)
+        originals = sum(not source.angle for source, _ in readable)
+        way = calibration_way(self.calibration, originals, self.false_alarm_rate)
+        held_out = set(parts[0]) if way == "held-out" else set()
+        if way == "k-fold":
+            calibration = self._k_fold(readable, parts, work)
+        features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
+        with work.clock("calibration"):
+            if way == "leave-one-out":
+                calibration = self._leave_one_out(features, progress)
+            elif way == "held-out":
+                calibration = self._score_good([readable[i][0] for i in parts[0] if not readable[i][0].angle], work)
+        self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
+        self._tidy()
+        learned, extractor = sum(not image.angle for image in features.images), self._open()
         self.training_ = {
-            "images": sum(not image.angle for image in features.images),
-            "unreadable": sum(not source.angle for source in sources) - len(self.calibration_.scores),
+            "images": learned,
+            "unreadable": len(given) - learned - (len(calibration) if held_out else 0),
             "patches": len(features),
-            "plan": plan.where,
-            "fit_seconds": seconds,
+            "plan": work.where,
+            "fit_seconds": {**work.seconds, "total": sum(work.seconds.values())},
             "weights": extractor.backbone.weights,
             "weights_sha256": extractor.backbone.checksum,
             "runtime": extractor.backbone.runtime,
@@ -178,7 +104,19 @@ class Detector(Options, ABC):
             "memory_vectors": self.memory_vectors,
             **self._memory_facts(),
         }
+        self._note("fitted", images=learned, vectors=self.memory_vectors)
         return self
+
+    def _learn(self, readable: list[tuple[Source, int]], work: Work) -> FeatureSet:
+        """Features and memory of images, each with its number of patches."""
+        sources, patches = [source for source, _ in readable], sum(count for _, count in readable)
+        plan = self._plan(len(sources), patches)
+        work.tell(plan)
+        with work.clock("features"):
+            features = self._gather(sources, patches, plan, work.on_error, work.progress)
+        with work.clock("memory"):
+            self._fit_memory(features, work.progress)
+        return features
 
     def _plan(self, images: int, patches: int) -> Plan:
         return plan_fit(
@@ -213,6 +151,58 @@ class Detector(Options, ABC):
     def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
         """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
         return self._predictions(gather(images), on_error)
+
+    def calibrate(
+        self,
+        good: Images,
+        defects: Images | None = None,
+        *,
+        cost_ratio: float | None = None,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Learn the threshold anew from good images that the memory does not know; the memory and the map stay.
+
+        With labelled `defects` the threshold on the image score is the one with the highest F1, or, where a missed
+        defect costs as much as `cost_ratio` false alarms, with the least cost. Raises `OptionError` for images that the
+        model was learned from.
+        """
+        sources = gather(good)
+        if known := {os.path.abspath(source.name) for source in sources} & set(map(os.path.abspath, self._known())):
+            raise OptionError(
+                f"{min(known)}: the model has learned from {len(known)} of these images: calibrate with good images "
+                "that it has not seen"
+            )
+        rows = []
+        for p in self._predictions(sources, on_error):
+            rows.append((p.path, p.score, float(np.max(p.map, initial=-np.inf, where=~np.isnan(p.map)))))
+            if progress:
+                progress("good", len(rows), len(sources))
+        if not rows:
+            raise DatasetError(f"none of the {len(sources)} images could be read")
+        rate = self.calibration_.false_alarm_rate
+        calibration = dataclasses.replace(Calibration.of_rows(rows, rate), how="held-out")
+        if defects is not None:
+            found = [p.score for p in self._predictions(gather(defects), on_error)]
+            calibration = calibration.choose(found, cost_ratio)
+        self.calibration_ = calibration
+        self._note("calibrated", images=len(rows), how=calibration.chosen_by or "good images given for it")
+        return self
+
+    def _known(self) -> set[str]:
+        """Names of images that were learned from, as far as the model remembers them."""
+        return set() if self.calibration_.how == "held-out" else set(self.calibration_.images)
+
+    def _note(self, what: str, **facts: Any) -> None:
+        """An entry of the model's history."""
+        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.training_ = {**self.training_, "history": [*self.history, {"when": when, "what": what, **facts}]}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was done to the model since it was fitted, oldest first, with times in UTC."""
+        history: list[dict[str, Any]] = self.training_.get("history", [])
+        return history
 
     def _parts(self) -> list[Detector]:
         """The detectors that have a backbone."""
@@ -263,18 +253,37 @@ class Detector(Options, ABC):
                 score = image_score(self.option("image_score"), scores.distances, smoothed) * scores.factor
         return score, smoothed, scores
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
-        """Leave-one-image-out: each training image scored against the memory without its own patches."""
-        scores, peaks = [], []
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+        """Each training image scored against the memory without its own patches."""
+        rows = []
         for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
             if image.angle:
                 continue  # left out with the image it was made of
             score, smoothed, _ = self._score(vectors, image.grid, view.inspected, without_image=i)
-            scores.append(score)
-            peaks.append(float(smoothed.max()))
+            rows.append((image.name, score, float(smoothed.max())))
             if progress:
                 progress("calibration", i + 1, len(features.images))
-        return Calibration(np.array(scores), np.array(peaks), self.false_alarm_rate)
+        return Calibration.of_rows(rows, self.false_alarm_rate)
+
+    def _score_good(self, sources: list[Source], work: Work) -> Calibration:
+        """Good images that the memory does not know."""
+        rows = []
+        for item in self._open().learn(sources, work.on_error, work.progress, "calibration"):
+            score, smoothed, _ = self._score(self._prepare(item.vectors), item.grid, item.view.inspected)
+            rows.append((item.source.name, score, float(smoothed.max())))
+        return Calibration.of_rows(rows, self.false_alarm_rate)
+
+    def _k_fold(self, readable: list[tuple[Source, int]], parts: list[list[int]], work: Work) -> Calibration:
+        """Each part of the images scored by a detector that learned from the others."""
+        found: Calibration | None = None
+        for part in parts:
+            others = copy.copy(self)
+            others._learn([item for i, item in enumerate(readable) if i not in set(part)], work)
+            of_part = others._score_good([readable[i][0] for i in part if not readable[i][0].angle], work)
+            others._tidy()
+            found = of_part if found is None else found.joined(of_part)
+        assert found is not None
+        return found
 
     def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
         if not hasattr(self, "calibration_"):
@@ -299,28 +308,13 @@ class Detector(Options, ABC):
             row, column = item.view.patch_at(x, y, (scores.nearest.shape[0], scores.nearest.shape[1]))
             return self._neighbour(int(scores.nearest[row, column]), float(scores.distances[row, column]))
 
-        nearest = None if scores.nearest is None else neighbour_at
-        prediction = self._verdict(item.source.name, score, anomaly, nearest)
-        timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
-        return dataclasses.replace(prediction, timings=timings)
-
-    def _verdict(
-        self, path: str, score: float, anomaly: NDArray[np.float32], nearest: Callable[[int, int], Neighbour] | None
-    ) -> Prediction:
-        """The prediction for an image score and a map in input pixels, by the calibration."""
-        is_anomalous, map_threshold = score > self.calibration_.threshold, self.calibration_.map_threshold
-        # a rejected part has at least one box: the map's peak can lie a little below the limit in input pixels
-        level = min(map_threshold, float(np.nanmax(anomaly))) if is_anomalous and self.localizes else map_threshold
-        return Prediction(
-            path=path,
-            score=score,
-            p_value=self.calibration_.p_value(score),
-            threshold=self.calibration_.threshold,
-            is_anomalous=is_anomalous,
-            map=anomaly,
-            map_threshold=map_threshold,
-            regions=find_regions(anomaly, level),
-            _nearest=nearest,
+        return verdict(
+            item.source.name,
+            score,
+            anomaly,
+            self.calibration_,
+            nearest=None if scores.nearest is None else neighbour_at,
+            timings={**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)},
         )
 
     def _patch_of(
@@ -329,10 +323,3 @@ class Detector(Options, ABC):
         """A patch of a training image, in pixels of that image as it was given."""
         box = self._open().geometry.view(*image.size).patch_box(row, column, grid)
         return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
-
-
-@contextmanager
-def _clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - started

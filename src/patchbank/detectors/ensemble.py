@@ -7,18 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.calibration import Calibration
-from patchbank.detectors.base import Detector, PatchScores
+from patchbank.detectors.base import Detector
+from patchbank.detectors.method import PatchScores
 from patchbank.errors import ImageError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress, give_up, warn
 from patchbank.images import Images, Source, gather
 from patchbank.planning import Plan
 from patchbank.prediction import Prediction
+from patchbank.verdict import verdict
 
 _MACHINE = ("device", "runtime", "threads", "memory_budget")
 
@@ -84,13 +85,18 @@ class Ensemble(Detector):
             "memory_vectors": self.memory_vectors,
             **{key: "; ".join(str(t[key]) for t in training) for key in ("weights", "weights_sha256", "levels")},
         }
+        del self.training_["history"]
+        self._note("fitted", images=training[0]["images"], vectors=self.memory_vectors)
         return self
 
     def _combined(self) -> Calibration:
+        first, *others = (member.calibration_ for member in self.members)
+        if any(other.images != first.images for other in others):
+            raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
         scores = [_standardised(m.calibration_.scores, m.calibration_.scores) for m in self.members]
         # a method may have made the maps of some images only: NaN for the others
         peaks = [_standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
-        return Calibration(np.mean(scores, axis=0), np.mean(peaks, axis=0), self.false_alarm_rate)
+        return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(peaks, axis=0))
 
     def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
         for source in sources:
@@ -108,7 +114,9 @@ class Ensemble(Detector):
         score = float(np.mean([_standardised(np.float64(p.score), c.scores) for p, c in pairs]))
         mean_map = np.mean([_standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
         timings = {key: sum(p.timings[key] for p in found) for key in found[0].timings}
-        return replace(self._verdict(source.name, score, mean_map, found[0]._nearest), timings=timings)
+        return verdict(
+            source.name, score, mean_map, self.calibration_, nearest=found[0]._nearest, timings=timings
+        )  # fmt: skip
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 
@@ -126,20 +134,16 @@ class Ensemble(Detector):
         values = []
         for i, member in enumerate(self.members):
             of_member, memory = member._memory_state()
-            calibration = member.calibration_
-            of_member |= {
-                "calibration.scores": torch.from_numpy(calibration.scores),
-                "calibration.peaks": torch.from_numpy(calibration.peaks),
-            }
+            of_calibration, calibration = member.calibration_.state()
+            of_member |= of_calibration
             tensors |= {f"{i}.{name}": tensor for name, tensor in of_member.items()}
-            values.append({"memory": memory, "training": member.training_})
+            values.append({"memory": memory, "calibration": calibration, "training": member.training_})
         return tensors, {"members": values}
 
     def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         for i, (member, value) in enumerate(zip(self.members, values["members"], strict=True)):
             mine = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
-            scores, peaks = (mine.pop(f"calibration.{name}").cpu().numpy() for name in ("scores", "peaks"))
-            member.calibration_ = Calibration(scores, peaks, member.false_alarm_rate)
+            member.calibration_ = Calibration.of(mine, value["calibration"])
             member.training_ = value["training"]
             member._restore_memory(mine, value["memory"])
 

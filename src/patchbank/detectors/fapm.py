@@ -16,7 +16,8 @@ from torch import Tensor
 from patchbank.bank import TrainingImage
 from patchbank.coresets.farthest_first import farthest_first_of_each
 from patchbank.coresets.samplers import project
-from patchbank.detectors.base import Detector, PatchScores
+from patchbank.detectors.base import Detector
+from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, Progress
 from patchbank.patches import Arrangement, Cells, OneGrid

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
-from patchbank.detectors.base import PatchScores
 from patchbank.detectors.memory_bank import MemoryBankDetector
+from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, Progress
 from patchbank.moments import Moments
@@ -75,7 +75,7 @@ class LMFCore(MemoryBankDetector):
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1, lines 2 to 5."""
-        vectors = features.stored
+        vectors, self.normal_ = features.stored, (0.0, 1.0)
         self.matrix_, self.offset_ = self._fuse(vectors)
         count = self._kept(len(vectors))
         if self.sampler == "random":
@@ -116,11 +116,12 @@ class LMFCore(MemoryBankDetector):
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors @ self.matrix_ - self.offset_
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
-        """Algorithm 1, line 6, with leave-one-image-out in place of held-out images."""
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         walk = FeatureSet(None, features.images, features.views, features.starts, lambda: self._prepared(features))
-        self.normal_ = (0.0, 1.0)
-        calibration = super()._calibrate(walk, progress)
+        return super()._leave_one_out(walk, progress)
+
+    def _finish(self, calibration: Calibration) -> Calibration:
+        """Algorithm 1, line 6."""
         finite = calibration.scores[np.isfinite(calibration.scores)]
         if self.normalise and len(finite) > 1 and finite.std() > 0:
             self.normal_ = (float(finite.mean()), float(finite.std(ddof=1)))

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from patchbank.calibration import Calibration
-from patchbank.detectors.base import Detector, PatchScores
+from patchbank.detectors.base import Detector
+from patchbank.detectors.method import PatchScores
 from patchbank.extraction import FeatureSet, Progress
 from patchbank.patches import Arrangement, Pooled
 from patchbank.whitening import whiten_tied
@@ -50,14 +50,12 @@ class MahalanobisAD(Detector):
             shrinkage, target = ledoit_wolf(level)
             scatter, ridge = level.T @ level, max(shrinkage * target, 1e-12)
             self.factors_.append(whiten_tied((1 - shrinkage) / len(level) * scatter, ridge).float())
-            # without one image, at the same shrinkage and target: one factor for all (see PaDiM._calibrate)
+            # without one image, at the same shrinkage and target: one factor for all (see PaDiM._leave_one_out)
             share = (1 - shrinkage) / max(len(level) - 1, 1)
             self._left_out.append((whiten_tied(share * scatter, ridge), share))
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
-        calibration = super()._calibrate(features, progress)
+    def _tidy(self) -> None:
         self._left_out = []
-        return calibration
 
     def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
         levels = self._by_level(vectors - self.mean_)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from patchbank.bank import Bank, TrainingImage
-from patchbank.detectors.base import Detector, PatchScores
+from patchbank.detectors.base import Detector
+from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet
 from patchbank.prediction import Neighbour
@@ -100,6 +101,9 @@ class MemoryBankDetector(Detector):
         image, row, column = (int(v) for v in self.bank_.provenance[reference])
         source = self.bank_.images[image]
         return self._patch_of(source, row, column, source.grid, distance)
+
+    def _known(self) -> set[str]:
+        return super()._known() | {image.name for image in self.bank_.images}
 
     @property
     def memory_vectors(self) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from patchbank import patches
-from patchbank.calibration import check_rate
+from patchbank.calibration import WAYS, check_rate
 from patchbank.errors import OptionError
 from patchbank.scoring import IMAGE_SCORES
 
@@ -29,8 +29,9 @@ class Options:
     backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
     "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
     side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
-    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of
-    good parts that may be rejected; seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of
+    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of good
+    parts that may be rejected; calibration: which good images that is learned from, "leave-one-out", "held-out",
+    "k-fold" or "auto" (docs/calibration.md); seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of
     `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
     the whole process, None for all cores; memory_budget: bytes, None for most of what is free.
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
@@ -47,6 +48,7 @@ class Options:
     image_score: str | None = None
     sigma: float | None = None
     false_alarm_rate: float = 0.01
+    calibration: str = "auto"
     seed: int = 0
     device: str = "auto"
     runtime: str = "auto"
@@ -73,6 +75,8 @@ class Options:
         """Raise `OptionError` for values that cannot be used, before any work."""
         patches.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
+        if self.calibration not in WAYS:
+            raise OptionError(f"calibration must be one of {', '.join(WAYS)}, not {self.calibration!r}")
         if self.option("image_score") not in IMAGE_SCORES:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
         if not 0 <= self.option("sigma") <= 100:

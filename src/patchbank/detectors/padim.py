@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from patchbank.calibration import Calibration
-from patchbank.detectors.base import PatchScores
+from patchbank.detectors.method import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import FeatureSet, ImageFeatures, Progress
@@ -103,7 +103,7 @@ class PaDiM(StreamingDetector):
         self.mean_ = self._moments.mean
         self.factor_ = whiten(self._moments, max(self._moments.count - 1, 1), REGULARISATION)
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """Each image against the distributions without it: Σ' = (S − n/(n−1)·uuᵀ)/(n−2) + εI with u = x − μ, and
         x − μ' = n/(n−1)·u, so one factor of S/(n−2) + εI serves all images (Sherman and Morrison)."""
         assert self._moments is not None
@@ -112,9 +112,10 @@ class PaDiM(StreamingDetector):
             n = self._moments.count
             dtype = torch.float64 if n - 2 < len(self.channels_) else torch.float32
             self._left_out = whiten(self._moments, max(n - 2, 1), REGULARISATION, dtype)
-        calibration = super()._calibrate(features, progress)
+        return super()._leave_one_out(features, progress)
+
+    def _tidy(self) -> None:
         self._moments = self._left_out = None
-        return calibration
 
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors[:, self.channels_]

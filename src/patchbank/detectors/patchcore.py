@@ -15,8 +15,8 @@ from patchbank.backbones import numbers_layers
 from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
 from patchbank.coresets.merge_reduce import MergeReduce
-from patchbank.detectors.base import PatchScores
 from patchbank.detectors.memory_bank import MemoryBankDetector
+from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
 from patchbank.foreground import foreground_mask
@@ -159,9 +159,9 @@ class PatchCore(MemoryBankDetector):
             vectors = vectors.clone()
         self.bank_ = self._make_bank(vectors, features, sampler.indices_, sampler.covering_radius_)
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         if features.vectors is not None:
-            return super()._calibrate(features, progress)
+            return super()._leave_one_out(features, progress)
         # the second walk over streamed features also tells how well the bank covers them
         radius, walk = 0.0, features.again
         assert walk is not None
@@ -173,7 +173,7 @@ class PatchCore(MemoryBankDetector):
                 yield vectors
 
         features.again = measured
-        calibration = super()._calibrate(features, progress)
+        calibration = super()._leave_one_out(features, progress)
         self.bank_ = self.bank_.with_radius(radius)
         return calibration
 

@@ -7,14 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.bank import TrainingImage
 from patchbank.calibration import Calibration
-from patchbank.detectors.base import Detector, PatchScores
+from patchbank.detectors.base import Detector
+from patchbank.detectors.method import PatchScores
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress
 from patchbank.images import Source
@@ -94,18 +94,19 @@ class SPADE(Detector):
         """P×D cells of an image → the deepest level's average."""
         return cells[:, -self._open().backbone.channels[-1] :].mean(0)
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """The image scores of all images, which are cheap; the maps of a few, which are not."""
         few = set(range(0, len(features.images), max(1, len(features.images) // _MAPS)))
-        scores, peaks = [], [math.nan] * len(features.images)
+        rows: list[tuple[str, float, float]] = []
         for i, (image, vectors) in enumerate(zip(features.images, features.walk(), strict=True)):
-            scores.append(self._to_images(vectors, i)[0])
+            score, peak = self._to_images(vectors, i)[0], math.nan
             if i in few:
                 _, smoothed, _ = self._score(vectors, image.grid, features.views[i].inspected, without_image=i)
-                peaks[i] = float(smoothed.max())
+                peak = float(smoothed.max())
+            rows.append((image.name, score, peak))
             if progress:
                 progress("calibration", i + 1, len(features.images))
-        return Calibration(np.array(scores), np.array(peaks), self.false_alarm_rate)
+        return Calibration.of_rows(rows, self.false_alarm_rate)
 
     def _to_images(self, vectors: Tensor, without_image: int | None) -> tuple[float, list[int]]:
         """Mean distance to the K nearest images, and which they are."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from patchbank.calibration import Calibration
-from patchbank.detectors.base import PatchScores
+from patchbank.detectors.method import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, ImageFeatures, Progress
@@ -92,15 +92,16 @@ class SubspaceAD(StreamingDetector):
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         return total.mean[0].float(), (components * largest.sign()).float().contiguous()
 
-    def _calibrate(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """Each image against the components of the other folds of the images (each its own fold where they are few)."""
         folds = [fold for fold in self._folds if fold.count]
         self._without_fold = [
             self._subspace(folds[:i] + folds[i + 1 :]) for i in range(len(folds)) if len(folds) > 1
         ]  # fmt: skip
-        calibration = super()._calibrate(features, progress)
+        return super()._leave_one_out(features, progress)
+
+    def _tidy(self) -> None:
         self._folds, self._without_fold = [], []
-        return calibration
 
     def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
         mean, components = self.mean_, self.components_

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from patchbank.calibration import Calibration
 from patchbank.datasets import GOOD, Dataset, Sample, read_mask
 from patchbank.detectors import Detector
 from patchbank.environment import environment
@@ -255,12 +256,17 @@ def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
         "Backbone": f"{detector.backbone}, levels {training['levels']}, run by {training['runtime']}",
         "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
         "Learned from": f"{training['images']} good images, {training['patches']} patches",
-        "Threshold": (
-            f"leave-one-image-out scores of the {len(detector.calibration_.scores)} training images, quantile for "
-            f"{detector.calibration_.false_alarm_rate:.2%} false alarms"
-        ),
+        "Threshold": _threshold_words(detector.calibration_),
         "Tested on": f"{len(dataset.test)} images of {dataset.name} ({dataset.layout} layout)",
     }
+
+
+def _threshold_words(calibration: Calibration) -> str:
+    if calibration.chosen is not None:
+        return calibration.chosen_by
+    words = f"{calibration.how} scores of {len(calibration)} good images, quantile for "
+    words += f"{calibration.false_alarm_rate:.2%} false alarms"
+    return words if calibration.is_guaranteed else f"{words}, their tail extrapolated"
 
 
 def _finite(value: float) -> float | None:

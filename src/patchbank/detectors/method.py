@@ -1,0 +1,107 @@
+"""What a method adds to the flow of `base.py`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from patchbank.backbones import numbers_layers
+from patchbank.calibration import Calibration
+from patchbank.detectors.options import Options
+from patchbank.extraction import FeatureSet, Progress
+from patchbank.images import Source
+from patchbank.patches import Arrangement, OneGrid
+from patchbank.prediction import Neighbour
+
+
+@dataclass(frozen=True)
+class PatchScores:
+    """What a method says about one image: the distance of each patch, rows×columns; a reference into its memory for
+    each, where it compares with patches; a factor on the image score; or an image score of its own, not made of the
+    distances."""
+
+    distances: Tensor
+    nearest: Tensor | None = None
+    factor: float = 1.0
+    image: float | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class Method(Options, ABC):
+    """What one method is and does, apart from the flow that all share."""
+
+    method: ClassVar[str]
+    summary: ClassVar[str]  # one line for `patchbank methods`
+    cost: ClassVar[str]  # another, as measured (docs/choosing.md)
+    needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
+    default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
+    localizes: ClassVar[bool] = True  # whether it makes a map
+
+    @abstractmethod
+    def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
+        """Learn from the patch features of the nominal images."""
+
+    @abstractmethod
+    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+        """P×D vectors of an image on their grid → scores; `without_image` leaves a training image out of the memory."""
+
+    @abstractmethod
+    def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The memory as tensors and plain values, for the model file."""
+
+    @abstractmethod
+    def _restore_memory(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """The inverse of `_memory_state`."""
+
+    @property
+    def memory_vectors(self) -> int | None:
+        """How many vectors the memory holds; None where it is no bank."""
+        return None
+
+    @property
+    def memory_mb(self) -> float:
+        """MB of what new images are compared with."""
+        tensors, _ = self._memory_state()
+        return sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point()) / 1e6
+
+    def _memory_facts(self) -> dict[str, Any]:
+        """What `patchbank info` should say about the memory."""
+        return {}
+
+    def _arrange(self) -> Arrangement:
+        """How the maps of the levels become vectors."""
+        return OneGrid(self.option("aggregation"), self.option("patch_size"), self.stride)
+
+    def _kept(self, patches: int) -> int:
+        """How many of that many patches the memory keeps, for the forecast."""
+        return 0
+
+    def _plan_options(self) -> dict[str, Any]:
+        """What else the forecast must know, as keywords of `plan_fit`."""
+        return {}
+
+    def _default_levels(self) -> tuple[int, ...] | None:
+        """Levels where none are given; None for those of the backbone. A vision transformer's have other numbers."""
+        return None if numbers_layers(self.backbone) else self.default_levels
+
+    def _views(self, sources: list[Source]) -> list[Source]:
+        """What is learned of each image: itself, and what a method makes of it."""
+        return sources
+
+    def _prepare(self, vectors: Tensor) -> Tensor:
+        """P×D patches of a new image, as the memory holds those of the nominal ones."""
+        return vectors
+
+    def _finish(self, calibration: Calibration) -> Calibration:
+        """What a method makes of the scores of nominal images."""
+        return calibration
+
+    def _tidy(self) -> None:
+        """Let go of what only learning and the calibration needed."""
+
+    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+        """Where a reference comes from."""
+        raise NotImplementedError

@@ -1,0 +1,41 @@
+"""Scores, map and calibration → the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchbank.calibration import Calibration
+from patchbank.prediction import Neighbour, Prediction
+from patchbank.scoring import regions_of
+
+
+def verdict(
+    path: str,
+    score: float,
+    anomaly: NDArray[np.float32],
+    calibration: Calibration,
+    *,
+    nearest: Callable[[int, int], Neighbour] | None = None,
+    timings: dict[str, float] | None = None,
+) -> Prediction:
+    """The prediction for an image score and a map in input pixels.
+
+    A rejected part has at least one region, an accepted one has none: so no more good parts have one than the
+    false-alarm rate says.
+    """
+    is_anomalous = score > calibration.threshold
+    return Prediction(
+        path=path,
+        score=score,
+        p_value=calibration.p_value(score),
+        threshold=calibration.threshold,
+        is_anomalous=is_anomalous,
+        map=anomaly,
+        map_threshold=calibration.map_threshold,
+        regions=regions_of(anomaly, calibration.map_threshold) if is_anomalous else (),
+        timings=timings or {},
+        _nearest=nearest,
+    )
