@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from patchbank.calibration import (
     Calibration,
     benjamini_hochberg,
-    calibration_way,
     choose_threshold,
     fit_tail,
     folds_of,
@@ -174,6 +173,10 @@ def test_rates_outside_0_1(rate: float) -> None:
         calibration([1.0], rate)
 
 
-def test_a_single_image_has_nothing_to_be_held_out() -> None:
-    assert calibration_way("held-out", 1, 0.01) == "leave-one-out"
-    assert calibration_way("held-out", 2, 0.01) == "held-out"
+def test_leave_one_out_scores_are_corrected_by_held_out_ones() -> None:
+    fitted = calibration([2.0, 4, 6, 8])
+    apart = Calibration(np.array([1.8, 7.2]), np.array([1.0, 4.0]), 0.1, images=("0.png", "3.png"))
+    corrected = fitted.corrected(apart)
+    assert corrected.scores.tolist() == pytest.approx([1.8, 3.6, 5.4, 7.2])
+    assert corrected.peaks.tolist() == pytest.approx([1, 2, 3, 4])
+    assert fitted.corrected(calibration([])) is fitted

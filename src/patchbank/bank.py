@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank.errors import OptionError
 from patchbank.search import Index, make_index
 
 
@@ -80,3 +82,48 @@ class Bank:
     def neighbourhood(self, index: int, size: int) -> Tensor:
         """The `size` bank vectors nearest to a bank vector, itself among them: size×D (N_b(m*) of Eq. 7)."""
         return self.index.neighbourhood(self.vectors[index].float(), size)
+
+    # ---- banks that live ---------------------------------------------------------------------------------------------
+
+    def joined(self, vectors: Tensor, provenance: NDArray[np.int32], images: Sequence[TrainingImage]) -> Bank:
+        """With K×D further vectors; their provenance counts `images` from 0. The covering radius stays to be told."""
+        moved = provenance + np.array([len(self.images), 0, 0], dtype=np.int32)
+        return replace(
+            self,
+            vectors=torch.cat([self.vectors, vectors.to(self.vectors)]),
+            provenance=np.concatenate([self.provenance, moved]),
+            images=(*self.images, *images),
+        )
+
+    def far_from(self, patches: Tensor, radius: float) -> Tensor:
+        """Which of N×D patches the bank must take in for all of them to lie within `radius` of it: the farthest, then
+        the farthest from the bank with that one, and so on. K indices, in that order."""
+        distances, _ = self.index.nearest(patches)
+        candidates = torch.nonzero(distances > radius)[:, 0]  # what is covered now stays covered
+        distances, points = distances[candidates], patches[candidates]
+        chosen = []
+        while len(distances) and float(distances.max()) > radius:
+            best = int(distances.argmax())
+            chosen.append(int(candidates[best]))
+            distances = torch.minimum(distances, torch.linalg.vector_norm(points - points[best], dim=1))
+            distances[best] = 0.0  # exactly, whatever the arithmetic
+        return torch.tensor(chosen, dtype=torch.int64)
+
+    def without(self, images: Sequence[int]) -> Bank:
+        """Without the vectors of some images. The covering radius is a bound then: what a vector covered lies no
+        farther from the nearest that is left than the radius and the way from one to the other."""
+        gone = np.isin(self.provenance[:, 0], list(images))
+        if gone.all():
+            raise OptionError("these images are all that the bank has: fit a new model instead")
+        lost, kept = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
+        number = np.cumsum([i not in set(images) for i in range(len(self.images))]) - 1
+        provenance = self.provenance[~gone].copy()
+        provenance[:, 0] = number[provenance[:, 0]]
+        left = Bank(
+            self.vectors[kept], provenance, tuple(image for i, image in enumerate(self.images) if i not in set(images)),
+            self.covering_radius, self.search,
+        )  # fmt: skip
+        if len(lost):
+            way = float(left.index.nearest(self.vectors[lost].float())[0].max())
+            left = left.with_radius(self.covering_radius + way)
+        return left

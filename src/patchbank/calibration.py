@@ -16,8 +16,10 @@ from torch import Tensor
 
 from patchbank.errors import OptionError
 
-WAYS = ("auto", "leave-one-out", "held-out", "k-fold")
-FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration
+CORRECTED = "corrected leave-one-out"
+WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
+FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the correction is measured on one
+LEAST_CORRECTED = 20  # images; the fifth of fewer says little
 _TAIL_SHARE, _TAIL_LEAST = 0.25, 10  # the tail is fitted to this share of the scores, but to so many at least
 _SHAPES = (-0.5, 0.5)  # few exceedances say little of the shape: within these it has a variance and a bounded error
 _RESAMPLES, _LEVEL = 400, 0.9
@@ -112,6 +114,15 @@ class Calibration:
         scores, peaks = (np.array([row[i] for row in rows], dtype=np.float64) for i in (1, 2))
         return cls(scores, peaks, false_alarm_rate, images=tuple(name for name, _, _ in rows))
 
+    def corrected(self, apart: Calibration) -> Calibration:
+        """Leave-one-out scores brought to the level of those that some of the images got from a memory that never had
+        them (`apart`): the median of the ratios, for scores and peaks; unchanged where `apart` is empty."""
+        if not len(apart):
+            return self
+        mine = [self.images.index(name) for name in apart.images]
+        factors = [_typical_ratio(getattr(apart, k), getattr(self, k)[mine]) for k in ("scores", "peaks")]
+        return self._of(self.scores * factors[0], self.peaks * factors[1], self.images)
+
     def _of(self, scores: NDArray[np.float64], peaks: NDArray[np.float64], images: tuple[str, ...]) -> Calibration:
         return dataclasses.replace(self, scores=scores, peaks=peaks, images=images)
 
@@ -131,11 +142,11 @@ class Calibration:
         return cls(scores, peaks, **{**values, "images": tuple(values.get("images", ()))})
 
 
-def calibration_way(wanted: str, images: int, rate: float) -> str:
-    """How that many images are calibrated: what was wanted, or what suits their number."""
-    if wanted != "auto":
-        return wanted if images >= 2 else "leave-one-out"
-    return "leave-one-out"
+def _typical_ratio(apart: NDArray[np.float64], left_out: NDArray[np.float64]) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = apart / left_out
+    ratios = ratios[np.isfinite(ratios)]
+    return float(np.median(ratios)) if len(ratios) else 1.0
 
 
 def folds_of(turned: Sequence[bool], seed: int) -> list[list[int]]:

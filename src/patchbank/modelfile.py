@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from patchbank import __version__
+from patchbank import __version__, thumbnails
 from patchbank.calibration import Calibration
 from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
@@ -50,7 +50,8 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
         raise OptionError("this detector has not been fitted: there is nothing to save yet")
     tensors, memory = detector._memory_state()
     of_calibration, calibration = detector.calibration_.state()
-    tensors |= of_calibration
+    pictures, listed = thumbnails.state(detector.thumbnails_)
+    tensors |= of_calibration | pictures
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     options = {k: v for k, v in detector.parameters().items() if k not in _UNSAVED}
     document = {
@@ -59,6 +60,7 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
         "method": detector.method,
         "options": options,
         "calibration": calibration,
+        "thumbnails": listed,
         "memory": memory,
         "training": detector.training_,
     }
@@ -104,6 +106,7 @@ def load(
         elif getattr(part, "search", "auto") not in ("auto", "blocked"):
             part.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
     detector.calibration_ = file.calibration
+    detector.thumbnails_ = thumbnails.restore(tensors, document.get("thumbnails", []))
     detector.training_ = document["training"]
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
     detector._restore_memory(memory, document["memory"])

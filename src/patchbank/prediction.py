@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -93,3 +93,27 @@ class Prediction:
             "regions": [{"box": list(r.box), "area": r.area, "score": r.score} for r in self.regions],
             "timings": self.timings,
         }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position of an image and what good parts have there: pixel column `x`, row `y`; the `box` of its patch, (left,
+    top, right, bottom); `value` of the map; the nearest patch of each of some training images, nearest first."""
+
+    x: int
+    y: int
+    box: tuple[int, int, int, int]
+    value: float
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction and the places that it rests on, the most suspicious first."""
+
+    prediction: Prediction
+    places: tuple[Place, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {**self.prediction.to_dict(), "places": [asdict(place) for place in self.places]}

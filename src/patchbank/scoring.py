@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.prediction import Region
+from patchbank.prediction import Prediction, Region
 
 IMAGE_SCORES = ("max", "smoothed", "top")
 TOP_SHARE = 0.01
@@ -87,3 +87,15 @@ def regions_of(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Regi
     """As `find_regions`, at least one: where nothing reaches the threshold, at the peak. None where there is no map."""
     seen = anomaly_map[~np.isnan(anomaly_map)]
     return find_regions(anomaly_map, min(threshold, float(seen.max()))) if seen.size else ()
+
+
+def peaks(prediction: Prediction, count: int = 3) -> list[tuple[int, int]]:
+    """(column, row) of the highest pixel of each region, the strongest first; of the map where there are none."""
+    anomaly = np.nan_to_num(prediction.map, nan=-np.inf)
+    height, width = anomaly.shape
+    boxes = [region.box for region in sorted(prediction.regions, key=lambda r: -r.score)[:count]]
+    found = []
+    for left, top, right, bottom in boxes or [(0, 0, width, height)]:
+        y, x = np.unravel_index(anomaly[top:bottom, left:right].argmax(), (bottom - top, right - left))
+        found.append((left + int(x), top + int(y)))
+    return found

@@ -58,7 +58,7 @@ def test_every_key_is_there_and_right(fitted: PatchCore, parts: Path, model_file
     assert metrics["pixel_ap"] == pytest.approx(average_precision_score(masks, pixels))
     assert (metrics["n_good"], metrics["n_anomalous"]) == (4, 4)
     assert metrics["recall_at_threshold"] == np.mean([p.is_anomalous for p in predictions[4:]])
-    assert set(metrics["fit_seconds"]) == {"features", "memory", "calibration", "total"}
+    assert set(metrics["fit_seconds"]) == {"features", "memory", "calibration", "thumbnails", "total"}
     assert metrics["model_file_mb"] == pytest.approx(model_file.stat().st_size / 1e6)
     assert metrics["peak_rss_mb"] > 100
     assert set(metrics["per_defect"]) == {"spot"}

@@ -8,7 +8,20 @@ import sys
 import typer
 
 from patchbank import __version__
-from patchbank.cli import backbones, benchmark, calibrate, demo, doctor, evaluate, fit, info, methods, predict
+from patchbank.cli import (
+    backbones,
+    bank,
+    benchmark,
+    calibrate,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    fit,
+    info,
+    methods,
+    predict,
+)
 from patchbank.errors import PatchbankError
 
 app = typer.Typer(
@@ -36,10 +49,14 @@ def common(
 
 app.command()(fit.fit)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)
 app.command()(benchmark.benchmark)
 app.command()(demo.demo)
+app.command()(bank.add)
+app.command()(bank.forget)
+app.command()(bank.merge)
 app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from patchbank.modelfile import ModelFile
 
 
-def info(model: Annotated[Path, typer.Argument(help="A model file.")], as_json: o.Json = False) -> None:
+def info(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    images: Annotated[bool, typer.Option("--images", help="List the training images that it remembers.")] = False,
+    as_json: o.Json = False,
+) -> None:
     """Say what is in a model file."""
     from patchbank.modelfile import read
 
-    description = describe(model, read(model))
+    file = read(model)
+    if images:
+        names = sorted({image[0] for image in file.document["memory"].get("images", [])} | set(file.calibration.images))
+        typer.echo(json.dumps(names) if as_json else "\n".join(names))
+        return
+    description = describe(model, file)
     if as_json:
         typer.echo(json.dumps(description))
         return

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from os import PathLike
 from typing import Any
 
@@ -19,25 +16,26 @@ from typing_extensions import Self
 
 from patchbank.backbones import reuse_backbone
 from patchbank.bank import TrainingImage
-from patchbank.calibration import Calibration, calibration_way, folds_of
-from patchbank.detectors.method import Method, PatchScores
+from patchbank.calibration import CORRECTED, folds_of
+from patchbank.detectors.calibrating import Calibrating
+from patchbank.detectors.method import PatchScores
 from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
 from patchbank.images import Geometry, Images, Source, gather, turned_back
 from patchbank.planning import Plan, plan_fit
-from patchbank.prediction import Neighbour, Prediction
-from patchbank.scoring import anomaly_map, image_score
+from patchbank.prediction import Explanation, Neighbour, Place, Prediction
+from patchbank.scoring import anomaly_map, image_score, peaks
 from patchbank.threads import on_this_thread, set_threads
+from patchbank.thumbnails import Thumbnail, make_thumbnails
 from patchbank.verdict import verdict
 
 
 @dataclass(kw_only=True, eq=False)
-class Detector(Method):
+class Detector(Calibrating):
     """A fitted or unfitted method. Its constructor takes the `Options` of all methods and its own."""
 
-    calibration_: Calibration = dataclasses.field(init=False, repr=False)
-    training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
+    thumbnails_: dict[str, Thumbnail] = dataclasses.field(init=False, repr=False, default_factory=dict)
     _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
 
     def __new__(cls, *_: Any, backbone: Any = None, **options: Any) -> Any:
@@ -76,23 +74,28 @@ class Detector(Method):
         work = Work(on_error, progress, on_plan)
         readable = self._open().survey(self._views(given), on_error)
         parts = folds_of([bool(source.angle) for source, _ in readable], self.seed)
-        originals = sum(not source.angle for source, _ in readable)
-        way = calibration_way(self.calibration, originals, self.false_alarm_rate)
+        way = self._way(sum(not source.angle for source, _ in readable))
+        apart = self._score_apart(readable, {"k-fold": parts, CORRECTED: parts[:1]}.get(way, []), work)
         held_out = set(parts[0]) if way == "held-out" else set()
-        if way == "k-fold":
-            calibration = self._k_fold(readable, parts, work)
         features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
         with work.clock("calibration"):
-            if way == "leave-one-out":
-                calibration = self._leave_one_out(features, progress)
+            if way == "k-fold":
+                calibration = apart
             elif way == "held-out":
-                calibration = self._score_good([readable[i][0] for i in parts[0] if not readable[i][0].angle], work)
+                calibration = self._score_good([readable[i][0] for i in parts[0]], work)
+                self._absorb([readable[i][0] for i in parts[0]], work)
+            else:
+                calibration = self._leave_one_out(features, progress).corrected(apart)
         self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
         self._tidy()
+        with work.clock("thumbnails"):
+            self.thumbnails_ = make_thumbnails(given, self.thumbnails) if self.keeps_patches else {}
         learned, extractor = sum(not image.angle for image in features.images), self._open()
+        apart_only = len(calibration) if held_out and not self._absorbs() else 0
+        learned += len(calibration) - apart_only if held_out else 0
         self.training_ = {
             "images": learned,
-            "unreadable": len(given) - learned - (len(calibration) if held_out else 0),
+            "unreadable": len(given) - learned - apart_only,
             "patches": len(features),
             "plan": work.where,
             "fit_seconds": {**work.seconds, "total": sum(work.seconds.values())},
@@ -152,57 +155,27 @@ class Detector(Method):
         """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
         return self._predictions(gather(images), on_error)
 
-    def calibrate(
-        self,
-        good: Images,
-        defects: Images | None = None,
-        *,
-        cost_ratio: float | None = None,
-        on_error: OnError = warn,
-        progress: Progress | None = None,
-    ) -> Self:
-        """Learn the threshold anew from good images that the memory does not know; the memory and the map stay.
+    def explain(self, image: Any, at: tuple[int, int] | None = None, count: int = 5) -> Explanation:
+        """What the verdict on an image rests on: the peaks of its regions (of the map where there is none), three at
+        most, or the pixel column and row `at`; for each, the nearest patches of `count` training images.
 
-        With labelled `defects` the threshold on the image score is the one with the highest F1, or, where a missed
-        defect costs as much as `cost_ratio` false alarms, with the least cost. Raises `OptionError` for images that the
-        model was learned from.
+        Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
         """
-        sources = gather(good)
-        if known := {os.path.abspath(source.name) for source in sources} & set(map(os.path.abspath, self._known())):
-            raise OptionError(
-                f"{min(known)}: the model has learned from {len(known)} of these images: calibrate with good images "
-                "that it has not seen"
-            )
-        rows = []
-        for p in self._predictions(sources, on_error):
-            rows.append((p.path, p.score, float(np.max(p.map, initial=-np.inf, where=~np.isnan(p.map)))))
-            if progress:
-                progress("good", len(rows), len(sources))
-        if not rows:
-            raise DatasetError(f"none of the {len(sources)} images could be read")
-        rate = self.calibration_.false_alarm_rate
-        calibration = dataclasses.replace(Calibration.of_rows(rows, rate), how="held-out")
-        if defects is not None:
-            found = [p.score for p in self._predictions(gather(defects), on_error)]
-            calibration = calibration.choose(found, cost_ratio)
-        self.calibration_ = calibration
-        self._note("calibrated", images=len(rows), how=calibration.chosen_by or "good images given for it")
-        return self
-
-    def _known(self) -> set[str]:
-        """Names of images that were learned from, as far as the model remembers them."""
-        return set() if self.calibration_.how == "held-out" else set(self.calibration_.images)
-
-    def _note(self, what: str, **facts: Any) -> None:
-        """An entry of the model's history."""
-        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.training_ = {**self.training_, "history": [*self.history, {"when": when, "what": what, **facts}]}
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """What was done to the model since it was fitted, oldest first, with times in UTC."""
-        history: list[dict[str, Any]] = self.training_.get("history", [])
-        return history
+        item = next(self._open().stream(gather(image)[:1], give_up))
+        prediction = self._predict(item)
+        vectors = self._prepare(item.vectors)
+        places = []
+        for x, y in [at] if at else peaks(prediction):
+            if not (0 <= x < prediction.map.shape[1] and 0 <= y < prediction.map.shape[0]):
+                height, width = prediction.map.shape
+                raise OptionError(f"position {x},{y} lies outside the image of {width}×{height} pixels")
+            row, column = item.view.patch_at(x, y, item.grid)
+            closest = self._closest(vectors, row * item.grid[1] + column, count)
+            if not closest and self.keeps_patches:
+                closest = [prediction.nearest(x, y)]
+            box = item.view.patch_box(row, column, item.grid)
+            places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
+        return Explanation(prediction, tuple(places))
 
     def _parts(self) -> list[Detector]:
         """The detectors that have a backbone."""
@@ -252,38 +225,6 @@ class Detector(Method):
             if score is None:
                 score = image_score(self.option("image_score"), scores.distances, smoothed) * scores.factor
         return score, smoothed, scores
-
-    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
-        """Each training image scored against the memory without its own patches."""
-        rows = []
-        for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
-            if image.angle:
-                continue  # left out with the image it was made of
-            score, smoothed, _ = self._score(vectors, image.grid, view.inspected, without_image=i)
-            rows.append((image.name, score, float(smoothed.max())))
-            if progress:
-                progress("calibration", i + 1, len(features.images))
-        return Calibration.of_rows(rows, self.false_alarm_rate)
-
-    def _score_good(self, sources: list[Source], work: Work) -> Calibration:
-        """Good images that the memory does not know."""
-        rows = []
-        for item in self._open().learn(sources, work.on_error, work.progress, "calibration"):
-            score, smoothed, _ = self._score(self._prepare(item.vectors), item.grid, item.view.inspected)
-            rows.append((item.source.name, score, float(smoothed.max())))
-        return Calibration.of_rows(rows, self.false_alarm_rate)
-
-    def _k_fold(self, readable: list[tuple[Source, int]], parts: list[list[int]], work: Work) -> Calibration:
-        """Each part of the images scored by a detector that learned from the others."""
-        found: Calibration | None = None
-        for part in parts:
-            others = copy.copy(self)
-            others._learn([item for i, item in enumerate(readable) if i not in set(part)], work)
-            of_part = others._score_good([readable[i][0] for i in part if not readable[i][0].angle], work)
-            others._tidy()
-            found = of_part if found is None else found.joined(of_part)
-        assert found is not None
-        return found
 
     def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
         if not hasattr(self, "calibration_"):

@@ -18,7 +18,8 @@ from patchbank.errors import ImageError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress, give_up, warn
 from patchbank.images import Images, Source, gather
 from patchbank.planning import Plan
-from patchbank.prediction import Prediction
+from patchbank.prediction import Explanation, Prediction
+from patchbank.scoring import peaks
 from patchbank.verdict import verdict
 
 _MACHINE = ("device", "runtime", "threads", "memory_budget")
@@ -74,7 +75,7 @@ class Ensemble(Detector):
         for number, member in enumerate(self.members):
             # an unreadable image is named once
             member.fit(sources, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
-        self.calibration_ = self._combined()
+        self.calibration_, self.thumbnails_ = self._combined(), self.members[0].thumbnails_
         training = [member.training_ for member in self.members]
         seconds = [t["fit_seconds"] for t in training]
         self.training_ = {
@@ -106,6 +107,12 @@ class Ensemble(Detector):
                 on_error(source.name, error)
             else:
                 yield prediction
+
+    def explain(self, image: Any, at: tuple[int, int] | None = None, count: int = 5) -> Explanation:
+        """As of a single detector; the nearest patches are those of the first member."""
+        prediction = self.predict(image)
+        places = [self.members[0].explain(image, p, count).places[0] for p in ([at] if at else peaks(prediction))]
+        return Explanation(prediction, tuple(replace(p, value=float(prediction.map[p.y, p.x])) for p in places))
 
     def _together(self, source: Source) -> Prediction:
         found = [next(member._predictions([source], give_up)) for member in self.members]

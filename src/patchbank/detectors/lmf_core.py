@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Self
 
 from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
@@ -63,6 +64,9 @@ class LMFCore(MemoryBankDetector):
             raise OptionError(f"sampler must be one of {', '.join(SAMPLED_BY)}, not {self.sampler!r}")
         if self.option("aggregation") != "mean":
             raise OptionError("lmf weighs levels apart: aggregation must be mean")
+
+    def _leaves_holes(self) -> bool:
+        return self.sampler != "random"
 
     def _default_kept(self, patches: int) -> int:
         return int(patches * 0.1)
@@ -127,6 +131,13 @@ class LMFCore(MemoryBankDetector):
             self.normal_ = (float(finite.mean()), float(finite.std(ddof=1)))
         mu, sigma = self.normal_
         return dataclasses.replace(calibration, scores=(calibration.scores - mu) / sigma)
+
+    def _to_mine(self, other: Self) -> Tensor:
+        if not (torch.equal(self.matrix_, other.matrix_) and torch.equal(self.offset_, other.offset_)):
+            raise OptionError(
+                "lmf weighs and projects features by the statistics of its images: two of its banks cannot be merged"
+            )
+        return torch.ones(self.matrix_.shape[1], device=self.matrix_.device)
 
     def _prepared(self, features: FeatureSet) -> Iterator[Tensor]:
         return (self._prepare(vectors) for vectors in features.walk())

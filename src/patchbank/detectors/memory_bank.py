@@ -3,16 +3,15 @@ from, and how they are stored."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from patchbank.bank import Bank, TrainingImage
-from patchbank.detectors.base import Detector
+from patchbank.detectors.living_bank import LivingBank
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet
@@ -23,7 +22,7 @@ from patchbank.threads import on_this_thread
 
 
 @dataclass(kw_only=True, eq=False)
-class MemoryBankDetector(Detector):
+class MemoryBankDetector(LivingBank):
     """A bank of nominal patch features; the score is the distance to the nearest one.
 
     coreset: share of all patches to keep; bank_size: how many to keep, or bank_mb: how many MB; neighbours: b of Eq. 7
@@ -31,14 +30,14 @@ class MemoryBankDetector(Detector):
     "float16" for half the file.
     """
 
+    keeps_patches: ClassVar[bool] = True
+
     coreset: float | str | None = None
     bank_size: int | None = None
     bank_mb: float | None = None
     neighbours: int | None = None
     search: str = "auto"
     bank_dtype: str = "float32"
-
-    bank_: Bank = dataclasses.field(init=False, repr=False)
 
     def _check(self) -> None:
         super()._check()
@@ -96,6 +95,18 @@ class MemoryBankDetector(Detector):
                 around = self.bank_.neighbourhood(closest, neighbours)
                 factor = reweight(vectors[worst], self.bank_.vectors[closest], around)
         return PatchScores(distances.reshape(grid), nearest.reshape(grid), factor)
+
+    def _closest(self, vectors: Tensor, patch: int, count: int) -> list[Neighbour]:
+        point = self._as_kept(vectors[patch : patch + 1])
+        distances = torch.cdist(point, self.bank_.vectors.float(), compute_mode="donot_use_mm_for_euclid_dist")[0]
+        found: dict[str, Neighbour] = {}
+        for reference in distances.argsort().tolist():
+            name = self.bank_.images[self.bank_.provenance[reference, 0]].name
+            if name not in found:
+                found[name] = self._neighbour(reference, float(distances[reference]))
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def _neighbour(self, reference: int, distance: float) -> Neighbour:
         image, row, column = (int(v) for v in self.bank_.provenance[reference])

@@ -11,6 +11,7 @@ from torch import Tensor
 from patchbank.backbones import numbers_layers
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
+from patchbank.detectors.work import Work
 from patchbank.extraction import FeatureSet, Progress
 from patchbank.images import Source
 from patchbank.patches import Arrangement, OneGrid
@@ -39,6 +40,7 @@ class Method(Options, ABC):
     needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
     default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
     localizes: ClassVar[bool] = True  # whether it makes a map
+    keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
 
     @abstractmethod
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
@@ -95,9 +97,26 @@ class Method(Options, ABC):
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
         return vectors
 
+    def _closest(self, vectors: Tensor, patch: int, count: int) -> list[Neighbour]:
+        """The nearest patch of each of `count` training images to one of P×D prepared vectors of an image; none where
+        the method keeps none, or can tell only the nearest."""
+        return []
+
     def _finish(self, calibration: Calibration) -> Calibration:
         """What a method makes of the scores of nominal images."""
         return calibration
+
+    def _leaves_holes(self) -> bool:
+        """Whether a memory without an image's own patches is worse than one that never had them: a selection keeps no
+        others in their place."""
+        return False
+
+    def _absorbs(self) -> bool:
+        """Whether images that were held out can be taken in afterwards, so that no score grows by it."""
+        return False
+
+    def _absorb(self, sources: list[Source], work: Work) -> None:
+        """Take them in."""
 
     def _tidy(self) -> None:
         """Let go of what only learning and the calibration needed."""

@@ -33,7 +33,8 @@ class Options:
     parts that may be rejected; calibration: which good images that is learned from, "leave-one-out", "held-out",
     "k-fold" or "auto" (docs/calibration.md); seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of
     `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
-    the whole process, None for all cores; memory_budget: bytes, None for most of what is free.
+    the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
+    small pictures of the training images in the model, 0 for none.
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
     """
 
@@ -55,6 +56,7 @@ class Options:
     precision: str = "float32"
     threads: int | None = None
     memory_budget: int | None = None
+    thumbnails: float = 5.0
 
     def parameters(self) -> dict[str, Any]:
         """Every option and its value in effect."""
@@ -81,6 +83,8 @@ class Options:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
         if not 0 <= self.option("sigma") <= 100:
             raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
+        if self.thumbnails < 0:
+            raise OptionError(f"thumbnails must not be negative (MB; 0 for none), not {self.thumbnails}")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"threads must be at least 1, not {self.threads}")
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Self
 
 from patchbank.backbones import numbers_layers
 from patchbank.calibration import Calibration
@@ -187,10 +188,8 @@ class PatchCore(MemoryBankDetector):
 
     def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
         """Euclidean, or 1 − cos; the background of an image is not compared."""
-        if self.distance != "cosine":
-            scores = super()._compare(vectors, grid, without_image)
-        else:
-            scores = super()._compare(F.normalize(vectors, dim=1), grid, without_image)
+        scores = super()._compare(self._as_kept(vectors), grid, without_image)
+        if self.distance == "cosine":
             scores = replace(scores, distances=scores.distances.square() / 2)
         if self.foreground:
             mask = foreground_mask(vectors / self.balance_, grid)
@@ -198,8 +197,23 @@ class PatchCore(MemoryBankDetector):
                 scores = replace(scores, distances=scores.distances.masked_fill(~mask, 0.0))
         return scores
 
+    def _as_kept(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=1) if self.distance == "cosine" else vectors
+
+    def _to_mine(self, other: Self) -> Tensor:
+        if self.distance == "cosine" and not torch.equal(self.balance_, other.balance_):
+            raise OptionError("the models cannot be merged: normalised features of other scales")
+        return self.balance_ / other.balance_
+
     def _kept(self, patches: int) -> int:
         return patches if self.sampler == "identity" else super()._kept(patches)
+
+    def _leaves_holes(self) -> bool:
+        # of a million patches, any number: whether all are kept
+        return self.sampler in ("greedy", "approximate") and self.coreset != STREAM and self._kept(10**6) < 10**6
+
+    def _absorbs(self) -> bool:
+        return self._leaves_holes() and self.geometry != "paper"
 
     def _default_kept(self, patches: int) -> int:
         if self.distance == "cosine":

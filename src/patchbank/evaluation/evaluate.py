@@ -30,6 +30,7 @@ from patchbank.metrics import (
     roc_curve,
 )
 from patchbank.prediction import Prediction
+from patchbank.report.explanation import explanation_picture, finder
 from patchbank.report.pictures import overlay
 
 _GALLERY = 8  # pictures per gallery of the report
@@ -245,7 +246,11 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run) -> dict[str, lis
 def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
     rgb = read_image(Source(case.path, sample.path))
     mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
-    return Panel(case, overlay(rgb.astype(np.uint8, copy=False), detector.predict(sample.path), mask))
+    pixels, explanation = rgb.astype(np.uint8, copy=False), detector.explain(sample.path)
+    if not detector.keeps_patches:
+        return Panel(case, overlay(pixels, explanation.prediction, mask))
+    picture = explanation_picture(pixels, explanation, finder(detector.thumbnails_), mask)
+    return Panel(case, picture, explanation.places[0])
 
 
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank.prediction import Place
+
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -36,10 +38,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture of one case for the report: RGB uint8 H×W×3, drawn by `report.pictures.overlay`."""
+    """A picture of one case for the report: RGB uint8 H×W×3, drawn by `report.pictures.overlay` or
+    `report.explanation`; the most suspicious `place`, where the method can show what good parts have there."""
 
     case: Case
     picture: NDArray[np.uint8]
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

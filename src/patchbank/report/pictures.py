@@ -55,7 +55,7 @@ def overlay(
     _draw_header(page, prediction, text)
     corners = [(gap, top), (gap, top + pitch) if stacked else (right, top)]
     for (x, y), panel, title in zip(corners, panels, ("input", _map_title(prediction)), strict=True):
-        _write(page, (x, y + text), title, text, _PALE_INK, room)
+        write(page, (x, y + text), title, text, _PALE_INK, room)
         page.paste(Image.fromarray(panel), (x + (room - size[1]) // 2, y + 2 * text))
     _draw_legend(page, (gap, bottom), text, prediction, mask)
     _draw_scale(page, (right, bottom), panel_width, text, prediction.map_threshold)
@@ -127,13 +127,13 @@ def _draw_header(page: Image.Image, prediction: Prediction, text: int) -> None:
     draw.rectangle((0, 0, page.width, 4 * text), fill=_REJECT_BAND if rejected else _ACCEPT_BAND)
     draw.rectangle((0, 0, edge - 2, 4 * text), fill=colour)
     verdict = "✖ REJECT" if rejected else "✔ OK"
-    draw.text((left, 4 * text // 3), verdict, colour, _font(big, bold=True), anchor="lm")
-    after = left + round(_font(big, bold=True).getlength(verdict)) + text
-    _write(page, (after, 4 * text // 3), _comparison(prediction), big, _INK, page.width - after - edge)
+    draw.text((left, 4 * text // 3), verdict, colour, font(big, bold=True), anchor="lm")
+    after = left + round(font(big, bold=True).getlength(verdict)) + text
+    write(page, (after, 4 * text // 3), _comparison(prediction), big, _INK, page.width - after - edge)
     chance = _chance(prediction.p_value)
-    chance_left = page.width - edge - math.ceil(_font(text).getlength(chance))
-    _write(page, (chance_left, 3 * text), chance, text, _PALE_INK, page.width - chance_left)
-    _write(page, (left, 3 * text), short_path(prediction.path), text, _INK, chance_left - left - text)
+    chance_left = page.width - edge - math.ceil(font(text).getlength(chance))
+    write(page, (chance_left, 3 * text), chance, text, _PALE_INK, page.width - chance_left)
+    write(page, (left, 3 * text), short_path(prediction.path), text, _INK, chance_left - left - text)
 
 
 def _draw_legend(
@@ -161,8 +161,8 @@ def _draw_legend(
             draw.rectangle((x, y, x + text, y + text), fill=(150, 150, 150), outline=_BLACK)
             draw.rectangle((x + 1, y + 1, x + text - 1, y + text - 1), outline=colour, width=2)
             draw.rectangle((x + 3, y + 3, x + text - 3, y + text - 3), outline=_BLACK)
-        _write(page, (x + text * 3 // 2, y + text // 2), words, text, _PALE_INK, page.width)
-        x += text * 5 // 2 + round(_font(text).getlength(words))
+        write(page, (x + text * 3 // 2, y + text // 2), words, text, _PALE_INK, page.width)
+        x += text * 5 // 2 + round(font(text).getlength(words))
 
 
 def _draw_scale(page: Image.Image, corner: tuple[int, int], width: int, text: int, threshold: float) -> None:
@@ -178,10 +178,10 @@ def _draw_scale(page: Image.Image, corner: tuple[int, int], width: int, text: in
     if threshold <= 0:
         words = ["", "threshold 0", "above"]
     for place, word in zip((0.0, 0.5, 1.0), words, strict=False):
-        length = _font(text).getlength(word)
+        length = font(text).getlength(word)
         mark = x + place * (width - 1)
         draw.line((mark, y, mark, y + text * 5 // 4), fill=_INK, width=2)
-        _write(page, (x + round(place * (width - length)), y + 2 * text), word, text, _PALE_INK, width)
+        write(page, (x + round(place * (width - length)), y + 2 * text), word, text, _PALE_INK, width)
 
 
 def _plain(shape: tuple[int, ...]) -> Picture:
@@ -189,13 +189,13 @@ def _plain(shape: tuple[int, ...]) -> Picture:
     return np.full((*shape, 3), 128, np.uint8)
 
 
-def _write(page: Image.Image, at: tuple[int, int], words: str, size: int, colour: Colour, room: int) -> None:
+def write(page: Image.Image, at: tuple[int, int], words: str, size: int, colour: Colour, room: int) -> None:
     """One line of text, its left middle at `at`; shortened in the middle to fit into `room` pixels."""
-    font = _font(size)
+    face = font(size)
     keep = len(words)
-    while font.getlength(shortened(words, keep)) > room and keep > 2:
+    while face.getlength(shortened(words, keep)) > room and keep > 2:
         keep -= 1
-    ImageDraw.Draw(page).text(at, shortened(words, keep), colour, font, anchor="lm")
+    ImageDraw.Draw(page).text(at, shortened(words, keep), colour, face, anchor="lm")
 
 
 def _comparison(prediction: Prediction) -> str:
@@ -220,7 +220,8 @@ def _map_title(prediction: Prediction) -> str:
 
 
 @lru_cache(maxsize=16)
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans in pixels."""
     # matplotlib brings DejaVu Sans, which has ✔, ✖ and most alphabets; imported here: it loads slowly.
     import matplotlib
 

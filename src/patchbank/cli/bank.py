@@ -1,0 +1,85 @@
+"""`patchbank add`, `forget` and `merge`: banks that live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.cli.changing import InPlace, Output, check_destination, save_changed
+from patchbank.cli.console import Failures, progress_bars, threshold_words
+
+if TYPE_CHECKING:
+    from patchbank.detectors import Detector
+
+Model = Annotated[Path, typer.Argument(help="A model file.")]
+
+
+def add(
+    model: Model,
+    good: Annotated[list[Path], typer.Argument(help="Further good images, or folders: accepted false alarms, say.")],
+    output: Output = None,
+    in_place: InPlace = False,
+    weights: o.Weights = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+) -> None:
+    """Take further good images into a bank; they will not be rejected any more."""
+    check_destination(output, in_place)
+    from patchbank.modelfile import load
+
+    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    failures = Failures()
+    with progress_bars() as progress:
+        detector.add(good, on_error=failures, progress=progress)
+    typer.echo(f"added {detector.history[-1]['images']} images: {_bank_words(detector)}")
+    typer.echo(threshold_words(detector.calibration_))
+    save_changed(detector, model, output, in_place)
+    raise typer.Exit(failures.exit_code)
+
+
+def forget(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(help="Training images, by name or the end of it.")],
+    output: Output = None,
+    in_place: InPlace = False,
+    weights: o.Weights = None,
+) -> None:
+    """Take training images out of a bank, such as one that was not good after all."""
+    check_destination(output, in_place)
+    from patchbank.modelfile import load
+
+    detector = load(model, weights=weights)
+    for name in images:
+        detector.forget(name)
+    typer.echo(f"forgot {len(images)} images: {_bank_words(detector)}")
+    typer.echo(threshold_words(detector.calibration_))
+    save_changed(detector, model, output, in_place)
+
+
+def merge(
+    model: Model,
+    other: Annotated[Path, typer.Argument(help="A model of the same kind, such as one of another machine.")],
+    output: Output = None,
+    in_place: InPlace = False,
+    bank_size: o.BankSize = None,
+    weights: o.Weights = None,
+) -> None:
+    """Join the banks of two models."""
+    check_destination(output, in_place)
+    from patchbank.modelfile import load
+
+    detector = load(model, weights=weights).merge(load(other, weights=weights), bank_size)
+    typer.echo(f"joined: {_bank_words(detector)}")
+    typer.echo(threshold_words(detector.calibration_))
+    save_changed(detector, model, output, in_place)
+
+
+def _bank_words(detector: Detector) -> str:
+    entry = detector.history[-1]
+    words = f"the bank has {entry['vectors']} patches now (it had {entry['vectors_before']})"
+    radius = entry["covering_radius"]
+    return words if radius is None else f"{words}, covering radius at most {radius:.3g}"

@@ -1,0 +1,66 @@
+"""`patchbank explain`: why an image was rejected, or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures
+from patchbank.cli.predict import finite
+from patchbank.errors import ImageError, OptionError
+from patchbank.files import replacing, write_text
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    output: o.Out,
+    at: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="This pixel (column,row) instead of the most suspicious places.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=5, help="Good parts to show for each place.")] = 5,
+    weights: o.Weights = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+) -> None:
+    """Show the suspicious places of images beside the nearest patches of good ones: a picture and a JSON file each."""
+    place = _position(at)
+    from patchbank.images import gather, read_image
+    from patchbank.modelfile import load
+    from patchbank.report.explanation import explanation_picture, finder
+    from patchbank.report.pictures import save_png
+
+    sources = gather(images)
+    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    failures, find = Failures(), finder(detector.thumbnails_)
+    for source in sources:
+        try:
+            explanation = detector.explain(source.data, place, count)
+            rgb = read_image(source).astype("uint8", copy=False)
+        except ImageError as error:
+            failures(source.name, error)
+            continue
+        picture = explanation_picture(rgb, explanation, find)
+        name = Path(source.name).name
+        with replacing(output / f"{name}.png") as temporary:
+            save_png(picture, temporary)
+        document = explanation.to_dict()
+        write_text(output / f"{name}.json", json.dumps(finite(document), indent=2) + "\n")
+        verdict = "rejected" if explanation.prediction.is_anomalous else "accepted"
+        typer.echo(f"{source.name}: {verdict}; {output / f'{name}.png'}")
+    raise typer.Exit(2 if len(failures.rows) == len(sources) else failures.exit_code)
+
+
+def _position(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        x, y = map(int, text.split(","))
+    except ValueError:
+        raise OptionError(f"--at takes a column and a row such as 120,80, not {text!r}") from None
+    return x, y

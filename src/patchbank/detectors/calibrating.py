@@ -1,0 +1,75 @@
+"""Where the scores of good images come from that a detector is calibrated with (docs/calibration.md)."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, Calibration
+from patchbank.detectors.changes import Changes
+from patchbank.detectors.method import PatchScores
+from patchbank.detectors.work import Work
+from patchbank.extraction import Extractor, FeatureSet, Progress
+from patchbank.images import Source
+
+
+@dataclass(kw_only=True, eq=False)
+class Calibrating(Changes):
+    """A method that can be scored on images of the fit."""
+
+    @abstractmethod
+    def _open(self) -> Extractor: ...
+
+    @abstractmethod
+    def _learn(self, readable: list[tuple[Source, int]], work: Work) -> FeatureSet: ...
+
+    @abstractmethod
+    def _score(
+        self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
+    ) -> tuple[float, NDArray[np.float32], PatchScores]: ...
+
+    def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
+        """Each training image scored against the memory without its own patches."""
+        rows = []
+        for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
+            if image.angle:
+                continue  # left out with the image it was made of
+            score, smoothed, _ = self._score(vectors, image.grid, view.inspected, without_image=i)
+            rows.append((image.name, score, float(smoothed.max())))
+            if progress:
+                progress("calibration", i + 1, len(features.images))
+        return Calibration.of_rows(rows, self.false_alarm_rate)
+
+    def _score_good(self, sources: list[Source], work: Work) -> Calibration:
+        """Good images that the memory does not know."""
+        rows = []
+        given = [source for source in sources if not source.angle]
+        for item in self._open().learn(given, work.on_error, work.progress, "calibration"):
+            score, smoothed, _ = self._score(self._prepare(item.vectors), item.grid, item.view.inspected)
+            rows.append((item.source.name, score, float(smoothed.max())))
+        return Calibration.of_rows(rows, self.false_alarm_rate)
+
+    def _score_apart(self, readable: list[tuple[Source, int]], parts: list[list[int]], work: Work) -> Calibration:
+        """Parts of the images, each scored by a detector that learned from the others."""
+        found = Calibration.of_rows([], self.false_alarm_rate)
+        for part in parts:
+            others = copy.copy(self)
+            with work.clock("calibration"):
+                others._learn([item for i, item in enumerate(readable) if i not in set(part)], work.inside())
+                found = found.joined(others._score_good([readable[i][0] for i in part], work))
+            others._tidy()
+        return found
+
+    def _way(self, images: int) -> str:
+        """How that many images are calibrated: what was asked for, or what suits their number (docs/calibration.md)."""
+        enough = images >= FOLDS * (1 / self.false_alarm_rate - 1)
+        if images < 2 or self.calibration not in ("auto", CORRECTED):
+            return self.calibration if images >= 2 and self.calibration != "auto" else "leave-one-out"
+        if self.calibration == "auto" and enough and self._absorbs():
+            return "held-out"
+        return CORRECTED if self._leaves_holes() and images >= LEAST_CORRECTED else "leave-one-out"

@@ -1,0 +1,149 @@
+"""Banks that live: they take further images in, forget some, and join."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from patchbank.bank import Bank
+from patchbank.coresets import SAMPLERS
+from patchbank.detectors.base import Detector
+from patchbank.detectors.changes import Changes
+from patchbank.detectors.work import Work
+from patchbank.errors import OptionError
+from patchbank.extraction import FeatureSet
+from patchbank.images import Source
+
+
+@dataclass(kw_only=True, eq=False)
+class LivingBank(Detector):
+    """A detector whose memory is a bank of vectors."""
+
+    bank_: Bank = dataclasses.field(init=False, repr=False)
+
+    def _absorb(self, sources: list[Source], work: Work) -> None:
+        """As `add`: a larger bank is nearer to everything, so the threshold of the smaller one holds for it."""
+        bank, features, kept, at = self.bank_, FeatureSet(None), [], []
+        for item in self._open().learn(sources, work.on_error, work.progress, "calibration"):
+            points = self._as_kept(self._prepare(item.vectors))
+            far = torch.nonzero(bank.nearest(points)[0] > bank.covering_radius)[:, 0]
+            kept.append(points[far])
+            at.append(far.cpu() + len(features))
+            features.add(item)
+        points, rows = torch.cat(kept), torch.cat(at)
+        chosen = bank.far_from(points, bank.covering_radius)
+        self.bank_ = bank.joined(points[chosen], features.provenance(rows[chosen]), features.images)
+
+    def _as_kept(self, vectors: Tensor) -> Tensor:
+        """P×D prepared patches as the bank keeps them."""
+        return vectors
+
+    def _entering(self, patches: Tensor) -> Tensor:
+        """Which of N×D new patches enter the bank."""
+        radius = self.bank_.covering_radius
+        if math.isfinite(radius):
+            return self.bank_.far_from(patches, radius)
+        share = len(self.bank_) / max(self.training_["patches"], len(self.bank_))
+        count = max(1, round(share * len(patches)))
+        drawn = np.random.default_rng(self.seed).choice(len(patches), count, replace=False)
+        return torch.from_numpy(np.sort(drawn))
+
+    def _take_in(self, patches: Tensor, chosen: Tensor, features: FeatureSet) -> None:
+        bank = self.bank_.joined(patches[chosen.to(patches.device)], features.provenance(chosen), features.images)
+        self.bank_ = bank
+
+    def _accept(self, number: int, patches: Tensor, features: FeatureSet, i: int, threshold: float) -> None:
+        """Let more patches of an image in until it is not rejected any more."""
+        image, radius = features.images[i], float(self.bank_.nearest(patches)[0].max())
+        while radius > 0 and self._score(patches, image.grid, features.views[i].inspected)[0] > threshold:
+            radius = radius / 2 if radius > 1e-6 else 0.0
+            chosen = self.bank_.far_from(patches, radius)
+            provenance = features.provenance(chosen + features.starts[i])
+            provenance[:, 0] = number - len(self.bank_.images)  # an image that is listed already
+            self.bank_ = self.bank_.joined(patches[chosen.to(patches.device)], provenance, ())
+
+    def forget(self, name: str) -> Self:
+        """Take the patches and the score of a training image out. `name`: as the model knows it, or the end of it where
+        that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
+        names = {image.name for image in self.bank_.images} | set(self.calibration_.images)
+        wanted = Path(name).parts
+        found = {n for n in names if n == name} or {n for n in names if Path(n).parts[-len(wanted) :] == wanted}
+        if len(found) != 1:
+            what = f"could be {', '.join(sorted(found)[:3])}" if found else "is not among the images of this model"
+            raise OptionError(f"{name}: {what}: give the name as the model has it (`patchbank info MODEL --images`)")
+        known, before = found.pop(), len(self.bank_)
+        self.bank_ = self.bank_.without([i for i, image in enumerate(self.bank_.images) if image.name == known])
+        self.calibration_ = self.calibration_.without(known)
+        self.thumbnails_ = {name: t for name, t in self.thumbnails_.items() if name != known}
+        self._changed("forgot", images=-1, vectors_before=before, image=known)
+        return self
+
+    def merge(self, other: Changes, bank_size: int | None = None) -> Self:
+        """Take the bank and the calibration of another model in, which must see images as this one does; with
+        `bank_size` the bank is thinned to that many vectors again, farthest first."""
+        if not isinstance(other, type(self)):
+            raise OptionError(f"a {self.method} model cannot be merged with one of {other.method}")
+        self._check_mergeable(other)
+        before, scale = len(self.bank_), self._to_mine(other)
+        vectors = self._as_kept(other.bank_.vectors.float() * scale)
+        radius = max(self.bank_.covering_radius, other.bank_.covering_radius * float(scale.max()))
+        bank = self.bank_.joined(vectors, other.bank_.provenance, other.bank_.images)
+        self.bank_ = replace(bank, covering_radius=radius)
+        if bank_size is not None and bank_size < len(self.bank_):
+            points = self.bank_.vectors.float()
+            sampler = SAMPLERS["greedy"](
+                bank_size / len(points), self.torch_device, points.shape[1], count=bank_size, seed=self.seed
+            )
+            sampler.run(points)
+            kept = sampler.indices_
+            self.bank_ = replace(
+                self.bank_,
+                vectors=self.bank_.vectors[kept],
+                provenance=self.bank_.provenance[kept.cpu().numpy()],
+                covering_radius=radius + sampler.covering_radius_,
+            )
+        self.calibration_ = self.calibration_.joined(other.calibration_)
+        self.thumbnails_ = other.thumbnails_ | self.thumbnails_
+        facts = {"images": other.training_["images"], "patches": other.training_["patches"]}
+        self._changed("merged", vectors_before=before, **facts)
+        return self
+
+    def _check_mergeable(self, other: Self) -> None:
+        """Raise `OptionError` unless patches of both models are the same features."""
+        mine, theirs = self.parameters(), other.parameters()
+        names = ("backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "bank_dtype")
+        for name in (*names, "distance", "image_score", "sigma"):
+            if mine.get(name) != theirs.get(name):
+                raise OptionError(
+                    f"the models cannot be merged: {name} is {mine.get(name)} in one, {theirs.get(name)} in the other"
+                )
+        if self.training_["weights_sha256"] != other.training_["weights_sha256"]:
+            raise OptionError("the models cannot be merged: they were fitted with different weights of the backbone")
+
+    def _to_mine(self, other: Self) -> Tensor:
+        """Factors D that bring the other bank's vectors to the scale of this one's."""
+        raise OptionError(self._no_bank())
+
+    def _changed(self, what: str, *, vectors_before: int, images: int, patches: int = 0, **facts: Any) -> None:
+        training = self.training_
+        self.training_ = {
+            **training,
+            "images": training["images"] + images,
+            "patches": training["patches"] + patches,
+            "memory_vectors": self.memory_vectors,
+            "memory_mb": self.memory_mb,
+        }
+        facts |= {"vectors": len(self.bank_), "vectors_before": vectors_before, "covering_radius": self._known_radius()}
+        self._note(what, **({"images": images} if images > 0 else {}), **facts)
+
+    def _known_radius(self) -> float | None:
+        radius = self.bank_.covering_radius
+        return radius if math.isfinite(radius) else None
