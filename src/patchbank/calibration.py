@@ -54,7 +54,7 @@ class Calibration:
     @property
     def is_guaranteed(self) -> bool:
         """Whether there are enough images for the rate (a chosen threshold promises nothing)."""
-        return self.chosen is None and np.isfinite(self.scores).sum() >= 1 / self.false_alarm_rate - 1 - 1e-9
+        return self.chosen is None and bool(np.isfinite(self.scores).sum() >= 1 / self.false_alarm_rate - 1 - 1e-9)
 
     @cached_property
     def threshold(self) -> float:

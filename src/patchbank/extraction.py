@@ -17,7 +17,7 @@ from torch import Tensor
 from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
 from patchbank.errors import DatasetError, ImageError
-from patchbank.images import Geometry, Source, View, image_size, prefetch, read_image
+from patchbank.images import Geometry, RegionOfInterest, Source, View, image_size, prefetch, read_image, turn
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
 
@@ -39,13 +39,15 @@ def give_up(name: str, error: Exception) -> None:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Patch features of one image: `vectors` P×D, row by row of its `grid` (rows, columns)."""
+    """Patch features of one image: `vectors` P×D, row by row of its `grid` (rows, columns), or of those of its cells
+    that are `inside` a region of interest."""
 
     source: Source
     view: View
     grid: tuple[int, int]
     vectors: Tensor
     timings: dict[str, float]
+    inside: NDArray[np.bool_] | None = None
 
 
 @dataclass
@@ -56,6 +58,7 @@ class FeatureSet:
     vectors: Tensor | None
     images: list[TrainingImage] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
+    insides: list[NDArray[np.bool_] | None] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
     again: Callable[[], Iterator[Tensor]] | None = None
 
@@ -87,25 +90,39 @@ class FeatureSet:
         """Note an image whose features come next."""
         self.images.append(TrainingImage(item.source.name, item.view.input_size, item.grid, item.source.angle))
         self.views.append(item.view)
+        self.insides.append(item.inside)
         self.starts.append(self.starts[-1] + len(item.vectors))
+
+    def _is_compact(self, i: int) -> bool:
+        rows, columns = self.images[i].grid
+        return self.starts[i + 1] - self.starts[i] < rows * columns
 
     def provenance(self, indices: Tensor) -> NDArray[np.int32]:
         """M indices into the rows → M×3: image, grid row, grid column."""
         rows = indices.cpu().numpy()
         starts = np.asarray(self.starts)
         image = np.searchsorted(starts, rows, side="right") - 1
+        cells = rows - starts[image]
+        for i in np.unique(image):
+            if (inside := self.insides[i]) is not None and self._is_compact(i):
+                cells[image == i] = np.flatnonzero(inside)[cells[image == i]]
         columns = np.asarray([i.grid[1] for i in self.images])[image]
-        row, column = np.divmod(rows - starts[image], columns)
+        row, column = np.divmod(cells, columns)
         return np.stack([image, row, column], axis=1).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """The stages before the memory, with their options."""
+    """The stages before the memory, with their options. `roi`: the region of interest that is inspected; `keeps_grid`:
+    patches outside it are not left out; `painted`: the region that was learned from: what lies outside it has the mean
+    colour of what lies inside before the network sees it, whose patches look far beyond their own pixels."""
 
     backbone: Backbone
     geometry: Geometry
     arrangement: Arrangement
+    roi: RegionOfInterest | None = None
+    keeps_grid: bool = False
+    painted: RegionOfInterest | None = None
 
     @property
     def dimension(self) -> int:
@@ -114,6 +131,19 @@ class Extractor:
     def grid(self, view: View) -> tuple[int, int]:
         """(rows, columns) of the patch grid of a view."""
         return self.arrangement.grid(view.inspected, self.backbone.strides)
+
+    def pixels(self, view: View, angle: float = 0.0) -> NDArray[np.bool_] | None:
+        """H×W of the input: what the region of interest has of it; None without one."""
+        return None if self.roi is None else _turned(self.roi.pixels(*view.input_size), angle)
+
+    def inside(self, view: View, grid: tuple[int, int], angle: float = 0.0) -> NDArray[np.bool_] | None:
+        """Which cells of a grid the region of interest touches; None without one. Raises `ImageError` for none."""
+        if (mask := self.pixels(view, angle)) is None:
+            return None
+        inside = view.cells(mask, grid)
+        if not inside.any():
+            raise ImageError("has nothing of the region of interest in its inspected part")
+        return inside
 
     def stream(self, sources: Iterable[Source], on_error: OnError = warn) -> Iterator[ImageFeatures]:
         """Features of each readable image, in order; `on_error` hears of the others."""
@@ -166,23 +196,40 @@ class Extractor:
         readable = []
         for source in sources:
             try:
-                rows, columns = self.grid(self.geometry.view(*image_size(source)))
+                view = self.geometry.view(*image_size(source))
+                count = self._count(source, view)
             except ImageError as error:
                 if not source.angle:  # said once for all the ways it is turned
                     on_error(source.name, error)
                 continue
-            readable.append((source, rows * columns))
+            readable.append((source, count))
         if not readable:
             raise DatasetError(f"none of the {len(sources)} images could be read")
         return readable
+
+    def _count(self, source: Source, view: View) -> int:
+        """Patches that an image of this view will give."""
+        rows, columns = self.grid(view)
+        inside = self._inside_of(source, view, (rows, columns)) if not self.keeps_grid else None
+        return rows * columns if inside is None else int(inside.sum())
+
+    def _inside_of(self, source: Source, view: View, grid: tuple[int, int]) -> NDArray[np.bool_] | None:
+        try:
+            return self.inside(view, grid, source.angle)
+        except ImageError as error:
+            raise ImageError(f"{source.name}: {error}") from None
 
     def _load(self, source: Source) -> tuple[Source, View, NDArray[np.float32], float] | tuple[Source, ImageError]:
         started = time.perf_counter()
         try:
             rgb = read_image(source)
+            view = self.geometry.view(rgb.shape[0], rgb.shape[1])
+            self._inside_of(source, view, self.grid(view))
         except ImageError as error:
             return source, error
-        view = self.geometry.view(rgb.shape[0], rgb.shape[1])
+        if self.painted is not None:
+            mask = _turned(self.painted.pixels(*view.input_size), source.angle)
+            rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
         return source, view, view.apply(rgb), time.perf_counter() - started
 
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
@@ -202,7 +249,14 @@ class Extractor:
         for (source, view, _, decode), of_image in zip(batch, features, strict=True):
             timings = {"decode_ms": 1e3 * decode, "network_ms": 1e3 * network}
             grid = (of_image.shape[0], of_image.shape[1])
-            yield ImageFeatures(source, view, grid, of_image.flatten(0, 1), timings)
+            vectors, inside = of_image.flatten(0, 1), self.inside(view, grid, source.angle)
+            if inside is not None and not self.keeps_grid:
+                vectors = vectors[torch.from_numpy(inside.ravel()).to(vectors.device)]
+            yield ImageFeatures(source, view, grid, vectors, timings, inside)
+
+
+def _turned(mask: NDArray[np.bool_], angle: float) -> NDArray[np.bool_]:
+    return turn(mask.astype(np.uint8), angle) > 0 if angle else mask
 
 
 _Loaded: TypeAlias = "tuple[Source, View, NDArray[np.float32], float]"

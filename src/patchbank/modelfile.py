@@ -22,10 +22,11 @@ from patchbank.calibration import Calibration
 from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
 from patchbank.files import replacing
+from patchbank.images import RegionOfInterest
 
 FORMAT_VERSION = 2
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
-_UNSAVED = ("device", "threads", "runtime", "memory_budget")  # of the machine, not of the model
+_UNSAVED = ("device", "threads", "runtime", "memory_budget", "roi")  # of the machine, or kept apart
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
         "options": options,
         "calibration": calibration,
         "thumbnails": listed,
+        "roi": None if (roi := detector._parts()[0].learned_roi_) is None else roi.state(),
         "memory": memory,
         "training": detector.training_,
     }
@@ -108,6 +110,9 @@ def load(
     detector.calibration_ = file.calibration
     detector.thumbnails_ = thumbnails.restore(tensors, document.get("thumbnails", []))
     detector.training_ = document["training"]
+    if roi := document.get("roi"):
+        for part in detector._parts():
+            part.roi_ = part.learned_roi_ = RegionOfInterest.of(roi)
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
     detector._restore_memory(memory, document["memory"])
     for part in detector._parts():

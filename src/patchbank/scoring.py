@@ -16,18 +16,25 @@ IMAGE_SCORES = ("max", "smoothed", "top")
 TOP_SHARE = 0.01
 
 
-def anomaly_map(distances: Tensor, size: tuple[int, int], sigma: float) -> NDArray[np.float32]:
+def anomaly_map(
+    distances: Tensor, size: tuple[int, int], sigma: float, inside: Tensor | None = None
+) -> NDArray[np.float32]:
     """Patch distances h×w → map at the inspected size (height, width): bilinear, then a Gaussian of `sigma` pixels.
 
     Pixel centres as in `align_corners=False`; the Gaussian as in `scipy.ndimage.gaussian_filter`: cut at 4σ, edges
     mirrored. Both are linear and act on rows and columns apart, so the map is one matrix times the distances times
-    another.
+    another. With `inside` (h×w bool) the distances outside do not count: the Gaussian is normalised by what is inside.
     """
     down, across = (
         _enlarge_and_smooth(cells, pixels, sigma).to(distances.device)
         for cells, pixels in zip(distances.shape, size, strict=True)
     )
-    return np.asarray((down @ distances @ across.T).cpu().numpy())
+    if inside is None:
+        return np.asarray((down @ distances @ across.T).cpu().numpy())
+    there = inside.to(distances.dtype)
+    weight = down @ there @ across.T
+    smoothed = (down @ (distances * there) @ across.T) / weight.clamp(min=1e-6)
+    return np.asarray(smoothed.cpu().numpy())
 
 
 @lru_cache(maxsize=64)

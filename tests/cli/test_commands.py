@@ -253,7 +253,11 @@ def test_an_interrupted_fit_leaves_no_model(number: signal.Signals, tmp_path: Pa
         Image.fromarray(good_image(i, (384, 512))).save(tmp_path / f"{i}.png")
     model = tmp_path / "out" / "m.patchbank"
     command = [sys.executable, "-m", "patchbank", "fit", str(tmp_path), "-o", str(model), "--coreset", "0.5"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell starts what it runs in the background with SIGINT ignored, which would be handed on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     time.sleep(5)
     assert process.poll() is None, "the fit was over before it could be interrupted"
     process.send_signal(number)

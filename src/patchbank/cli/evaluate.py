@@ -23,6 +23,7 @@ def evaluate(
     layout: o.Layout = "auto",
     split: o.Split = None,
     seed: Annotated[int, typer.Option(help="Of the split, where the layout draws one.")] = 0,
+    roi: o.Roi = None,
     weights: o.Weights = None,
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
@@ -35,6 +36,8 @@ def evaluate(
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if roi is not None:
+        detector.restrict(roi)
     opened = open_dataset(dataset, layout=layout, split=split, seed=seed)
     failures = Failures()
     with progress_bars() as progress:

@@ -23,6 +23,7 @@ def explain(
         str | None, typer.Option(metavar="X,Y", help="This pixel (column,row) instead of the most suspicious places.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=5, help="Good parts to show for each place.")] = 5,
+    roi: o.Roi = None,
     weights: o.Weights = None,
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
@@ -37,6 +38,8 @@ def explain(
 
     sources = gather(images)
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if roi is not None:
+        detector.restrict(roi)
     failures, find = Failures(), finder(detector.thumbnails_)
     for source in sources:
         try:

@@ -63,6 +63,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "threshold_interval": calibration.interval(),
         "threshold_chosen_by": calibration.chosen_by or None,
         "calibration": f"{calibration.how}, {len(calibration)} images",
+        "region_of_interest": _roi_words(document.get("roi")),
         "weights": training["weights"],
         "weights_sha256": training["weights_sha256"],
         "runtime_of_fit": training["runtime"],
@@ -72,6 +73,14 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "options": document["options"],
         "history": training.get("history", []),
     }
+
+
+def _roi_words(roi: dict[str, Any] | None) -> str | None:
+    if roi is None:
+        return None
+    words = [f"{len(roi[key])} {key} polygons" for key in ("include", "ignore") if roi[key]]
+    size = f"for {roi['size'][1]}×{roi['size'][0]} pixels" if roi["size"] else "for images of any size"
+    return ", ".join([*words, *(["a mask"] if roi["mask"] else []), size])
 
 
 def _plain(value: Any) -> str:

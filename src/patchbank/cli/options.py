@@ -50,6 +50,10 @@ BankMb: TypeAlias = Annotated[
 FalseAlarmRate: TypeAlias = Annotated[
     float | None, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=_LEARNING)
 ]
+Roi: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/regions.md)."),
+]
 Shots: TypeAlias = Annotated[
     int | None, typer.Option(help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING)
 ]

@@ -32,6 +32,7 @@ def predict(
         float | None,
         typer.Option(help="Decide on all images together: so many of the rejected may be good (Benjamini-Hochberg)."),
     ] = None,
+    roi: o.Roi = None,
     weights: o.Weights = None,
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
@@ -55,6 +56,8 @@ def predict(
         check_rate(false_discovery_rate, "--false-discovery-rate")
     sources = gather(images)
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if roi is not None:
+        detector.restrict(roi)
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
     paths = [Path(source.name) for source in sources]

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
@@ -18,11 +19,11 @@ from patchbank.backbones import reuse_backbone
 from patchbank.bank import TrainingImage
 from patchbank.calibration import CORRECTED, folds_of
 from patchbank.detectors.calibrating import Calibrating
-from patchbank.detectors.method import PatchScores
+from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
-from patchbank.images import Geometry, Images, Source, gather, turned_back
+from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_roi, turned_back
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scoring import anomaly_map, image_score, peaks
@@ -35,6 +36,8 @@ from patchbank.verdict import verdict
 class Detector(Calibrating):
     """A fitted or unfitted method. Its constructor takes the `Options` of all methods and its own."""
 
+    learned_roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)
+    roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)  # or a part of it
     thumbnails_: dict[str, Thumbnail] = dataclasses.field(init=False, repr=False, default_factory=dict)
     _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
 
@@ -70,6 +73,7 @@ class Detector(Calibrating):
         `PatchbankError` for options or data that cannot be used, or that the memory cannot hold.
         """
         self._extractor = None  # options may have changed since the last fit
+        self.roi_ = self.learned_roi_ = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
         given = gather(images)
         work = Work(on_error, progress, on_plan)
         readable = self._open().survey(self._views(given), on_error)
@@ -170,12 +174,28 @@ class Detector(Calibrating):
                 height, width = prediction.map.shape
                 raise OptionError(f"position {x},{y} lies outside the image of {width}×{height} pixels")
             row, column = item.view.patch_at(x, y, item.grid)
-            closest = self._closest(vectors, row * item.grid[1] + column, count)
+            if np.isnan(prediction.map[y, x]) and self.localizes:
+                raise OptionError(f"position {x},{y} is not inspected")
+            cell = row * item.grid[1] + column
+            if item.inside is not None and not self.keeps_grid:
+                cell = int(item.inside.ravel()[:cell].sum())
+            closest = self._closest(vectors, cell, count)
             if not closest and self.keeps_patches:
                 closest = [prediction.nearest(x, y)]
             box = item.view.patch_box(row, column, item.grid)
             places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
         return Explanation(prediction, tuple(places))
+
+    def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
+        """From now on inspect a region of interest only, within the one that was learned from, if any. The threshold
+        stays, and what lies outside still reaches into patches near the border; the model file does not change."""
+        if not self.localizes:
+            raise OptionError(f"{self.method} sees whole images only: give the region of interest when it is fitted")
+        given = roi if isinstance(roi, RegionOfInterest) else read_roi(roi)
+        for part in self._parts():
+            part.roi_ = given if part.roi_ is None else part.roi_ & given
+            part._extractor = None
+        return self
 
     def _parts(self) -> list[Detector]:
         """The detectors that have a backbone."""
@@ -212,19 +232,28 @@ class Detector(Calibrating):
         )
         size = self.image_size or backbone.multiple * round(self.option("image_size") / backbone.multiple)
         geometry = Geometry(self.geometry, size, backbone.multiple)
-        return Extractor(backbone, geometry, arrangement)
+        return Extractor(backbone, geometry, arrangement, self.roi_, self.keeps_grid, self.learned_roi_)
 
-    def _score(
-        self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
-    ) -> tuple[float, NDArray[np.float32], PatchScores]:
-        """Image score, map at the inspected size, and patch scores of one image's patches."""
-        scores = self._compare(vectors, grid, without_image)
+    def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:
+        """Score and map of one image's patches; the calibration must not know the image."""
+        extractor = self._open()
+        inside = _as_tensor(extractor.inside(view, grid), vectors)
+        patches = self._compare(vectors, grid, inside, without_image)
+        if patches.distances.ndim == 1:
+            patches = patches.on_grid(grid, inside)
+        elif inside is not None:  # a method's own, finer grid
+            inside = _as_tensor(
+                extractor.inside(view, (patches.distances.shape[0], patches.distances.shape[1])), vectors
+            )
         with on_this_thread():
-            smoothed = anomaly_map(scores.distances, size, self.option("sigma"))
-            score = scores.image
+            smoothed = anomaly_map(patches.distances, view.inspected, self.option("sigma"), inside)
+            seen, distances = smoothed, patches.distances
+            if inside is not None:
+                seen, distances = smoothed[extractor.inside(view, view.inspected)], distances[inside]
+            score = patches.image
             if score is None:
-                score = image_score(self.option("image_score"), scores.distances, smoothed) * scores.factor
-        return score, smoothed, scores
+                score = image_score(self.option("image_score"), distances, seen) * patches.factor
+        return Scored(score, smoothed, float(seen.max()), patches)
 
     def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
         if not hasattr(self, "calibration_"):
@@ -241,8 +270,10 @@ class Detector(Calibrating):
         started = time.perf_counter()
         with on_this_thread():
             vectors = self._prepare(item.vectors)
-        score, smoothed, scores = self._score(vectors, item.grid, item.view.inspected)
-        anomaly = item.view.to_input(smoothed)
+        scored = self._score(vectors, item.grid, item.view)
+        anomaly, scores = item.view.to_input(scored.smoothed), scored.patches
+        if (mask := self._open().pixels(item.view)) is not None:
+            anomaly[~mask] = np.nan
 
         def neighbour_at(x: int, y: int) -> Neighbour:
             assert scores.nearest is not None
@@ -251,7 +282,7 @@ class Detector(Calibrating):
 
         return verdict(
             item.source.name,
-            score,
+            scored.score,
             anomaly,
             self.calibration_,
             nearest=None if scores.nearest is None else neighbour_at,
@@ -264,3 +295,7 @@ class Detector(Calibrating):
         """A patch of a training image, in pixels of that image as it was given."""
         box = self._open().geometry.view(*image.size).patch_box(row, column, grid)
         return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
+
+
+def _as_tensor(inside: NDArray[np.bool_] | None, like: Tensor) -> Tensor | None:
+    return None if inside is None else torch.from_numpy(inside).to(like.device)

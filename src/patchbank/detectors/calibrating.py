@@ -6,16 +6,14 @@ import copy
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, Calibration
 from patchbank.detectors.changes import Changes
-from patchbank.detectors.method import PatchScores
+from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
 from patchbank.extraction import Extractor, FeatureSet, Progress
-from patchbank.images import Source
+from patchbank.images import Source, View
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,8 +28,8 @@ class Calibrating(Changes):
 
     @abstractmethod
     def _score(
-        self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
-    ) -> tuple[float, NDArray[np.float32], PatchScores]: ...
+        self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None
+    ) -> Scored: ...
 
     def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """Each training image scored against the memory without its own patches."""
@@ -39,8 +37,8 @@ class Calibrating(Changes):
         for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
             if image.angle:
                 continue  # left out with the image it was made of
-            score, smoothed, _ = self._score(vectors, image.grid, view.inspected, without_image=i)
-            rows.append((image.name, score, float(smoothed.max())))
+            scored = self._score(vectors, image.grid, view, without_image=i)
+            rows.append((image.name, scored.score, scored.peak))
             if progress:
                 progress("calibration", i + 1, len(features.images))
         return Calibration.of_rows(rows, self.false_alarm_rate)
@@ -50,8 +48,8 @@ class Calibrating(Changes):
         rows = []
         given = [source for source in sources if not source.angle]
         for item in self._open().learn(given, work.on_error, work.progress, "calibration"):
-            score, smoothed, _ = self._score(self._prepare(item.vectors), item.grid, item.view.inspected)
-            rows.append((item.source.name, score, float(smoothed.max())))
+            scored = self._score(self._prepare(item.vectors), item.grid, item.view)
+            rows.append((item.source.name, scored.score, scored.peak))
         return Calibration.of_rows(rows, self.false_alarm_rate)
 
     def _score_apart(self, readable: list[tuple[Source, int]], parts: list[list[int]], work: Work) -> Calibration:

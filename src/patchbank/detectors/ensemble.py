@@ -157,7 +157,9 @@ class Ensemble(Detector):
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         raise NotImplementedError("each member fits its own")
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         raise NotImplementedError("each member compares its own")
 
 

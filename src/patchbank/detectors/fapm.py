@@ -55,6 +55,7 @@ class FAPM(Detector):
     summary: ClassVar[str] = "distance to the nearest nominal patch of the same region, level by level"
     cost: ClassVar[str] = "76 ms an image, 25 MB, 23 s to learn"
     keeps_patches: ClassVar[bool] = True
+    keeps_grid: ClassVar[bool] = True
     needs: ClassVar[str] = "roughly aligned parts (radius=1 forgives a region's width)"
 
     aggregation: str | None = "mean"
@@ -190,19 +191,23 @@ class FAPM(Detector):
 
     # ---- scores ------------------------------------------------------------------------------------------------------
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         """§2.3: each level's distances to the banks of the vectors' own regions, brought together on the finest grid by
         a weighted sum; the image score is that of the levels' largest distances, each re-weighted."""
         fine, top, reweighted = self._per_side(0), 0.0, 0.0
         found = []
         for weight, banks, level in zip(self._weights(), self.levels_, self._split(vectors), strict=True):
             distances, numbers = banks.nearest(level, grid, without_image)
+            if inside is not None:
+                distances = distances.masked_fill(~inside.flatten()[:, None], 0.0)
             with on_this_thread():
                 worst = int(distances.argmax())
-                cell, inside = divmod(worst, level.shape[1])
+                cell, vector = divmod(worst, level.shape[1])
                 largest = weight * float(distances.flatten()[worst])
                 top += largest
-                reweighted += largest * self._factor(level[cell, inside], banks.of_cell(cell, grid, without_image))
+                reweighted += largest * self._factor(level[cell, vector], banks.of_cell(cell, grid, without_image))
             found.append((weight * _on_grid(distances, grid, fine), _on_grid(numbers, grid, fine)))
         image = reweighted if self.option("image_score") == "max" else None
         factor = reweighted / top if 0 < top < math.inf else 1.0

@@ -14,13 +14,15 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.bank import Bank
+from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
 from patchbank.detectors.base import Detector
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.work import Work
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet
-from patchbank.images import Source
+from patchbank.extraction import FeatureSet, OnError, Progress, warn
+from patchbank.images import Images, Source, gather
+from patchbank.thumbnails import make_thumbnails
 
 
 @dataclass(kw_only=True, eq=False)
@@ -28,6 +30,35 @@ class LivingBank(Detector):
     """A detector whose memory is a bank of vectors."""
 
     bank_: Bank = dataclasses.field(init=False, repr=False)
+
+    def add(self, images: Images, *, on_error: OnError = warn, progress: Progress | None = None) -> Self:
+        """Take further good images in, such as accepted false alarms; those in the bank already are passed over.
+
+        Patches enter that are farther from the bank than its covering radius, farthest first, so the radius holds for
+        the new images as it did for the old ones (where it is not known: the same share of them, at random). Where
+        a new image would still be rejected, more of its patches enter until it is not. The calibration gets the new
+        images' scores, each without its own patches; those of the old images stay, and can only be too high.
+        """
+        sources = self._unknown(gather(images))
+        if not sources:
+            raise OptionError("all of these images are in the model already: there is nothing to add")
+        features = self._open().collect(self._views(sources), on_error, progress)
+        points = [self._as_kept(self._prepare(vectors)) for vectors in features.walk()]
+        before, threshold, first = len(self.bank_), self.calibration_.threshold, len(self.bank_.images)
+        everything = torch.cat(points)
+        self._take_in(everything, self._entering(everything), features)
+        for i in range(len(points)):
+            self._accept(first + i, points[i], features, i, threshold)
+        rows = []
+        for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
+            if not image.angle:
+                scored = self._score(self._prepare(vectors), image.grid, view, without_image=first + i)
+                rows.append((image.name, scored.score, scored.peak))
+        self.calibration_ = self.calibration_.joined(Calibration.of_rows(rows, self.calibration_.false_alarm_rate))
+        used = sum(len(t.jpeg) for t in self.thumbnails_.values()) / 1e6
+        self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0))
+        self._changed("added", images=len(rows), vectors_before=before, patches=len(features))
+        return self
 
     def _absorb(self, sources: list[Source], work: Work) -> None:
         """As `add`: a larger bank is nearer to everything, so the threshold of the smaller one holds for it."""
@@ -63,7 +94,7 @@ class LivingBank(Detector):
     def _accept(self, number: int, patches: Tensor, features: FeatureSet, i: int, threshold: float) -> None:
         """Let more patches of an image in until it is not rejected any more."""
         image, radius = features.images[i], float(self.bank_.nearest(patches)[0].max())
-        while radius > 0 and self._score(patches, image.grid, features.views[i].inspected)[0] > threshold:
+        while radius > 0 and self._score(patches, image.grid, features.views[i]).score > threshold:
             radius = radius / 2 if radius > 1e-6 else 0.0
             chosen = self.bank_.far_from(patches, radius)
             provenance = features.provenance(chosen + features.starts[i])

@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
 from patchbank.detectors.memory_bank import MemoryBankDetector
-from patchbank.detectors.method import PatchScores
+from patchbank.detectors.method import Scored
 from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, Progress
+from patchbank.images import View
 from patchbank.moments import Moments
 from patchbank.storage import in_blocks, take
 
@@ -121,7 +121,7 @@ class LMFCore(MemoryBankDetector):
         return vectors @ self.matrix_ - self.offset_
 
     def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
-        walk = FeatureSet(None, features.images, features.views, features.starts, lambda: self._prepared(features))
+        walk = dataclasses.replace(features, vectors=None, again=lambda: self._prepared(features))
         return super()._leave_one_out(walk, progress)
 
     def _finish(self, calibration: Calibration) -> Calibration:
@@ -142,11 +142,9 @@ class LMFCore(MemoryBankDetector):
     def _prepared(self, features: FeatureSet) -> Iterator[Tensor]:
         return (self._prepare(vectors) for vectors in features.walk())
 
-    def _score(
-        self, vectors: Tensor, grid: tuple[int, int], size: tuple[int, int], without_image: int | None = None
-    ) -> tuple[float, NDArray[np.float32], PatchScores]:
-        score, smoothed, scores = super()._score(vectors, grid, size, without_image)
-        return (score - self.normal_[0]) / self.normal_[1], smoothed, scores
+    def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:
+        scored = super()._score(vectors, grid, view, without_image)
+        return dataclasses.replace(scored, score=(scored.score - self.normal_[0]) / self.normal_[1])
 
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, values = super()._memory_state()

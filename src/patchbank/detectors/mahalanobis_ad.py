@@ -33,6 +33,7 @@ class MahalanobisAD(Detector):
     needs: ClassVar[str] = "parts that look alike as a whole"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
     localizes: ClassVar[bool] = False
+    keeps_grid: ClassVar[bool] = True
 
     mean_: Tensor = dataclasses.field(init=False, repr=False)  # ΣC
     factors_: list[Tensor] = dataclasses.field(init=False, repr=False)  # for each level C×C; see `whitening`
@@ -57,7 +58,9 @@ class MahalanobisAD(Detector):
     def _tidy(self) -> None:
         self._left_out = []
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         levels = self._by_level(vectors - self.mean_)
         if without_image is None:
             score = sum(float(torch.linalg.vector_norm(x @ w.T)) for x, w in zip(levels, self.factors_, strict=True))

@@ -84,7 +84,9 @@ class MemoryBankDetector(LivingBank):
         dtype = getattr(torch, self.bank_dtype)
         return Bank(vectors.to(dtype), features.provenance(rows), tuple(features.images), radius, self.search)
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         """Eq. 6: Euclidean distance of each patch to its nearest bank vector; Eq. 7 at the worst patch."""
         distances, nearest = self.bank_.nearest(vectors, without_image)
         factor = 1.0
@@ -94,7 +96,7 @@ class MemoryBankDetector(LivingBank):
                 closest = int(nearest[worst])
                 around = self.bank_.neighbourhood(closest, neighbours)
                 factor = reweight(vectors[worst], self.bank_.vectors[closest], around)
-        return PatchScores(distances.reshape(grid), nearest.reshape(grid), factor)
+        return PatchScores(distances, nearest, factor)
 
     def _closest(self, vectors: Tensor, patch: int, count: int) -> list[Neighbour]:
         point = self._as_kept(vectors[patch : patch + 1])

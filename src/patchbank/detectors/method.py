@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.backbones import numbers_layers
@@ -20,14 +23,37 @@ from patchbank.prediction import Neighbour
 
 @dataclass(frozen=True)
 class PatchScores:
-    """What a method says about one image: the distance of each patch, rows×columns; a reference into its memory for
-    each, where it compares with patches; a factor on the image score; or an image score of its own, not made of the
-    distances."""
+    """What a method says about one image: the distance of each patch, rows×columns or in the order of the vectors; a
+    reference into its memory for each, where it compares with patches; a factor on the image score; or an image score
+    of its own, not made of the distances."""
 
     distances: Tensor
     nearest: Tensor | None = None
     factor: float = 1.0
     image: float | None = None
+
+    def on_grid(self, grid: tuple[int, int], inside: Tensor | None) -> PatchScores:
+        """Distances in the order of the vectors → rows×columns; 0 outside the region of interest."""
+        if inside is None:
+            nearest = None if self.nearest is None else self.nearest.reshape(grid)
+            return replace(self, distances=self.distances.reshape(grid), nearest=nearest)
+        distances, nearest = torch.zeros(grid, device=inside.device), None
+        distances[inside] = self.distances
+        if self.nearest is not None:
+            nearest = torch.zeros(grid, dtype=torch.int64, device=inside.device)
+            nearest[inside] = self.nearest
+        return replace(self, distances=distances, nearest=nearest)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image: its score, the `smoothed` map at the inspected size, the map's peak, and the scores of its patches, on
+    a grid."""
+
+    score: float
+    smoothed: NDArray[np.float32]
+    peak: float
+    patches: PatchScores
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,6 +66,7 @@ class Method(Options, ABC):
     needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
     default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
     localizes: ClassVar[bool] = True  # whether it makes a map
+    keeps_grid: ClassVar[bool] = False  # whether it needs all patches, also those outside a region of interest
     keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
 
     @abstractmethod
@@ -47,8 +74,11 @@ class Method(Options, ABC):
         """Learn from the patch features of the nominal images."""
 
     @abstractmethod
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
-        """P×D vectors of an image on their grid → scores; `without_image` leaves a training image out of the memory."""
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
+        """P×D vectors of an image on their grid → scores. `inside`: which cells of the grid belong to the region of
+        interest, None for all; `without_image` leaves a training image out of the memory."""
 
     @abstractmethod
     def _memory_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -34,7 +34,8 @@ class Options:
     "k-fold" or "auto" (docs/calibration.md); seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of
     `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
     the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
-    small pictures of the training images in the model, 0 for none.
+    small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
+    `patchbank.images.roi`, or a `RegionOfInterest`.
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
     """
 
@@ -57,6 +58,7 @@ class Options:
     threads: int | None = None
     memory_budget: int | None = None
     thumbnails: float = 5.0
+    roi: Any = None
 
     def parameters(self) -> dict[str, Any]:
         """Every option and its value in effect."""

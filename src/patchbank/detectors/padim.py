@@ -41,6 +41,7 @@ class PaDiM(StreamingDetector):
         "use a smaller image size (--image-size), every second patch (--set stride=2), fewer channels (--set "
         "channels=50) or a smaller covariance (--set covariance=diagonal), or give it more memory (--memory-budget)"
     )
+    keeps_grid: ClassVar[bool] = True
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3)
 
     aggregation: str | None = "mean"
@@ -120,7 +121,9 @@ class PaDiM(StreamingDetector):
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors[:, self.channels_]
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         if grid != self.grid_:
             raise ImageError(self._other_shape("this image", grid))
         centred = vectors - self.mean_

@@ -75,6 +75,8 @@ class PatchCore(MemoryBankDetector):
             raise OptionError(f"distance=cosine is for few images: coreset={STREAM!r} does not go with it")
         if self.foreground and self.option("neighbours") > 1:
             raise OptionError("foreground does not go with the re-weighting of Eq. 7: set neighbours=0")
+        if self.foreground and self.roi is not None:
+            raise OptionError("foreground does not go with a region of interest: give one of them")
         if self.sampler == "identity" and (self.coreset, self.bank_size, self.bank_mb) != (None, None, None):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         if self.coreset_radius is not None and self.coreset_radius <= 0:
@@ -186,13 +188,15 @@ class PatchCore(MemoryBankDetector):
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors * self.balance_
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         """Euclidean, or 1 − cos; the background of an image is not compared."""
-        scores = super()._compare(self._as_kept(vectors), grid, without_image)
+        scores = super()._compare(self._as_kept(vectors), grid, inside, without_image)
         if self.distance == "cosine":
             scores = replace(scores, distances=scores.distances.square() / 2)
         if self.foreground:
-            mask = foreground_mask(vectors / self.balance_, grid)
+            mask = foreground_mask(vectors / self.balance_, grid).flatten()
             if mask.any():  # where nothing stands out, all is compared
                 scores = replace(scores, distances=scores.distances.masked_fill(~mask, 0.0))
         return scores

@@ -41,6 +41,7 @@ class SPADE(Detector):
     summary: ClassVar[str] = "distance to the most similar nominal images and to their pixels"
     cost: ClassVar[str] = "2.6 s an image, 156 MB, 140 s to learn, at 224×288"
     keeps_patches: ClassVar[bool] = True
+    keeps_grid: ClassVar[bool] = True
     needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
 
@@ -88,30 +89,31 @@ class SPADE(Detector):
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         self._last = None
         self.images_, self.starts_ = tuple(features.images), list(features.starts)
-        self.pooled_ = torch.stack([self._pool(vectors) for vectors in features.walk()])
+        walk = zip(features.walk(), features.insides, strict=True)
+        self.pooled_ = torch.stack([self._pool(vectors, inside) for vectors, inside in walk])
         self.cells_ = features.stored.to(getattr(torch, self.bank_dtype))
 
-    def _pool(self, cells: Tensor) -> Tensor:
-        """P×D cells of an image → the deepest level's average."""
-        return cells[:, -self._open().backbone.channels[-1] :].mean(0)
+    def _pool(self, cells: Tensor, inside: Any = None) -> Tensor:
+        """P×D cells of an image → the deepest level's average, of those inside the region of interest."""
+        deepest = cells[:, -self._open().backbone.channels[-1] :]
+        return deepest.mean(0) if inside is None else deepest[torch.as_tensor(inside).flatten()].mean(0)
 
     def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """The image scores of all images, which are cheap; the maps of a few, which are not."""
         few = set(range(0, len(features.images), max(1, len(features.images) // _MAPS)))
         rows: list[tuple[str, float, float]] = []
         for i, (image, vectors) in enumerate(zip(features.images, features.walk(), strict=True)):
-            score, peak = self._to_images(vectors, i)[0], math.nan
+            score, peak = self._to_images(self._pool(vectors, features.insides[i]), i)[0], math.nan
             if i in few:
-                _, smoothed, _ = self._score(vectors, image.grid, features.views[i].inspected, without_image=i)
-                peak = float(smoothed.max())
+                peak = self._score(vectors, image.grid, features.views[i], without_image=i).peak
             rows.append((image.name, score, peak))
             if progress:
                 progress("calibration", i + 1, len(features.images))
         return Calibration.of_rows(rows, self.false_alarm_rate)
 
-    def _to_images(self, vectors: Tensor, without_image: int | None) -> tuple[float, list[int]]:
+    def _to_images(self, pooled: Tensor, without_image: int | None) -> tuple[float, list[int]]:
         """Mean distance to the K nearest images, and which they are."""
-        distances = torch.linalg.vector_norm(self.pooled_ - self._pool(vectors), dim=1)
+        distances = torch.linalg.vector_norm(self.pooled_ - pooled, dim=1)
         if without_image is not None:
             distances[without_image] = torch.inf
         found = torch.topk(distances, min(self.images_compared, len(distances)), largest=False)
@@ -120,8 +122,10 @@ class SPADE(Detector):
             return math.inf, []
         return float(found.values[there].mean()), found.indices[there].tolist()
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
-        score, compared = self._to_images(vectors, without_image)
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
+        score, compared = self._to_images(self._pool(vectors, inside), without_image)
         queries, fine = self._pixels(vectors, grid)
         if not compared:
             return PatchScores(torch.full(fine, torch.inf), image=score)

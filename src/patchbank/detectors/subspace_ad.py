@@ -103,15 +103,17 @@ class SubspaceAD(StreamingDetector):
     def _tidy(self) -> None:
         self._folds, self._without_fold = [], []
 
-    def _compare(self, vectors: Tensor, grid: tuple[int, int], without_image: int | None) -> PatchScores:
+    def _compare(
+        self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
+    ) -> PatchScores:
         mean, components = self.mean_, self.components_
         if without_image is not None:
             if not self._without_fold:
-                return PatchScores(torch.full(grid, torch.inf))
+                return PatchScores(torch.full((len(vectors),), torch.inf))
             mean, components = self._without_fold[self._fold_of[without_image]]
         centred = vectors - mean
         residual = centred - (centred @ components.T) @ components
-        return PatchScores(torch.linalg.vector_norm(residual, dim=1).reshape(grid))
+        return PatchScores(torch.linalg.vector_norm(residual, dim=1))
 
     def _memory_facts(self) -> dict[str, Any]:
         return {"components": len(self.components_)}

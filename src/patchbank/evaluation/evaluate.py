@@ -262,6 +262,7 @@ def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
         "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
         "Learned from": f"{training['images']} good images, {training['patches']} patches",
         "Threshold": _threshold_words(detector.calibration_),
+        **({"Inspected": "a region of interest only"} if detector._parts()[0].roi_ else {}),
         "Tested on": f"{len(dataset.test)} images of {dataset.name} ({dataset.layout} layout)",
     }
 

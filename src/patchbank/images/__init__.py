@@ -3,8 +3,9 @@
 from patchbank.images.geometry import Geometry, View
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
+from patchbank.images.roi import RegionOfInterest, read_roi
 from patchbank.images.sources import IMAGE_SUFFIXES, ImageLike, Images, Source, gather, list_images
-from patchbank.images.turning import turned_back, turned_by
+from patchbank.images.turning import turn, turned_back, turned_by
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -12,6 +13,7 @@ __all__ = [
     "Geometry",
     "ImageLike",
     "Images",
+    "RegionOfInterest",
     "Source",
     "View",
     "gather",
@@ -19,6 +21,8 @@ __all__ = [
     "list_images",
     "prefetch",
     "read_image",
+    "read_roi",
+    "turn",
     "turned_back",
     "turned_by",
 ]

@@ -68,6 +68,12 @@ class View:
         whole[top:bottom, left:right] = part
         return whole
 
+    def cells(self, mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which cells of a grid over the inspected part have a pixel of an H×W mask of the input."""
+        left, top, right, bottom = self.inspected_box
+        part = mask[top:bottom, left:right].astype(np.float32)
+        return np.asarray(cv2.resize(part, (grid[1], grid[0]), interpolation=cv2.INTER_AREA) > 0)
+
     def patch_at(self, x: int, y: int, grid: tuple[int, int]) -> tuple[int, int]:
         """(row, column) of the patch that covers pixel column `x`, row `y` of the input, on a grid of that size."""
         left, top, right, bottom = self.inspected_box
