@@ -9,6 +9,7 @@ import typer
 
 from patchbank import __version__
 from patchbank.cli import (
+    audit,
     backbones,
     bank,
     benchmark,
@@ -54,6 +55,7 @@ app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)
 app.command()(benchmark.benchmark)
 app.command()(demo.demo)
+app.command()(audit.audit)
 app.command()(bank.add)
 app.command()(bank.forget)
 app.command()(bank.merge)

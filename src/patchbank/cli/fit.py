@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, show_plan, threshold_words
 from patchbank.errors import OptionError
+
+if TYPE_CHECKING:
+    from patchbank.detectors import Detector
 
 
 def fit(
@@ -27,6 +32,9 @@ def fit(
     bank_mb: o.BankMb = None,
     false_alarm_rate: o.FalseAlarmRate = None,
     roi: o.Roi = None,
+    drop_suspicious: Annotated[
+        bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
+    ] = False,
     shots: o.Shots = None,
     seed: o.Seed = 0,
     assignments: o.Set = None,
@@ -66,9 +74,11 @@ def fit(
     from patchbank.modelfile import read
 
     dataset = open_dataset(good, layout=layout, seed=seed, split=split, train_list=train_list).with_shots(shots, seed)
-    failures = Failures()
+    failures, train = Failures(), list(dataset.train)
+    if drop_suspicious:
+        train = _without_suspicious(detector, train)
     with progress_bars() as progress:
-        detector.fit(dataset.train, on_error=failures, progress=progress, on_plan=show_plan)
+        detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan)
     detector.save(output)
     summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
     if as_json:
@@ -81,6 +91,18 @@ def fit(
             typer.echo("the backbone's weights are random: good for trying things out, not for finding defects")
         typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
     raise typer.Exit(failures.exit_code)
+
+
+def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
+    """The images that do not stand out; the others are named."""
+    from patchbank.audit import audit
+
+    with progress_bars() as progress:
+        found = audit(train, copy.copy(detector), on_error=lambda name, error: None, progress=progress)
+    for suspect in found.suspicious:
+        print(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median", file=sys.stderr)
+    names = {suspect.image for suspect in found.suspicious}
+    return [path for path in train if str(path) not in names]
 
 
 def _memory_words(summary: dict[str, Any]) -> str:

@@ -159,14 +159,17 @@ class Detector(Calibrating):
         """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
         return self._predictions(gather(images), on_error)
 
-    def explain(self, image: Any, at: tuple[int, int] | None = None, count: int = 5) -> Explanation:
+    def explain(
+        self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
+    ) -> Explanation:
         """What the verdict on an image rests on: the peaks of its regions (of the map where there is none), three at
         most, or the pixel column and row `at`; for each, the nearest patches of `count` training images.
+        `without_image`: the number of this image in the memory, which is left out.
 
         Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
         """
         item = next(self._open().stream(gather(image)[:1], give_up))
-        prediction = self._predict(item)
+        prediction = self._predict(item, without_image)
         vectors = self._prepare(item.vectors)
         places = []
         for x, y in [at] if at else peaks(prediction):
@@ -179,7 +182,7 @@ class Detector(Calibrating):
             cell = row * item.grid[1] + column
             if item.inside is not None and not self.keeps_grid:
                 cell = int(item.inside.ravel()[:cell].sum())
-            closest = self._closest(vectors, cell, count)
+            closest = self._closest(vectors, cell, count, without_image)
             if not closest and self.keeps_patches:
                 closest = [prediction.nearest(x, y)]
             box = item.view.patch_box(row, column, item.grid)
@@ -266,11 +269,11 @@ class Detector(Calibrating):
             else:
                 yield prediction
 
-    def _predict(self, item: ImageFeatures) -> Prediction:
+    def _predict(self, item: ImageFeatures, without_image: int | None = None) -> Prediction:
         started = time.perf_counter()
         with on_this_thread():
             vectors = self._prepare(item.vectors)
-        scored = self._score(vectors, item.grid, item.view)
+        scored = self._score(vectors, item.grid, item.view, without_image)
         anomaly, scores = item.view.to_input(scored.smoothed), scored.patches
         if (mask := self._open().pixels(item.view)) is not None:
             anomaly[~mask] = np.nan

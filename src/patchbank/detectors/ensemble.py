@@ -108,10 +108,15 @@ class Ensemble(Detector):
             else:
                 yield prediction
 
-    def explain(self, image: Any, at: tuple[int, int] | None = None, count: int = 5) -> Explanation:
+    def explain(
+        self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
+    ) -> Explanation:
         """As of a single detector; the nearest patches are those of the first member."""
         prediction = self.predict(image)
-        places = [self.members[0].explain(image, p, count).places[0] for p in ([at] if at else peaks(prediction))]
+        places = [
+            self.members[0].explain(image, p, count, without_image).places[0]
+            for p in ([at] if at else peaks(prediction))
+        ]
         return Explanation(prediction, tuple(replace(p, value=float(prediction.map[p.y, p.x])) for p in places))
 
     def _together(self, source: Source) -> Prediction:

@@ -98,13 +98,15 @@ class MemoryBankDetector(LivingBank):
                 factor = reweight(vectors[worst], self.bank_.vectors[closest], around)
         return PatchScores(distances, nearest, factor)
 
-    def _closest(self, vectors: Tensor, patch: int, count: int) -> list[Neighbour]:
+    def _closest(self, vectors: Tensor, patch: int, count: int, without_image: int | None) -> list[Neighbour]:
         point = self._as_kept(vectors[patch : patch + 1])
         distances = torch.cdist(point, self.bank_.vectors.float(), compute_mode="donot_use_mm_for_euclid_dist")[0]
+        if without_image is not None:
+            distances[torch.from_numpy(self.bank_.provenance[:, 0] == without_image)] = torch.inf
         found: dict[str, Neighbour] = {}
         for reference in distances.argsort().tolist():
             name = self.bank_.images[self.bank_.provenance[reference, 0]].name
-            if name not in found:
+            if name not in found and torch.isfinite(distances[reference]):
                 found[name] = self._neighbour(reference, float(distances[reference]))
             if len(found) == count:
                 break

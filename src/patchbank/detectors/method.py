@@ -127,9 +127,9 @@ class Method(Options, ABC):
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
         return vectors
 
-    def _closest(self, vectors: Tensor, patch: int, count: int) -> list[Neighbour]:
-        """The nearest patch of each of `count` training images to one of P×D prepared vectors of an image; none where
-        the method keeps none, or can tell only the nearest."""
+    def _closest(self, vectors: Tensor, patch: int, count: int, without_image: int | None) -> list[Neighbour]:
+        """The nearest patch of each of `count` training images to one of P×D prepared vectors of an image, one image
+        left out; none where the method keeps none, or can tell only the nearest."""
         return []
 
     def _finish(self, calibration: Calibration) -> Calibration:

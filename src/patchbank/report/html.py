@@ -37,18 +37,23 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     The same evaluation gives the same bytes. Raises `OSError` if the file cannot be written; an older report
     then stays as it was.
     """
-    environment = Environment(
+    page = environment().get_template("evaluation.html.j2").render(_content(evaluation))
+    # A file name that is not valid UTF-8 must not cost the report.
+    with replacing(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8", errors="replace"))
+
+
+def environment() -> Environment:
+    """What turns the templates of this folder into pages."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "short": short_path}
-    page = environment.get_template("evaluation.html.j2").render(_content(evaluation))
-    # A file name that is not valid UTF-8 must not cost the report.
-    with replacing(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8", errors="replace"))
+    made.filters |= {"number": number, "short": short_path}
+    return made
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -161,23 +166,24 @@ def _plots(evaluation: Evaluation, count: _Counts) -> dict[str, Markup]:
 
 
 def _figure(panel: Panel, budget: int, threshold: float) -> dict[str, Any]:
-    """A panel as a JPEG data URI of at most `budget` characters where the smallest size allows it."""
+    """A panel and its picture, of at most `budget` characters where the smallest size allows it."""
     usable = 0 < threshold < math.inf and math.isfinite(panel.case.score)
+    ratio = f"{panel.case.score / threshold:.2f}× threshold" if usable else ""
+    return {"case": panel.case, "place": panel.place, "ratio": ratio, **inline(panel.picture, budget)}
+
+
+def inline(picture: Picture, budget: int) -> dict[str, Any]:
+    """A picture as a JPEG data URI of at most `budget` characters where the smallest size allows it."""
+    whole = picture
     for width, quality in _PICTURE_SIZES:
-        picture = _narrowed(panel.picture, width)
+        picture = _narrowed(whole, width)
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, optimize=True)
         if buffer.tell() * 4 / 3 <= budget:
             break
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     height, width = picture.shape[:2]
-    return {
-        "case": panel.case,
-        "ratio": f"{panel.case.score / threshold:.2f}× threshold" if usable else "",
-        "source": f"data:image/jpeg;base64,{data}",
-        "width": width,
-        "height": height,
-    }
+    return {"source": f"data:image/jpeg;base64,{data}", "width": width, "height": height}
 
 
 def _narrowed(picture: Picture, width: int) -> Picture:

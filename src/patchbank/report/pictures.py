@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def overlay(
 def save_png(picture: Picture, path: Path) -> None:
     """Write an RGB picture as PNG, lightly compressed because one run writes thousands."""
     Image.fromarray(picture).save(path, format="PNG", compress_level=3)
+
+
+def strip(pictures: Sequence[Picture], height: int) -> Picture:
+    """Pictures side by side at one height."""
+    return np.concatenate(
+        [cv2.resize(p, (max(1, round(p.shape[1] * height / p.shape[0])), height), interpolation=cv2.INTER_AREA)
+         for p in pictures], axis=1,
+    )  # fmt: skip
 
 
 def _check(image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None, panel_width: int) -> None:

@@ -1,0 +1,143 @@
+"""A training set looked over before it is learned from: what cannot be read, what has an odd size, what is there twice,
+and what does not look like the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from patchbank.detectors import Detector, PatchCore
+from patchbank.errors import ImageError, OptionError
+from patchbank.extraction import OnError, Progress, warn
+from patchbank.images import Images, Source, gather, image_size, prefetch, read_image
+
+SUSPICIOUS = 3.5  # robust standard deviations above the median (Iglewicz and Hoaglin, 1993)
+_SIDE = 64  # of the small grey pictures that are compared to find duplicates
+_GREY = 1.5  # mean difference in grey levels of two pictures of one scene: noise and JPEG, averaged
+_SHARE = 0.5  # of the usual difference between an image and the one most like it: parts of one kind may look much alike
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image, its score against the others, and how many robust standard deviations that lies above the median."""
+
+    image: str
+    score: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """`ranked`: all images that could be read, the strangest first; `duplicates`: pairs and their mean difference in
+    grey levels, the most alike first; `odd_sizes` with (height, width) where most have `usual_size`; `unreadable` with
+    the reason."""
+
+    ranked: tuple[Suspect, ...]
+    duplicates: tuple[tuple[str, str, float], ...]
+    odd_sizes: tuple[tuple[str, tuple[int, int]], ...]
+    usual_size: tuple[int, int]
+    unreadable: tuple[tuple[str, str], ...]
+
+    @property
+    def suspicious(self) -> tuple[Suspect, ...]:
+        """Those that stand out."""
+        return tuple(suspect for suspect in self.ranked if suspect.deviation > SUSPICIOUS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "images": len(self.ranked),
+            "suspicious": [vars(s) for s in self.suspicious],
+            "duplicates": [{"a": a, "b": b, "grey_levels": d} for a, b, d in self.duplicates],
+            "odd_sizes": [{"image": name, "height": h, "width": w} for name, (h, w) in self.odd_sizes],
+            "usual_size": {"height": self.usual_size[0], "width": self.usual_size[1]},
+            "unreadable": [{"image": name, "error": error} for name, error in self.unreadable],
+        }
+
+
+def audit(
+    images: Images, detector: Detector | None = None, *, on_error: OnError = warn, progress: Progress | None = None
+) -> Audit:
+    """Look a training set over with a detector, which is fitted to it: each image is scored against the bank without
+    its own patches."""
+    detector = PatchCore() if detector is None else detector
+    if not isinstance(detector, PatchCore):
+        raise OptionError("an audit leaves images out of a bank: it takes a patchcore detector")
+    unreadable: list[tuple[str, str]] = []
+
+    def note(name: str, error: Exception) -> None:
+        unreadable.append((name, str(error)))
+        on_error(name, error)
+
+    sources = gather(images)
+    detector.calibration = "leave-one-out"
+    detector.fit(images if isinstance(images, list) else [s.data for s in sources], on_error=note, progress=progress)
+    calibration, lost = detector.calibration_, {name for name, _ in unreadable}
+    if len(calibration) < 3:
+        raise OptionError(f"an audit compares images with each other: it takes at least three, not {len(calibration)}")
+    deviations = robust_deviations(calibration.scores)
+    ranked = [
+        Suspect(name, float(score), float(deviation))
+        for name, score, deviation in zip(calibration.images, calibration.scores, deviations, strict=True)
+    ]
+    readable = [source for source in sources if source.name not in lost]
+    usual, odd = _odd_sizes(readable)
+    return Audit(
+        tuple(sorted(ranked, key=lambda s: (-s.score, s.image))), near_duplicates(readable), odd, usual,
+        tuple(unreadable),
+    )  # fmt: skip
+
+
+def robust_deviations(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(s − median) / (1.4826 · median absolute deviation) of n scores; 0 where they do not differ."""
+    centred = scores - np.median(scores)
+    spread = 1.4826 * np.median(np.abs(centred))
+    return centred / spread if spread > 0 else np.where(centred > 0, np.inf, 0.0)
+
+
+def near_duplicates(sources: Sequence[Source]) -> tuple[tuple[str, str, float], ...]:
+    """Pairs of images of one scene, twice in the set: small grey pictures that differ no more than noise does, and far
+    less than an image and the one most like it usually do."""
+    found = [small for small in prefetch(_small, sources) if small]
+    if len(found) < 2:
+        return ()
+    names, pixels = [name for name, _ in found], np.stack([small for _, small in found])
+    squares = np.square(pixels).sum(1)
+    nearest, pairs = np.full(len(pixels), np.inf), []
+    for start in range(0, len(pixels), _BLOCK):
+        block = pixels[start : start + _BLOCK]
+        squared = squares[start : start + _BLOCK, None] + squares[None] - 2 * block @ pixels.T
+        apart = np.sqrt(np.maximum(squared, 0) / pixels.shape[1])  # root mean square, at least the mean
+        apart[np.arange(len(block)), start + np.arange(len(block))] = np.inf
+        nearest[start : start + _BLOCK] = apart.min(1)
+        close = np.argwhere(apart < 4 * _GREY)
+        pairs += [(start + int(i), int(j)) for i, j in close if start + i < j]
+    limit = min(_GREY, _SHARE * float(np.median(nearest)))
+    exact = [(i, j, float(np.abs(pixels[i] - pixels[j]).mean())) for i, j in pairs]
+    alike = [(i, j, d) for i, j, d in exact if d < limit or d == 0]
+    return tuple((names[i], names[j], d) for i, j, d in sorted(alike, key=lambda pair: pair[2]))
+
+
+def _small(source: Source) -> tuple[str, NDArray[np.float32]] | None:
+    try:
+        rgb = read_image(source)
+    except ImageError:
+        return None
+    grey = cv2.cvtColor(rgb.astype(np.uint8, copy=False), cv2.COLOR_RGB2GRAY)
+    return source.name, cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+
+
+def _odd_sizes(sources: Sequence[Source]) -> tuple[tuple[int, int], tuple[tuple[str, tuple[int, int]], ...]]:
+    """The most frequent size, and the images of another, where at least half have it."""
+    sizes = [image_size(source) for source in sources]
+    usual, count = Counter(sizes).most_common(1)[0]
+    if 2 * count < len(sizes):
+        return usual, ()
+    return usual, tuple((source.name, s) for source, s in zip(sources, sizes, strict=True) if s != usual)

@@ -1,0 +1,86 @@
+"""`patchbank audit`: look a training set over before it is learned from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures, progress_bars
+from patchbank.files import write_csv, write_text
+
+if TYPE_CHECKING:
+    from patchbank.audit import Audit
+
+_COLUMNS = ("rank", "image", "score", "deviation", "suspicious")
+
+
+def audit(
+    good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
+    output: o.Out,
+    top: Annotated[int, typer.Option(min=1, help="So many of the strangest images are drawn.")] = 20,
+    backbone: o.BackboneName = None,
+    weights: o.Weights = None,
+    image_size: o.ImageSize = None,
+    roi: o.Roi = None,
+    seed: o.Seed = 0,
+    assignments: o.Set = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+    memory_budget: o.MemoryBudget = None,
+    layout: o.Layout = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Find images that do not belong among the good ones: strange, doubled, of an odd size, unreadable."""
+    detector = o.make_detector(
+        "patchcore",
+        assignments,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        roi=roi and str(roi),
+        seed=seed,
+        device=device,
+        runtime=runtime,
+        threads=threads,
+        memory_budget=memory_budget,
+    )
+    from patchbank.audit import SUSPICIOUS
+    from patchbank.audit import audit as run
+    from patchbank.datasets import open_dataset
+    from patchbank.report.audit import write_audit
+
+    dataset, failures = open_dataset(good, layout=layout, seed=seed), Failures()
+    with progress_bars() as progress:
+        found = run(list(dataset.train), detector, on_error=failures, progress=progress)
+    rows = (
+        {"rank": i, **vars(suspect), "suspicious": suspect.deviation > SUSPICIOUS}
+        for i, suspect in enumerate(found.ranked, 1)
+    )
+    write_csv(output / "audit.csv", _COLUMNS, rows)
+    write_text(output / "audit.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    write_audit(found, detector, good, output / "report.html", top)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+    else:
+        typer.echo(_words(found))
+        typer.echo(f"report: {output / 'report.html'}")
+    raise typer.Exit(failures.exit_code)
+
+
+def _words(found: Audit) -> str:
+    lines = [f"{len(found.ranked)} images looked over: {len(found.suspicious)} stand out"]
+    lines += [f"  {s.image}: {s.deviation:.1f} deviations above the median" for s in found.suspicious[:10]]
+    height, width = found.usual_size
+    for count, words in (
+        (len(found.duplicates), "pairs look like the same picture twice"),
+        (len(found.odd_sizes), f"images are not {width}×{height} as the others"),
+        (len(found.unreadable), "images cannot be read"),
+    ):
+        if count:
+            lines.append(f"{count} {words}")
+    return "\n".join(lines)

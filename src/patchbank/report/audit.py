@@ -1,0 +1,43 @@
+"""The report of an audit: a single HTML file; the words are in `audit.html.j2`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from patchbank.audit import SUSPICIOUS, Audit
+from patchbank.detectors import Detector, PatchCore
+from patchbank.files import replacing
+from patchbank.images import Source, read_image
+from patchbank.report.explanation import explanation_picture, finder
+from patchbank.report.html import environment, inline
+from patchbank.report.pictures import strip
+
+_PICTURES_BUDGET = 5_000_000  # bytes, all together
+_PAIRS = 12
+
+
+def write_audit(found: Audit, detector: Detector, folder: Path, path: Path, top: int) -> None:
+    """Write the report to `path`: the `top` strangest images drawn with the map they get from the others."""
+    assert isinstance(detector, PatchCore)
+    find = finder(detector.thumbnails_)
+    number = {image.name: i for i, image in enumerate(detector.bank_.images)}
+    share = _PICTURES_BUDGET // (top + _PAIRS)
+    figures = []
+    for rank, suspect in enumerate(found.ranked[:top], 1):
+        explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
+        rgb = read_image(Source(suspect.image, Path(suspect.image))).astype(np.uint8, copy=False)
+        picture = explanation_picture(rgb, explanation, find)
+        figures.append({"rank": rank, "suspect": suspect, **inline(picture, share)})
+    pairs = []
+    for a, b, grey in found.duplicates[:_PAIRS]:
+        both = [read_image(Source(name, Path(name))).astype(np.uint8, copy=False) for name in (a, b)]
+        pairs.append({"a": a, "b": b, "grey": grey, **inline(strip(both, 320), share)})
+    page = (
+        environment()
+        .get_template("audit.html.j2")
+        .render(audit=found, folder=str(folder), figures=figures, pairs=pairs, limit=SUSPICIOUS)
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8", errors="replace"))
