@@ -21,7 +21,7 @@ from patchbank.datasets import GOOD, open_dataset
 from patchbank.detectors.work import Work
 from patchbank.environment import environment
 from patchbank.extraction import FeatureSet, ImageFeatures, give_up
-from patchbank.images import gather
+from patchbank.images import Source, gather
 
 RATES = (0.005, 0.01, 0.05, 0.1)
 RESULTS = Path(__file__).parent / "results"
@@ -36,8 +36,9 @@ class _Cached:
     def __getattr__(self, name: str) -> object:
         return getattr(self.extractor, name)
 
-    def learn(self, sources: list[int], *_: object) -> list[ImageFeatures]:
-        return [self.items[i] for i in sources]
+    def learn(self, sources: list[Source], *_: object) -> list[ImageFeatures]:
+        wanted = {source.name for source in sources}
+        return [item for item in self.items if item.source.name in wanted]
 
 
 def fitted(model: PatchCore, numbers: list[int]) -> tuple[PatchCore, FeatureSet]:
@@ -56,16 +57,18 @@ def split(model: PatchCore, count: int, seed: int) -> dict[str, list[float]]:
     order = rng.permutation(count).tolist()
     test, train = order[: count // 5], order[count // 5 :]
     part, others = train[: len(train) // 5], train[len(train) // 5 :]
+    items = model._extractor.items  # type: ignore[union-attr]
+    tested, kept_back = ([items[i].source for i in numbers] for numbers in (test, part))
     everything, features = fitted(model, train)
     left_out = everything._leave_one_out(features, None)
     apart, _ = fitted(model, others)
-    held_out = apart._score_good(part, work)  # type: ignore[arg-type]
-    new = everything._score_good(test, work).scores  # type: ignore[arg-type]
-    apart._absorb(part, work)  # type: ignore[arg-type]
+    held_out = apart._score_good(kept_back, work)
+    new = everything._score_good(tested, work).scores
+    apart._absorb(kept_back, work)
     ways: dict[str, tuple[Calibration, np.ndarray]] = {
         "leave-one-out": (left_out, new),
         CORRECTED: (left_out.corrected(held_out), new),
-        "held-out": (held_out, apart._score_good(test, work).scores),  # type: ignore[arg-type]
+        "held-out": (held_out, apart._score_good(tested, work).scores),
     }
     return {
         way: [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]

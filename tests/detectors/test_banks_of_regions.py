@@ -111,7 +111,7 @@ def test_fapm_compares_each_vector_with_its_own_region(options: dict[str, object
         worst = closest[np.unravel_index(best.argmax(), best.shape)][: model.neighbours]
         factor = 1 - 1 / np.exp(worst - worst[0]).sum() if model.neighbours else 1.0
         image += weights[j] * factor * best.max()
-    scores = model._compare(features_of(model, [bad_image(0)])[0], (6, 8), None)
+    scores = model._compare(features_of(model, [bad_image(0)])[0], (6, 8), None, None)
     assert scores.distances.numpy() == pytest.approx(total, rel=1e-3, abs=1e-3)
     assert model.predict(bad_image(0)).score == pytest.approx(image, rel=2e-3)
 
@@ -216,7 +216,7 @@ def test_spade_finds_images_then_pixels() -> None:
         return float(np.mean([away[i] for i in closest])), matrix.min(1).values.numpy()
 
     score, distances = compare(query[0], train)
-    found = model._compare(features_of(model, [bad_image(0)])[0], (3, 4), None)
+    found = model._compare(features_of(model, [bad_image(0)])[0], (3, 4), None, None)
     assert found.image == pytest.approx(score, rel=1e-3)
     assert found.distances.flatten().numpy() == pytest.approx(distances, rel=2e-3, abs=1e-2)
     for i in (0, 4):

@@ -146,11 +146,11 @@ def test_the_background_of_a_test_image_is_not_compared() -> None:
     vectors = vectors.flatten(0, 1)
     mask = foreground_mask(vectors, (12, 16))
     assert 0 < mask.sum() < 192
-    scores = model._compare(vectors, (12, 16), None)
-    assert (scores.distances[~mask] == 0).all()
-    assert (scores.distances[mask] > 0).all()
+    scores = model._compare(vectors, (12, 16), None, None)
+    assert (scores.distances[~mask.flatten()] == 0).all()
+    assert (scores.distances[mask.flatten()] > 0).all()
     # where nothing stands out, all is compared
-    assert (model._compare(vectors / 1e6, (12, 16), None).distances > 0).any()
+    assert (model._compare(vectors / 1e6, (12, 16), None, None).distances > 0).any()
 
 
 def test_options_of_few_shots() -> None:

@@ -45,7 +45,7 @@ def test_padim_is_the_mahalanobis_distance_at_each_position(kind: str) -> None:
     assert len(set(model.channels_.tolist())) == 20
     train, query = (features(model, images)[:, :, model.channels_] for images in (GOOD, [bad_image(0)]))
     expected = np.array(literal_padim(train, query[0], kind))
-    scores = model._compare(query[0].float(), model.grid_, None).distances.flatten().numpy()
+    scores = model._compare(query[0].float(), model.grid_, None, None).distances.flatten().numpy()
     assert scores == pytest.approx(expected, rel=2e-3)
     assert model.predict(bad_image(0)).score == pytest.approx(expected.max(), rel=2e-3)
 
@@ -125,7 +125,7 @@ def test_subspace_ad_is_the_residual_of_a_principal_subspace(variance: float) ->
     model = SubspaceAD(image_size=96, threads=2, variance=variance).fit(GOOD)
     train, query = features(model, GOOD), features(model, [bad_image(0)])[0]
     expected = literal_residual(train.flatten(0, 1), query, variance)
-    found = model._compare(query.float(), (12, 16), None).distances.flatten().numpy()
+    found = model._compare(query.float(), (12, 16), None, None).distances.flatten().numpy()
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
     top = np.sort(expected)[-max(1, round(0.01 * len(expected))) :]
     assert model.predict(bad_image(0)).score == pytest.approx(top.mean(), rel=1e-3)
