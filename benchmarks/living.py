@@ -1,7 +1,7 @@
 """A bank that took images in against one that was fitted to all of them: `python -m benchmarks.living ROOT`.
 
-PatchCore at 224 pixels learns from seven tenths of the training images, takes the others in with `add`, then forgets them
-again; beside it one fit of all of them, keeping as many patches as the grown bank.
+PatchCore at 224 pixels learns from seven tenths of the training images, takes the others in with `add`, then forgets
+them again; beside it one fit of all of them, keeping as many patches as the grown bank.
 """
 
 from __future__ import annotations
@@ -52,12 +52,7 @@ def main() -> None:
     timed(f"{len(later)} added", lambda: model.add(later))
     size = len(model.bank_)
 
-    def forget() -> PatchCore:
-        for path in later:
-            model.forget(str(path))
-        return model
-
-    timed(f"{len(later)} forgotten again", forget)
+    timed(f"{len(later)} forgotten again", lambda: model.forget([str(path) for path in later]))
     timed(f"fitted to {len(dataset.train)}", lambda: PatchCore(**options, bank_size=size).fit(list(dataset.train)))
     document = {"rows": rows, "environment": environment()}
     (RESULTS / f"living-{dataset.name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -145,8 +145,8 @@ def test_labelled_defects_choose_the_threshold() -> None:
 
 def test_scores_come_and_go_with_their_images() -> None:
     fitted = calibration([1, 2, 3])
-    assert fitted.without("1.png").scores.tolist() == [1, 3]
-    assert fitted.without("1.png").images == ("0.png", "2.png")
+    assert fitted.without(["1.png"]).scores.tolist() == [1, 3]
+    assert fitted.without(["1.png"]).images == ("0.png", "2.png")
     joined = fitted.joined(calibration([4], 0.3))
     assert joined.scores.tolist() == [1, 2, 3, 4]
     assert joined.false_alarm_rate == fitted.false_alarm_rate

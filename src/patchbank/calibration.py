@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -98,9 +98,9 @@ class Calibration:
         value, reason = choose_threshold(self.scores, np.asarray(scores, dtype=np.float64), cost)
         return dataclasses.replace(self, chosen=value, chosen_by=reason)
 
-    def without(self, image: str) -> Calibration:
-        """Without the scores of an image."""
-        kept = [i for i, name in enumerate(self.images) if name != image]
+    def without(self, images: Collection[str]) -> Calibration:
+        """Without the scores of some images."""
+        kept = [i for i, name in enumerate(self.images) if name not in images]
         return self._of(self.scores[kept], self.peaks[kept], tuple(self.images[i] for i in kept))
 
     def joined(self, other: Calibration) -> Calibration:

@@ -101,8 +101,11 @@ def test_forgetting_takes_an_image_out(model: PatchCore, tmp_path: Path) -> None
     assert str(folder / "4.png") in names
     with pytest.raises(OptionError, match="not among"):
         model.forget("3.png")
-    for i in (0, 1, 2, 4, 5, 6):
-        model.forget(f"good/{i}.png")
+    one, both = small_model().fit(folder).forget("0.png").forget("1.png"), small_model().fit(folder)
+    both.forget(["0.png", "1.png"])
+    assert torch.equal(one.bank_.vectors, both.bank_.vectors)
+    assert both.bank_.covering_radius <= one.bank_.covering_radius  # one way, not two
+    model.forget([f"good/{i}.png" for i in (0, 1, 2, 4, 5, 6)])
     with pytest.raises(OptionError, match="all that the bank has"):
         model.forget("7.png")
 

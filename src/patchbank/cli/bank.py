@@ -52,9 +52,7 @@ def forget(
     check_destination(output, in_place)
     from patchbank.modelfile import load
 
-    detector = load(model, weights=weights)
-    for name in images:
-        detector.forget(name)
+    detector = load(model, weights=weights).forget(images)
     typer.echo(f"forgot {len(images)} images: {_bank_words(detector)}")
     typer.echo(threshold_words(detector.calibration_))
     save_changed(detector, model, output, in_place)

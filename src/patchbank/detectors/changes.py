@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -74,8 +74,8 @@ class Changes(Method):
         """Take further good images into the memory, see `MemoryBankDetector`."""
         raise OptionError(self._no_bank())
 
-    def forget(self, name: str) -> Self:
-        """Take an image out of the memory, see `MemoryBankDetector`."""
+    def forget(self, names: str | Sequence[str]) -> Self:
+        """Take images out of the memory, see `MemoryBankDetector`."""
         raise OptionError(self._no_bank())
 
     def merge(self, other: Changes, bank_size: int | None = None) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,21 +102,26 @@ class LivingBank(Detector):
             provenance[:, 0] = number - len(self.bank_.images)  # an image that is listed already
             self.bank_ = self.bank_.joined(patches[chosen.to(patches.device)], provenance, ())
 
-    def forget(self, name: str) -> Self:
-        """Take the patches and the score of a training image out. `name`: as the model knows it, or the end of it where
-        that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
+    def forget(self, names: str | Sequence[str]) -> Self:
+        """Take the patches and scores of training images out. `names`: as the model knows them, or the end of them
+        where that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
+        known = {self._known_as(name) for name in ([names] if isinstance(names, str) else names)}
+        before = len(self.bank_)
+        self.bank_ = self.bank_.without([i for i, image in enumerate(self.bank_.images) if image.name in known])
+        self.calibration_ = self.calibration_.without(known)
+        self.thumbnails_ = {name: t for name, t in self.thumbnails_.items() if name not in known}
+        self._changed("forgot", images=-len(known), vectors_before=before, names=sorted(known))
+        return self
+
+    def _known_as(self, name: str) -> str:
+        """The whole name of a training image."""
         names = {image.name for image in self.bank_.images} | set(self.calibration_.images)
         wanted = Path(name).parts
         found = {n for n in names if n == name} or {n for n in names if Path(n).parts[-len(wanted) :] == wanted}
         if len(found) != 1:
             what = f"could be {', '.join(sorted(found)[:3])}" if found else "is not among the images of this model"
             raise OptionError(f"{name}: {what}: give the name as the model has it (`patchbank info MODEL --images`)")
-        known, before = found.pop(), len(self.bank_)
-        self.bank_ = self.bank_.without([i for i, image in enumerate(self.bank_.images) if image.name == known])
-        self.calibration_ = self.calibration_.without(known)
-        self.thumbnails_ = {name: t for name, t in self.thumbnails_.items() if name != known}
-        self._changed("forgot", images=-1, vectors_before=before, image=known)
-        return self
+        return found.pop()
 
     def merge(self, other: Changes, bank_size: int | None = None) -> Self:
         """Take the bank and the calibration of another model in, which must see images as this one does; with
