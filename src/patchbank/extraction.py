@@ -17,7 +17,7 @@ from torch import Tensor
 from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
 from patchbank.errors import DatasetError, ImageError
-from patchbank.images import Geometry, RegionOfInterest, Source, View, image_size, prefetch, read_image, turn
+from patchbank.images import Geometry, RegionOfInterest, Source, Tiling, View, image_size, prefetch, read_image, turn
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
 
@@ -123,6 +123,7 @@ class Extractor:
     roi: RegionOfInterest | None = None
     keeps_grid: bool = False
     painted: RegionOfInterest | None = None
+    tiling: Tiling | None = None
 
     @property
     def dimension(self) -> int:
@@ -147,9 +148,11 @@ class Extractor:
 
     def stream(self, sources: Iterable[Source], on_error: OnError = warn) -> Iterator[ImageFeatures]:
         """Features of each readable image, in order; `on_error` hears of the others."""
-        loaded = self._readable(prefetch(self._load, sources), on_error)
+        # a tiled image is large: one is decoded while the network is at another
+        ahead = {"workers": 1, "ahead": 1} if self.tiling else {}
+        loaded = self._readable(prefetch(self._load, sources, **ahead), on_error)
         for _, group in groupby(loaded, key=lambda item: item[1].inspected):
-            for batch in _batches(group, 1 if self.backbone.device.type == "cpu" else _CUDA_BATCH):
+            for batch in _batches(group, 1 if self.backbone.device.type == "cpu" or self.tiling else _CUDA_BATCH):
                 for item in self._features(batch):
                     if np.isfinite(item.vectors.cpu().numpy()).all():
                         yield item
@@ -219,7 +222,7 @@ class Extractor:
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from None
 
-    def _load(self, source: Source) -> tuple[Source, View, NDArray[np.float32], float] | tuple[Source, ImageError]:
+    def _load(self, source: Source) -> _Loaded | tuple[Source, ImageError]:
         started = time.perf_counter()
         try:
             rgb = read_image(source)
@@ -230,7 +233,8 @@ class Extractor:
         if self.painted is not None:
             mask = _turned(self.painted.pixels(*view.input_size), source.angle)
             rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
-        return source, view, view.apply(rgb), time.perf_counter() - started
+        pixels = view.pixels(rgb) if self.tiling else view.apply(rgb)
+        return source, view, pixels, time.perf_counter() - started
 
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:
@@ -240,11 +244,19 @@ class Extractor:
             else:
                 yield item
 
+    def _arranged(self, images: Tensor) -> Tensor:
+        """B×3×h×w → B×rows×columns×D."""
+        maps = self.backbone(images)
+        return maps[0] if self.backbone.has_head else self.arrangement(maps)
+
     def _features(self, batch: list[_Loaded]) -> Iterator[ImageFeatures]:
         started = time.perf_counter()
-        images = batch[0][2][None] if len(batch) == 1 else np.stack([pixels for _, _, pixels, _ in batch])
-        maps = self.backbone(torch.from_numpy(images))
-        features = maps[0] if self.backbone.has_head else self.arrangement(maps)
+        if self.tiling:
+            ((_, view, pixels, _),) = batch
+            features = self.tiling.stitched(pixels, self.grid(view), lambda tile: self._arranged(tile)[0])[None]
+        else:
+            images = batch[0][2][None] if len(batch) == 1 else np.stack([pixels for _, _, pixels, _ in batch])
+            features = self._arranged(torch.from_numpy(images))
         network = (time.perf_counter() - started) / len(batch)
         for (source, view, _, decode), of_image in zip(batch, features, strict=True):
             timings = {"decode_ms": 1e3 * decode, "network_ms": 1e3 * network}
@@ -259,7 +271,7 @@ def _turned(mask: NDArray[np.bool_], angle: float) -> NDArray[np.bool_]:
     return turn(mask.astype(np.uint8), angle) > 0 if angle else mask
 
 
-_Loaded: TypeAlias = "tuple[Source, View, NDArray[np.float32], float]"
+_Loaded: TypeAlias = "tuple[Source, View, NDArray[np.float32] | NDArray[np.uint8], float]"
 
 
 def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:

@@ -37,7 +37,7 @@ def anomaly_map(
     return np.asarray(smoothed.cpu().numpy())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # of 33 MB each for a side of 8192 pixels
 def _enlarge_and_smooth(cells: int, pixels: int, sigma: float) -> Tensor:
     """pixels×cells: what each cell adds to each pixel of one row or column."""
     centre = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)

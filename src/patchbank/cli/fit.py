@@ -32,6 +32,8 @@ def fit(
     bank_mb: o.BankMb = None,
     false_alarm_rate: o.FalseAlarmRate = None,
     roi: o.Roi = None,
+    tile: o.Tile = None,
+    overlap: o.Overlap = None,
     drop_suspicious: Annotated[
         bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
     ] = False,
@@ -63,6 +65,8 @@ def fit(
         bank_mb=bank_mb,
         false_alarm_rate=false_alarm_rate,
         roi=roi and str(roi),
+        tile=tile,
+        overlap=overlap,
         seed=seed,
         device=device,
         runtime=runtime,

@@ -54,6 +54,13 @@ Roi: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/regions.md)."),
 ]
+Tile: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING),
+]
+Overlap: TypeAlias = Annotated[
+    int | None, typer.Option(help="Pixels that neighbouring tiles share.", rich_help_panel=_LEARNING)
+]
 Shots: TypeAlias = Annotated[
     int | None, typer.Option(help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING)
 ]

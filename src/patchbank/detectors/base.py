@@ -23,7 +23,7 @@ from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
-from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_roi, turned_back
+from patchbank.images import Geometry, Images, RegionOfInterest, Source, Tiling, View, gather, read_roi, turned_back
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scoring import anomaly_map, image_score, peaks
@@ -234,8 +234,11 @@ class Detector(Calibrating):
             precision=self.precision,
         )
         size = self.image_size or backbone.multiple * round(self.option("image_size") / backbone.multiple)
-        geometry = Geometry(self.geometry, size, backbone.multiple)
-        return Extractor(backbone, geometry, arrangement, self.roi_, self.keeps_grid, self.learned_roi_)
+        geometry = Geometry(self.geometry, size, backbone.multiple, native=self.tile is not None)
+        tiling = None if self.tile is None else Tiling(self.tile, self.overlap)
+        if tiling:
+            tiling.check(backbone.multiple)
+        return Extractor(backbone, geometry, arrangement, self.roi_, self.keeps_grid, self.learned_roi_, tiling)
 
     def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:
         """Score and map of one image's patches; the calibration must not know the image."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
+from patchbank.errors import OptionError
 from patchbank.extraction import FeatureSet, Progress
 from patchbank.patches import Arrangement, Pooled
 from patchbank.whitening import whiten_tied
@@ -39,6 +40,11 @@ class MahalanobisAD(Detector):
     factors_: list[Tensor] = dataclasses.field(init=False, repr=False)  # for each level C×C; see `whitening`
     _left_out: list[tuple[Tensor, float]] = dataclasses.field(init=False, repr=False, default_factory=list)
     _images: int = dataclasses.field(init=False, repr=False, default=0)
+
+    def _check(self) -> None:
+        super()._check()
+        if self.tile is not None:
+            raise OptionError("mahalanobis averages over the whole image: it does not go with tile")
 
     def _arrange(self) -> Arrangement:
         return Pooled()

@@ -35,7 +35,8 @@ class Options:
     `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
     the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
     small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
-    `patchbank.images.roi`, or a `RegionOfInterest`.
+    `patchbank.images.roi`, or a `RegionOfInterest`; tile, overlap: inspect images at their own size in tiles of so many
+    pixels, see `patchbank.images.tiling`.
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
     """
 
@@ -59,6 +60,8 @@ class Options:
     memory_budget: int | None = None
     thumbnails: float = 5.0
     roi: Any = None
+    tile: int | None = None
+    overlap: int = 64
 
     def parameters(self) -> dict[str, Any]:
         """Every option and its value in effect."""
@@ -85,6 +88,8 @@ class Options:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
         if not 0 <= self.option("sigma") <= 100:
             raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
+        if self.tile is not None and (self.geometry != "whole" or self.stride != 1):
+            raise OptionError("tile is for whole images, patch by patch: leave out geometry and stride")
         if self.thumbnails < 0:
             raise OptionError(f"thumbnails must not be negative (MB; 0 for none), not {self.thumbnails}")
         if self.threads is not None and self.threads < 1:

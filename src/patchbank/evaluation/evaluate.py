@@ -19,7 +19,7 @@ from patchbank.environment import environment
 from patchbank.errors import DatasetError
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
 from patchbank.extraction import OnError, Progress, warn
-from patchbank.images import Source, read_image
+from patchbank.images import Source, Tiling, read_image
 from patchbank.memory import peak_rss_mb
 from patchbank.metrics import (
     PixelMetrics,
@@ -31,7 +31,8 @@ from patchbank.metrics import (
 )
 from patchbank.prediction import Prediction
 from patchbank.report.explanation import explanation_picture, finder
-from patchbank.report.pictures import overlay
+from patchbank.report.heat import Picture
+from patchbank.report.pictures import overlay, tiling_picture
 
 _GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50
@@ -91,6 +92,7 @@ def evaluate(
         calibration_scores=detector.calibration_.scores,
         curves=curves,
         how=_how(detector, dataset),
+        tiling=_tiling(detector, run.samples[0]) if pictures and detector.tile else None,
         **galleries,
     )
 
@@ -251,6 +253,12 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
         return Panel(case, overlay(pixels, explanation.prediction, mask))
     picture = explanation_picture(pixels, explanation, finder(detector.thumbnails_), mask)
     return Panel(case, picture, explanation.places[0])
+
+
+def _tiling(detector: Detector, sample: Sample) -> Picture:
+    rgb = read_image(Source(str(sample.path), sample.path)).astype(np.uint8, copy=False)
+    view = detector._open().geometry.view(rgb.shape[0], rgb.shape[1])
+    return tiling_picture(rgb, Tiling(detector.tile or 0, detector.overlap), view.inspected)
 
 
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:

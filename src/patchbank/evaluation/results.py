@@ -50,7 +50,8 @@ class Panel:
 class Evaluation:
     """`metrics` is the document of `metrics.json`; `curves` has "roc", "pr", "pixel_roc", "pixel_pr" and "pro" where
     they can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels,
-    worst first; `how` says how the run was made, in words, in the order to print."""
+    worst first; `how` says how the run was made, in words, in the order to print; `tiling`: how the first test
+    image is cut into tiles, where it is."""
 
     metrics: dict[str, Any]
     cases: list[Case]
@@ -61,3 +62,4 @@ class Evaluation:
     false_alarms: list[Panel] = field(default_factory=list)
     examples: list[Panel] = field(default_factory=list)
     how: dict[str, str] = field(default_factory=dict)
+    tiling: NDArray[np.uint8] | None = None

@@ -5,6 +5,7 @@ from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
 from patchbank.images.roi import RegionOfInterest, read_roi
 from patchbank.images.sources import IMAGE_SUFFIXES, ImageLike, Images, Source, gather, list_images
+from patchbank.images.tiling import Tiling
 from patchbank.images.turning import turn, turned_back, turned_by
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Images",
     "RegionOfInterest",
     "Source",
+    "Tiling",
     "View",
     "gather",
     "image_size",

@@ -40,7 +40,11 @@ class View:
     inspected: tuple[int, int]
 
     def apply(self, rgb: RGB) -> NDArray[np.float32]:
-        """H×W×3 RGB array → 3×h×w float32 in 0..255, resized (antialiased bilinear, as Pillow does) and cropped."""
+        """H×W×3 RGB array → 3×h×w float32 in 0..255, resized and cropped."""
+        return np.ascontiguousarray(self.pixels(rgb).transpose(2, 0, 1), dtype=np.float32)
+
+    def pixels(self, rgb: RGB) -> RGB:
+        """H×W×3 RGB array → h×w×3, resized (antialiased bilinear, as Pillow does) and cropped."""
         height, width = self.resized
         if rgb.shape[:2] == self.resized:
             resized = rgb
@@ -50,7 +54,8 @@ class View:
             channels = [Image.fromarray(np.ascontiguousarray(rgb[:, :, c])) for c in range(3)]
             resized = np.dstack([np.asarray(c.resize((width, height), Image.Resampling.BILINEAR)) for c in channels])
         (top, left), (h, w) = self.offset, self.inspected
-        return np.ascontiguousarray(resized[top : top + h, left : left + w].transpose(2, 0, 1), dtype=np.float32)
+        part: RGB = resized[top : top + h, left : left + w]
+        return part
 
     @property
     def inspected_box(self) -> Box:
@@ -101,11 +106,13 @@ class View:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The choice of `View` for any image size: `kind` is "whole" or "paper"; `image_size` and `multiple` in pixels."""
+    """The choice of `View` for any image size: `kind` is "whole" or "paper"; `image_size` and `multiple` in pixels;
+    `native`: images keep their own size, up to rounding."""
 
     kind: str
     image_size: int
     multiple: int = 32
+    native: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -121,6 +128,9 @@ class Geometry:
         """The view of an image of `height` × `width` pixels."""
         if self.kind == "paper":
             return self._paper(height, width)
+        if self.native:
+            size = (self._rounded(height), self._rounded(width))
+            return View((height, width), size, (0, 0), size)
         short, long = min(height, width), max(height, width)
         # parts cut out of one camera's pictures keep their common scale, and enlarging costs time and shows nothing new
         target = min(max(short, _SMALLEST), self.image_size)

@@ -132,6 +132,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "misses": misses,
         "false_alarms": false_alarms,
         "examples": examples,
+        "tiling": None if evaluation.tiling is None else inline(evaluation.tiling, _PICTURES_BUDGET // 10),
         "cases": sorted(evaluation.cases, key=_by_score),
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from patchbank.images import Tiling
 from patchbank.prediction import Prediction
 from patchbank.report.heat import Picture, heat, resample
 from patchbank.report.names import short_path, shortened
@@ -74,6 +75,28 @@ def strip(pictures: Sequence[Picture], height: int) -> Picture:
         [cv2.resize(p, (max(1, round(p.shape[1] * height / p.shape[0])), height), interpolation=cv2.INTER_AREA)
          for p in pictures], axis=1,
     )  # fmt: skip
+
+
+def tiling_picture(image: Picture, tiling: Tiling, inspected: tuple[int, int], width: int = 720) -> Picture:
+    """An image at `width` pixels with its tiles: what is taken from each is outlined in white, what they share beyond
+    it is darker. `inspected`: (height, width) that the tiles are counted in."""
+    size = (max(1, round(image.shape[0] * width / image.shape[1])), width)
+    down, across = size[0] / inspected[0], size[1] / inspected[1]
+    shared = np.zeros(size, np.uint8)
+    tiles = list(tiling.tiles(*inspected))
+    for rows, columns in tiles:
+        shared[round(rows.start * down) : round(rows.stop * down), round(columns.start * across) :][
+            :, : round((columns.stop - columns.start) * across)
+        ] += 1
+    picture = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    picture = np.where(shared[..., None] > 1, (0.7 * picture).astype(np.uint8), picture)
+    for rows, columns in tiles:
+        corners = [
+            (round(x * across), round(y * down)) for x, y in ((columns.first, rows.first), (columns.last, rows.last))
+        ]
+        for colour, thickness in ((_BLACK, 3), (_WHITE, 1)):
+            cv2.rectangle(picture, corners[0], corners[1], colour, thickness)
+    return np.asarray(picture)
 
 
 def _check(image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None, panel_width: int) -> None:
