@@ -59,7 +59,7 @@ Tile: TypeAlias = Annotated[
     typer.Option(help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING),
 ]
 Overlap: TypeAlias = Annotated[
-    int | None, typer.Option(help="Pixels that neighbouring tiles share.", rich_help_panel=_LEARNING)
+    int | None, typer.Option(help="Pixels that neighbouring tiles share [default: 128].", rich_help_panel=_LEARNING)
 ]
 Shots: TypeAlias = Annotated[
     int | None, typer.Option(help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING)

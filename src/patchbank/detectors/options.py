@@ -61,7 +61,7 @@ class Options:
     thumbnails: float = 5.0
     roi: Any = None
     tile: int | None = None
-    overlap: int = 64
+    overlap: int = 128
 
     def parameters(self) -> dict[str, Any]:
         """Every option and its value in effect."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from patchbank.errors import OptionError
+from patchbank.images.read import RGB
 
 
 @dataclass(frozen=True)
