@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank.coresets.farthest_first import farthest_first
 from patchbank.errors import OptionError
 from patchbank.search import Index, make_index
 
@@ -100,14 +101,12 @@ class Bank:
         the farthest from the bank with that one, and so on. K indices, in that order."""
         distances, _ = self.index.nearest(patches)
         candidates = torch.nonzero(distances > radius)[:, 0]  # what is covered now stays covered
-        distances, points = distances[candidates], patches[candidates]
-        chosen = []
-        while len(distances) and float(distances.max()) > radius:
-            best = int(distances.argmax())
-            chosen.append(int(candidates[best]))
-            distances = torch.minimum(distances, torch.linalg.vector_norm(points - points[best], dim=1))
-            distances[best] = 0.0  # exactly, whatever the arithmetic
-        return torch.tensor(chosen, dtype=torch.int64)
+        if not len(candidates):
+            return candidates.cpu()
+        points, squared = patches[candidates].cpu().contiguous(), distances[candidates].double().square().cpu()
+        # a radius of 0 would mean no radius: duplicates stay out
+        chosen = farthest_first(points, len(points), squared, radius=max(radius, 1e-9)).indices
+        return candidates.cpu()[chosen]
 
     def without(self, images: Sequence[int]) -> Bank:
         """Without the vectors of some images. The covering radius is a bound then: what a vector covered lies no
