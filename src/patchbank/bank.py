@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.coresets.farthest_first import farthest_first
+from patchbank.coresets.farthest_first import Selection, farthest_first
 from patchbank.errors import OptionError
 from patchbank.search import Index, make_index
 
@@ -96,17 +96,20 @@ class Bank:
             images=(*self.images, *images),
         )
 
-    def far_from(self, patches: Tensor, radius: float) -> Tensor:
+    def far_from(self, patches: Tensor, radius: float, most: int | None = None) -> Selection:
         """Which of N×D patches the bank must take in for all of them to lie within `radius` of it: the farthest, then
-        the farthest from the bank with that one, and so on. K indices, in that order."""
+        the farthest from the bank with that one, and so on, but no more than `most`."""
         distances, _ = self.index.nearest(patches)
         candidates = torch.nonzero(distances > radius)[:, 0]  # what is covered now stays covered
         if not len(candidates):
-            return candidates.cpu()
+            return Selection(candidates.cpu(), 0.0)
         points, squared = patches[candidates].cpu().contiguous(), distances[candidates].double().square().cpu()
         # a radius of 0 would mean no radius: duplicates stay out
-        chosen = farthest_first(points, len(points), squared, radius=max(radius, 1e-9)).indices
-        return candidates.cpu()[chosen]
+        count = len(points) if most is None else min(most, len(points))
+        if not count:
+            return Selection(candidates.cpu()[:0], float(distances.max()))
+        chosen = farthest_first(points, count, squared, radius=max(radius, 1e-9))
+        return Selection(candidates.cpu()[chosen.indices], chosen.radius)
 
     def without(self, images: Sequence[int]) -> Bank:
         """Without the vectors of some images. The covering radius is a bound then: what a vector covered lies no

@@ -19,6 +19,7 @@ from patchbank.errors import OptionError
 CORRECTED = "corrected leave-one-out"
 WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
 FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the correction is measured on one
+WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
 _TAIL_SHARE, _TAIL_LEAST = 0.25, 10  # the tail is fitted to this share of the scores, but to so many at least
 _SHAPES = (-0.5, 0.5)  # few exceedances say little of the shape: within these it has a variance and a bounded error

@@ -62,8 +62,12 @@ def test_only_patches_that_are_far_enter() -> None:
     images = (TrainingImage("a", (4, 4), (1, 2)),)
     bank = Bank(torch.tensor([[0.0, 0], [10, 0]]), np.zeros((2, 3), np.int32), images, 2.0)
     new = torch.tensor([[1.0, 0], [5, 0], [5, 1], [20, 0], [12, 0]])
-    assert bank.far_from(new, 2.0).tolist() == [3, 2]  # farthest first; [5, 0] is then within 2 of [5, 1]
-    assert bank.far_from(new, 100.0).tolist() == []
+    assert bank.far_from(new, 2.0).indices.tolist() == [3, 2]  # farthest first; [5, 0] is then within 2 of [5, 1]
+    assert bank.far_from(new, 100.0).indices.tolist() == []
+    limited = bank.far_from(new, 2.0, 1)
+    assert limited.indices.tolist() == [3]
+    assert limited.radius == pytest.approx(26**0.5)  # [5, 1] to [0, 0]
+    assert bank.far_from(new, 2.0, 0).radius == pytest.approx(10.0)
 
 
 def test_an_accepted_false_alarm_is_not_raised_again(model: PatchCore) -> None:
@@ -226,13 +230,19 @@ def test_what_auto_means() -> None:
     ratio = some.calibration_.scores / plain.calibration_.scores
     assert np.ptp(ratio) < 1e-6
     assert torch.equal(some.bank_.vectors, plain.bank_.vectors)
-    many = small_model(image_size=64, false_alarm_rate=0.2).fit(MANY)
+    assert [small_model()._way(n) for n in (1, 19, 20, 2499, 2500)] == [
+        "leave-one-out", "leave-one-out", "corrected leave-one-out", "corrected leave-one-out", "held-out",
+    ]  # fmt: skip
+    many = small_model(image_size=64, false_alarm_rate=0.2, calibration="held-out").fit(MANY)
     assert many.calibration_.how == "held-out"
     assert many.calibration_.is_guaranteed
     assert many.training_["images"] == 24  # what was held out is taken in afterwards
     assert len(many.bank_.images) == 24
-    alone = small_model(image_size=64, false_alarm_rate=0.2, geometry="paper").fit(MANY)
-    assert alone.calibration_.how == "corrected leave-one-out"  # the bank of the papers
+    assert 80 <= len(many.bank_) <= 100  # no more than was asked for
+    everything = patches_of(many, MANY)
+    assert covering(many.bank_, everything) <= many.bank_.covering_radius * (1 + 1e-5)
+    assert small_model(image_size=64, calibration="leave-one-out").fit(MANY).training_["memory_vectors"] == 100
+    assert small_model(geometry="paper")._way(2500) == "corrected leave-one-out"  # the bank of the papers
     assert PaDiM(image_size=64).fit(MANY).calibration_.how == "leave-one-out"  # exact, without a correction
     with pytest.raises(OptionError, match="calibration must be one of"):
         small_model(calibration="guess").fit(GOOD)
@@ -240,10 +250,10 @@ def test_what_auto_means() -> None:
 
 def test_no_score_grows_when_held_out_images_are_taken_in() -> None:
     """So the threshold, which was set before, keeps its promise."""
-    taken = small_model(image_size=64, false_alarm_rate=0.2, neighbours=0).fit(MANY)
+    taken = small_model(image_size=64, false_alarm_rate=0.2, neighbours=0, calibration="held-out").fit(MANY)
     held = set(taken.calibration_.images)
     left = [image for i, image in enumerate(MANY) if f"image {i}" not in held]
-    apart = small_model(image_size=64, neighbours=0, calibration="leave-one-out").fit(left)
+    apart = small_model(image_size=64, neighbours=0, calibration="leave-one-out", bank_size=80).fit(left)
     for i in range(5):
         image = good_image(300 + i, (64, 64))
         assert taken.predict(image).score <= apart.predict(image).score + 1e-5

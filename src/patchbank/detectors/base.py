@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from patchbank.backbones import reuse_backbone
 from patchbank.bank import TrainingImage
-from patchbank.calibration import CORRECTED, folds_of
+from patchbank.calibration import CORRECTED, FOLDS, folds_of
 from patchbank.detectors.calibrating import Calibrating
 from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
@@ -81,6 +81,7 @@ class Detector(Calibrating):
         way = self._way(sum(not source.angle for source, _ in readable))
         apart = self._score_apart(readable, {"k-fold": parts, CORRECTED: parts[:1]}.get(way, []), work)
         held_out = set(parts[0]) if way == "held-out" else set()
+        self._reserved = 1 / FOLDS if held_out and self._absorbs() else 0.0
         features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
         with work.clock("calibration"):
             if way == "k-fold":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, Calibration
+from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, WELL_RESOLVED, Calibration
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
@@ -65,7 +65,7 @@ class Calibrating(Changes):
 
     def _way(self, images: int) -> str:
         """How that many images are calibrated: what was asked for, or what suits their number (docs/calibration.md)."""
-        enough = images >= FOLDS * (1 / self.false_alarm_rate - 1)
+        enough = images >= FOLDS * WELL_RESOLVED / self.false_alarm_rate
         if images < 2 or self.calibration not in ("auto", CORRECTED):
             return self.calibration if images >= 2 and self.calibration != "auto" else "leave-one-out"
         if self.calibration == "auto" and enough and self._absorbs():

@@ -71,8 +71,13 @@ class LivingBank(Detector):
             at.append(far.cpu() + len(features))
             features.add(item)
         points, rows = torch.cat(kept), torch.cat(at)
-        chosen = bank.far_from(points, bank.covering_radius)
-        self.bank_ = bank.joined(points[chosen], features.provenance(rows[chosen]), features.images)
+        room = round(len(bank) / (1 - self._reserved)) - len(bank)
+        found = bank.far_from(points, bank.covering_radius, room)
+        chosen = found.indices
+        self.bank_ = replace(
+            bank.joined(points[chosen.to(points.device)], features.provenance(rows[chosen]), features.images),
+            covering_radius=max(bank.covering_radius, found.radius),
+        )
 
     def _as_kept(self, vectors: Tensor) -> Tensor:
         """P×D prepared patches as the bank keeps them."""
@@ -82,7 +87,7 @@ class LivingBank(Detector):
         """Which of N×D new patches enter the bank."""
         radius = self.bank_.covering_radius
         if math.isfinite(radius):
-            return self.bank_.far_from(patches, radius)
+            return self.bank_.far_from(patches, radius).indices
         share = len(self.bank_) / max(self.training_["patches"], len(self.bank_))
         count = max(1, round(share * len(patches)))
         drawn = np.random.default_rng(self.seed).choice(len(patches), count, replace=False)
@@ -97,7 +102,7 @@ class LivingBank(Detector):
         image, radius = features.images[i], float(self.bank_.nearest(patches)[0].max())
         while radius > 0 and self._score(patches, image.grid, features.views[i]).score > threshold:
             radius = radius / 2 if radius > 1e-6 else 0.0
-            chosen = self.bank_.far_from(patches, radius)
+            chosen = self.bank_.far_from(patches, radius).indices
             provenance = features.provenance(chosen + features.starts[i])
             provenance[:, 0] = number - len(self.bank_.images)  # an image that is listed already
             self.bank_ = self.bank_.joined(patches[chosen.to(patches.device)], provenance, ())

@@ -70,6 +70,11 @@ class MemoryBankDetector(LivingBank):
         return self._open().dimension
 
     def _kept(self, patches: int) -> int:
+        everything = round(patches / (1 - self._reserved))
+        return min(max(round(self._wanted(everything) * (1 - self._reserved)), 1), patches)
+
+    def _wanted(self, patches: int) -> int:
+        """How many of that many patches were asked for."""
         if self.bank_size is not None:
             count = self.bank_size
         elif self.bank_mb is not None:
@@ -78,7 +83,7 @@ class MemoryBankDetector(LivingBank):
             count = int(patches * share)
         else:
             count = self._default_kept(patches)
-        return min(max(count, 1), patches)
+        return count
 
     def _make_bank(self, vectors: Tensor, features: FeatureSet, rows: Tensor, radius: float) -> Bank:
         dtype = getattr(torch, self.bank_dtype)

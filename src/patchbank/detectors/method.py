@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,6 +66,7 @@ class Method(Options, ABC):
     needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
     default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
     localizes: ClassVar[bool] = True  # whether it makes a map
+    _reserved: float = field(init=False, repr=False, default=0.0)  # share of a bank kept free for held-out images
     keeps_grid: ClassVar[bool] = False  # whether it needs all patches, also those outside a region of interest
     keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
 
