@@ -4,7 +4,7 @@ and what does not look like the rest."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +63,15 @@ class Audit:
 
 
 def audit(
-    images: Images, detector: Detector | None = None, *, on_error: OnError = warn, progress: Progress | None = None
+    images: Images,
+    detector: Detector | None = None,
+    *,
+    duplicates: bool = True,
+    on_error: OnError = warn,
+    progress: Progress | None = None,
 ) -> Audit:
     """Look a training set over with a detector, which is fitted to it: each image is scored against the bank without
-    its own patches."""
+    its own patches. `duplicates`: also compare the images with each other."""
     detector = PatchCore() if detector is None else detector
     if not isinstance(detector, PatchCore):
         raise OptionError("an audit leaves images out of a bank: it takes a patchcore detector")
@@ -89,17 +94,17 @@ def audit(
     ]
     readable = [source for source in sources if source.name not in lost]
     usual, odd = _odd_sizes(readable)
-    return Audit(
-        tuple(sorted(ranked, key=lambda s: (-s.score, s.image))), near_duplicates(readable), odd, usual,
-        tuple(unreadable),
-    )  # fmt: skip
+    ranked.sort(key=lambda suspect: (-suspect.score, suspect.image))
+    twice = near_duplicates(readable) if duplicates else ()
+    return Audit(tuple(ranked), twice, odd, usual, tuple(unreadable))
 
 
 def robust_deviations(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(s − median) / (1.4826 · median absolute deviation) of n scores; 0 where they do not differ."""
+    """(s − median) / (1.4826 · median absolute deviation) of n scores; by 1.2533 times the mean absolute deviation
+    where more than half are equal, and 0 where all are."""
     centred = scores - np.median(scores)
-    spread = 1.4826 * np.median(np.abs(centred))
-    return centred / spread if spread > 0 else np.where(centred > 0, np.inf, 0.0)
+    spread = 1.4826 * np.median(np.abs(centred)) or 1.2533 * np.abs(centred).mean()
+    return centred / spread if spread > 0 else np.zeros(len(scores))
 
 
 def near_duplicates(sources: Sequence[Source]) -> tuple[tuple[str, str, float], ...]:
@@ -109,20 +114,30 @@ def near_duplicates(sources: Sequence[Source]) -> tuple[tuple[str, str, float], 
     if len(found) < 2:
         return ()
     names, pixels = [name for name, _ in found], np.stack([small for _, small in found])
+    nearest = np.concatenate([apart.min(1) for _, apart in _differences(pixels)])
+    # many images may be there twice: not the median
+    limit = min(_GREY, _SHARE * float(np.quantile(nearest, 0.75)))
+    pairs = []
+    for start, apart in _differences(pixels):
+        # the root of the mean square is at least the mean, and of noise a quarter more
+        for i, j in np.argwhere(apart <= 2 * limit + 1e-3):
+            if start + i < j:
+                difference = float(np.abs(pixels[start + i] - pixels[j]).mean())
+                if difference < limit or difference == 0:
+                    pairs.append((names[start + i], names[j], difference))
+    return tuple(sorted(pairs, key=lambda pair: pair[2]))
+
+
+def _differences(pixels: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """For blocks of N×P pictures the first one's number, and the root mean square difference of each to all: b×N, +inf
+    to itself."""
     squares = np.square(pixels).sum(1)
-    nearest, pairs = np.full(len(pixels), np.inf), []
     for start in range(0, len(pixels), _BLOCK):
         block = pixels[start : start + _BLOCK]
         squared = squares[start : start + _BLOCK, None] + squares[None] - 2 * block @ pixels.T
-        apart = np.sqrt(np.maximum(squared, 0) / pixels.shape[1])  # root mean square, at least the mean
+        apart = np.sqrt(np.maximum(squared, 0) / pixels.shape[1])
         apart[np.arange(len(block)), start + np.arange(len(block))] = np.inf
-        nearest[start : start + _BLOCK] = apart.min(1)
-        close = np.argwhere(apart < 4 * _GREY)
-        pairs += [(start + int(i), int(j)) for i, j in close if start + i < j]
-    limit = min(_GREY, _SHARE * float(np.quantile(nearest, 0.75)))  # many images may be there twice
-    exact = [(i, j, float(np.abs(pixels[i] - pixels[j]).mean())) for i, j in pairs]
-    alike = [(i, j, d) for i, j, d in exact if d < limit or d == 0]
-    return tuple((names[i], names[j], d) for i, j, d in sorted(alike, key=lambda pair: pair[2]))
+        yield start, apart
 
 
 def _small(source: Source) -> tuple[str, NDArray[np.float32]] | None:

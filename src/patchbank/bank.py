@@ -69,7 +69,7 @@ class Bank:
         return make_index(self.vectors.float(), self.search)
 
     @cached_property
-    def _image_of(self) -> Tensor:
+    def image_of(self) -> Tensor:
         """For each vector the number of the image that was given."""
         given = np.maximum.accumulate([0 if image.angle else i for i, image in enumerate(self.images)])
         return torch.from_numpy(given[self.provenance[:, 0]]).to(self.vectors.device)
@@ -77,7 +77,7 @@ class Bank:
     def nearest(self, patches: Tensor, without_image: int | None = None) -> tuple[Tensor, Tensor]:
         """Distances and indices of the bank vectors nearest to Q×D patches; `without_image` leaves out the vectors of
         one training image, turned or not (distance +inf where no other is left)."""
-        excluded = None if without_image is None else self._image_of == without_image
+        excluded = None if without_image is None else self.image_of == without_image
         return self.index.nearest(patches, excluded)
 
     def neighbourhood(self, index: int, size: int) -> Tensor:

@@ -140,7 +140,9 @@ class Calibration:
     def of(cls, tensors: dict[str, Tensor], values: dict[str, Any]) -> Calibration:
         """The inverse of `state`; files of version 1 have the rate alone."""
         scores, peaks = (tensors[f"calibration.{name}"].cpu().numpy().copy() for name in ("scores", "peaks"))
-        return cls(scores, peaks, **{**values, "images": tuple(values.get("images", ()))})
+        # unnamed scores keep their places among those that come later
+        images = tuple(values.get("images", ())) or ("",) * len(scores)
+        return cls(scores, peaks, **{**values, "images": images})
 
 
 def _typical_ratio(apart: NDArray[np.float64], left_out: NDArray[np.float64]) -> float:

@@ -161,15 +161,15 @@ class Extractor:
                         on_error(name, ImageError(f"{name}: its features are not finite numbers"))
 
     def learn(
-        self, sources: list[Source], on_error: OnError, progress: Progress | None = None, stage: str = "features"
+        self, sources: list[Source], on_error: OnError, progress: Progress | None = None
     ) -> Iterator[ImageFeatures]:
-        """As `stream`, with progress of a stage; raises `DatasetError` where no image gives features."""
+        """As `stream`, with progress; raises `DatasetError` where no image gives features."""
         count = 0
         for item in self.stream(sources, on_error):
             count += 1
             yield item
             if progress:
-                progress(stage, count, len(sources))
+                progress("features", count, len(sources))
         if not count:
             raise DatasetError(f"none of the {len(sources)} images could be read")
 

@@ -48,7 +48,7 @@ def test_calibrate(model_file: Path, images: Path, monkeypatch: pytest.MonkeyPat
 def test_add_forget_merge(model_file: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     new, before = images / "new.patchbank", model_file.read_bytes()
     assert run(monkeypatch, "add", model_file, images / "bad" / "0.png", "-o", new) == 0
-    assert "added 1 images: the bank has" in capsys.readouterr().out
+    assert "added 1 images (those in the model already are passed over): the bank has" in capsys.readouterr().out
     assert model_file.read_bytes() == before
     assert not load(new).predict(images / "bad" / "0.png").is_anomalous
     assert run(monkeypatch, "forget", new, "bad/0.png", "--in-place") == 0
@@ -105,6 +105,8 @@ MISTAKES = {
     "calibrate {model} {good} {bad} --in-place --false-alarm-rate 0.1": "leave out the defective ones",
     "calibrate {model} {good} {bad} --in-place --cost-ratio -1": "cost_ratio must be positive",
     "calibrate {model} {good} -o {good}": "is a folder",
+    "add {model} {good} -o {model}": "is the model itself",
+    "explain {model} {good}/0.png -o {good}/1.png": "1.png: ",
     "forget {model} nobody.png --in-place": "is not among the images",
     "forget {model} .png --in-place": "is not among the images",
     "merge {model} {good} --in-place": "no such model file",

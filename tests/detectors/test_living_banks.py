@@ -12,7 +12,8 @@ from PIL import Image
 from patchbank import LMFCore, PaDiM, PatchCore, load
 from patchbank.bank import Bank, TrainingImage
 from patchbank.detectors import DETECTORS, Detector
-from patchbank.errors import OptionError
+from patchbank.errors import MemoryBudgetError, OptionError
+from patchbank.images import RegionOfInterest
 from tests.conftest import bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(8)]
@@ -56,6 +57,34 @@ def test_added_images_are_within_the_covering_radius(model: PatchCore) -> None:
     assert model.training_["images"] == 11
     assert model.history[-1]["what"] == "added"
     assert [entry["what"] for entry in model.history] == ["fitted", "added"]
+
+
+def test_names_mean_the_folder_of_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day, first in (("day1", 0), ("day2", 50)):
+        (tmp_path / day).mkdir()
+        write(tmp_path / day / "good", [good_image(first + i) for i in range(4)])
+    monkeypatch.chdir(tmp_path / "day1")
+    model = small_model().fit("good")
+    monkeypatch.chdir(tmp_path / "day2")
+    model.add("good")  # other images under the same relative names
+    assert model.training_["images"] == 8
+    assert len({image.name for image in model.bank_.images}) == 8
+    with pytest.raises(OptionError, match="already"):
+        model.add(tmp_path / "day1" / "good")
+
+
+def test_an_addition_that_does_not_fit_is_refused(model: PatchCore) -> None:
+    model.memory_budget = 1
+    with pytest.raises(MemoryBudgetError):
+        model.add([good_image(50)])
+
+
+def test_turned_images_can_be_added() -> None:
+    roi = RegionOfInterest(include=(((10, 10), (100, 10), (100, 80), (10, 80)),))
+    model = small_model(augment="rotations", roi=roi, bank_size=200).fit(GOOD[:2])
+    model.add([bad_image(4)])
+    assert not model.predict(bad_image(4)).is_anomalous
+    assert len(model.calibration_) == 3
 
 
 def test_only_patches_that_are_far_enter() -> None:
@@ -135,6 +164,12 @@ def test_two_banks_are_merged_in_the_scale_of_the_first(model: PatchCore) -> Non
     assert len(model.calibration_) == 12
     neighbour = model.predict(others[0]).nearest(64, 48)
     assert neighbour.image in {image.name for image in model.bank_.images}
+    # both learned from "image 0" to "image 3": other images under one name
+    assert len({image.name for image in model.bank_.images}) == 12
+    assert "image 0 (2)" in model.thumbnails_
+    model.forget("image 0 (2)")
+    assert model.training_["images"] == 11
+    assert "image 0" in {image.name for image in model.bank_.images}
 
 
 def test_a_merged_bank_can_be_thinned(model: PatchCore) -> None:
@@ -147,6 +182,10 @@ def test_a_merged_bank_can_be_thinned(model: PatchCore) -> None:
 def test_what_cannot_be_merged(model: PatchCore) -> None:
     with pytest.raises(OptionError, match="image_size is 96 in one, 128 in the other"):
         model.merge(small_model(image_size=128).fit(GOOD))
+    with pytest.raises(OptionError, match="tile is None in one, 128 in the other"):
+        model.merge(small_model(image_size=96, tile=128, overlap=64).fit(GOOD))
+    with pytest.raises(OptionError, match="regions of interest"):
+        model.merge(small_model(roi=RegionOfInterest(include=(((0, 0), (60, 0), (60, 90)),))).fit(GOOD))
     with pytest.raises(OptionError, match="padim"):
         model.merge(PaDiM(image_size=96).fit(GOOD))
 

@@ -176,4 +176,4 @@ def test_a_living_bank_keeps_its_region() -> None:
     model = small_model(roi=LEFT).fit(GOOD)
     model.add([good_image(50)])
     assert (model.bank_.provenance[:, 2] <= 7).all()
-    assert model.bank_.images[-1].name == "image 0"
+    assert model.bank_.images[-1].name == "image 0 (2)"  # another image than the first

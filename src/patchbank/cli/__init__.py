@@ -79,3 +79,6 @@ def main() -> None:
     except BrokenPipeError:  # `patchbank … | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # such as a file where a folder is to be written
+        print(f"patchbank: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -28,14 +28,15 @@ def add(
     threads: o.Threads = None,
 ) -> None:
     """Take further good images into a bank; they will not be rejected any more."""
-    check_destination(output, in_place)
+    check_destination(model, output, in_place)
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     failures = Failures()
     with progress_bars() as progress:
         detector.add(good, on_error=failures, progress=progress)
-    typer.echo(f"added {detector.history[-1]['images']} images: {_bank_words(detector)}")
+    added = detector.history[-1]["images"]
+    typer.echo(f"added {added} images (those in the model already are passed over): {_bank_words(detector)}")
     typer.echo(threshold_words(detector.calibration_))
     save_changed(detector, model, output, in_place)
     raise typer.Exit(failures.exit_code)
@@ -49,7 +50,7 @@ def forget(
     weights: o.Weights = None,
 ) -> None:
     """Take training images out of a bank, such as one that was not good after all."""
-    check_destination(output, in_place)
+    check_destination(model, output, in_place)
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights).forget(images)
@@ -67,7 +68,7 @@ def merge(
     weights: o.Weights = None,
 ) -> None:
     """Join the banks of two models."""
-    check_destination(output, in_place)
+    check_destination(model, output, in_place)
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights).merge(load(other, weights=weights), bank_size)

@@ -31,7 +31,7 @@ def calibrate(
     threads: o.Threads = None,
 ) -> None:
     """Set the threshold of a model from other good images; the memory and the map stay as they are."""
-    check_destination(output, in_place)
+    check_destination(model, output, in_place)
     if cost_ratio is not None and defects is None:
         raise OptionError("--cost-ratio prices missed defects: give a folder of defective images as well")
     if false_alarm_rate is not None and defects is not None:

@@ -19,10 +19,12 @@ InPlace: TypeAlias = Annotated[
 ]
 
 
-def check_destination(output: Path | None, in_place: bool) -> None:
+def check_destination(model: Path, output: Path | None, in_place: bool) -> None:
     """Raise `OptionError` unless exactly one place is given, before any work."""
     if (output is None) == (not in_place):
         raise OptionError("give the file to write with -o NEW.patchbank, or --in-place to keep the old one as .bak")
+    if output is not None and output.resolve() == model.resolve():
+        raise OptionError(f"{output}: is the model itself; --in-place replaces it and keeps the old one as .bak")
     if output is not None and output.is_dir():
         raise OptionError(f"{output}: is a folder; --output takes the model file to write, such as parts.patchbank")
 

@@ -10,7 +10,7 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures
-from patchbank.cli.predict import finite
+from patchbank.cli.predict import finite, output_names
 from patchbank.errors import ImageError, OptionError
 from patchbank.files import replacing, write_text
 
@@ -40,7 +40,8 @@ def explain(
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if roi is not None:
         detector.restrict(roi)
-    failures, find = Failures(), finder(detector.thumbnails_)
+    names = output_names(images, [source.name for source in sources])
+    failures, find = Failures(), finder(detector.thumbnails_, detector.folder)
     for source in sources:
         try:
             explanation = detector.explain(source.data, place, count)
@@ -49,13 +50,14 @@ def explain(
             failures(source.name, error)
             continue
         picture = explanation_picture(rgb, explanation, find)
-        name = Path(source.name).name
-        with replacing(output / f"{name}.png") as temporary:
+        name = names[source.name]
+        written = output / name.with_name(f"{name.name}.png")
+        with replacing(written) as temporary:
             save_png(picture, temporary)
         document = explanation.to_dict()
-        write_text(output / f"{name}.json", json.dumps(finite(document), indent=2) + "\n")
+        write_text(written.with_suffix(".json"), json.dumps(finite(document), indent=2) + "\n")
         verdict = "rejected" if explanation.prediction.is_anomalous else "accepted"
-        typer.echo(f"{source.name}: {verdict}; {output / f'{name}.png'}")
+        typer.echo(f"{source.name}: {verdict}; {written}")
     raise typer.Exit(2 if len(failures.rows) == len(sources) else failures.exit_code)
 
 

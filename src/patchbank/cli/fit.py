@@ -102,7 +102,9 @@ def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
     from patchbank.audit import audit
 
     with progress_bars() as progress:
-        found = audit(train, copy.copy(detector), on_error=lambda name, error: None, progress=progress)
+        found = audit(
+            train, copy.copy(detector), duplicates=False, on_error=lambda name, error: None, progress=progress
+        )
     for suspect in found.suspicious:
         print(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median", file=sys.stderr)
     names = {suspect.image for suspect in found.suspicious}

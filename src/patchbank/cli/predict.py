@@ -65,7 +65,7 @@ def predict(
         scores = [p.score for p in detector.predict_many(paths, on_error=lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     failures = Failures()
-    names = _output_names(images, [source.name for source in sources])
+    names = output_names(images, [source.name for source in sources])
     rows: list[dict[str, Any]] = []
     with progress_bars() as progress:
         for prediction in detector.predict_many(paths, on_error=failures):
@@ -89,12 +89,16 @@ def predict(
     raise typer.Exit(failures.exit_code if rows else 2)
 
 
-def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """Infinite numbers as None: JSON has no word for them."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+def finite(value: Any) -> Any:
+    """Numbers that are infinite, or none, as None, also inside: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
+def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
     """Where each image's results go: its path below the folder that was given; a number is added to names taken
     already."""
     folders = [root for root in roots if root.is_dir()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class Detector(Calibrating):
                 calibration = apart
             elif way == "held-out":
                 calibration = self._score_good([readable[i][0] for i in parts[0]], work)
-                self._absorb([readable[i][0] for i in parts[0]], work)
+                if self._absorbs():
+                    self._absorb([readable[i][0] for i in parts[0]], work)
             else:
                 calibration = self._leave_one_out(features, progress).corrected(apart)
         self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
@@ -102,6 +104,7 @@ class Detector(Calibrating):
             "images": learned,
             "unreadable": len(given) - learned - apart_only,
             "patches": len(features),
+            "folder": os.getcwd(),  # that relative names of images belong to
             "plan": work.where,
             "fit_seconds": {**work.seconds, "total": sum(work.seconds.values())},
             "weights": extractor.backbone.weights,
@@ -196,6 +199,8 @@ class Detector(Calibrating):
         if not self.localizes:
             raise OptionError(f"{self.method} sees whole images only: give the region of interest when it is fitted")
         given = roi if isinstance(roi, RegionOfInterest) else read_roi(roi)
+        if any(getattr(part, "foreground", False) for part in self._parts()):
+            raise OptionError("foreground does not go with a region of interest")
         for part in self._parts():
             part.roi_ = given if part.roi_ is None else part.roi_ & given
             part._extractor = None

@@ -47,9 +47,11 @@ class Calibrating(Changes):
         """Good images that the memory does not know."""
         rows = []
         given = [source for source in sources if not source.angle]
-        for item in self._open().learn(given, work.on_error, work.progress, "calibration"):
+        for item in self._open().stream(given, work.on_error):
             scored = self._score(self._prepare(item.vectors), item.grid, item.view)
             rows.append((item.source.name, scored.score, scored.peak))
+            if work.progress:
+                work.progress("calibration", len(rows), len(given))
         return Calibration.of_rows(rows, self.false_alarm_rate)
 
     def _score_apart(self, readable: list[tuple[Source, int]], parts: list[list[int]], work: Work) -> Calibration:
@@ -59,7 +61,7 @@ class Calibrating(Changes):
             others = copy.copy(self)
             with work.clock("calibration"):
                 others._learn([item for i, item in enumerate(readable) if i not in set(part)], work.inside())
-                found = found.joined(others._score_good([readable[i][0] for i in part], work))
+                found = found.joined(others._score_good([readable[i][0] for i in part], work.inside()))
             others._tidy()
         return found
 

@@ -91,8 +91,14 @@ class Changes(Method):
 
     def _unknown(self, sources: list[Source]) -> list[Source]:
         """Those that were not learned from, as far as paths tell."""
-        known = set(map(os.path.abspath, self._known()))
+        known = {os.path.normpath(os.path.join(self.folder, name)) for name in self._known()}
         return [s for s in sources if not isinstance(s.data, Path) or os.path.abspath(s.name) not in known]
+
+    @property
+    def folder(self) -> str:
+        """What relative names of training images are relative to."""
+        folder: str = self.training_.get("folder", os.getcwd())
+        return folder
 
     def _note(self, what: str, **facts: Any) -> None:
         """An entry of the model's history."""

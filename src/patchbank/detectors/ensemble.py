@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.calibration import Calibration
+from patchbank.calibration import CORRECTED, Calibration
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import ImageError, OptionError
@@ -56,7 +56,7 @@ class Ensemble(Detector):
     def parameters(self) -> dict[str, Any]:
         members = []
         for member in self.members:
-            options = {k: v for k, v in member.parameters().items() if k not in _MACHINE}
+            options = {k: v for k, v in member.parameters().items() if k not in (*_MACHINE, "roi")}
             members.append({"method": member.method, **options})
         return {"members": members}
 
@@ -72,6 +72,9 @@ class Ensemble(Detector):
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
         sources = [source.data for source in gather(images)]  # an iterator is walked through once
+        if len({member.method for member in self.members}) > 1:  # all must be calibrated on the same images
+            for member in self.members:
+                member.calibration = CORRECTED if member.calibration == "auto" else member.calibration
         for number, member in enumerate(self.members):
             # an unreadable image is named once
             member.fit(sources, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)

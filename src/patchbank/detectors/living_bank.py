@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from patchbank.coresets import SAMPLERS
 from patchbank.detectors.base import Detector
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.work import Work
-from patchbank.errors import OptionError
+from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import FeatureSet, OnError, Progress, warn
 from patchbank.images import Images, Source, gather
 from patchbank.thumbnails import make_thumbnails
@@ -43,19 +45,24 @@ class LivingBank(Detector):
         sources = self._unknown(gather(images))
         if not sources:
             raise OptionError("all of these images are in the model already: there is nothing to add")
-        features = self._open().collect(self._views(sources), on_error, progress)
-        points = [self._as_kept(self._prepare(vectors)) for vectors in features.walk()]
+        sources = self._views(self._named_apart(sources))
+        readable = self._open().survey(sources, on_error)
+        patches = 3 * sum(count for _, count in readable)  # as they come, as the bank keeps them, and together
+        if self._plan(len(readable), patches).where not in ("memory", "stream"):
+            raise MemoryBudgetError(f"{len(sources)} images do not fit into memory at once: add fewer at a time")
+        features = self._open().collect([s for s, _ in readable], on_error, progress)
+        points = torch.cat([self._as_kept(self._prepare(vectors)) for vectors in features.walk()])
         before, threshold, first = len(self.bank_), self.calibration_.threshold, len(self.bank_.images)
-        everything = torch.cat(points)
-        self._take_in(everything, self._entering(everything), features)
-        for i in range(len(points)):
-            self._accept(first + i, points[i], features, i, threshold)
+        self._take_in(points, self._entering(points), features)
         rows = []
-        for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
-            if not image.angle:
-                scored = self._score(self._prepare(vectors), image.grid, view, without_image=first + i)
-                rows.append((image.name, scored.score, scored.peak))
+        given = [i for i, image in enumerate(features.images) if not image.angle]
+        for i in given:
+            vectors = self._prepare(features.of_image(i))
+            scored = self._score(vectors, features.images[i].grid, features.views[i], without_image=first + i)
+            rows.append((features.images[i].name, scored.score, scored.peak))
         self.calibration_ = self.calibration_.joined(Calibration.of_rows(rows, self.calibration_.false_alarm_rate))
+        for i in given:
+            self._accept(first + i, features, i, min(threshold, self.calibration_.threshold))
         used = sum(len(t.jpeg) for t in self.thumbnails_.values()) / 1e6
         self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0))
         self._changed("added", images=len(rows), vectors_before=before, patches=len(features))
@@ -64,7 +71,7 @@ class LivingBank(Detector):
     def _absorb(self, sources: list[Source], work: Work) -> None:
         """As `add`: a larger bank is nearer to everything, so the threshold of the smaller one holds for it."""
         bank, features, kept, at = self.bank_, FeatureSet(None), [], []
-        for item in self._open().learn(sources, work.on_error, work.progress, "calibration"):
+        for item in self._open().stream(sources, work.inside().on_error):  # told when they were scored
             points = self._as_kept(self._prepare(item.vectors))
             far = torch.nonzero(bank.nearest(points)[0] > bank.covering_radius)[:, 0]
             kept.append(points[far])
@@ -97,22 +104,36 @@ class LivingBank(Detector):
         bank = self.bank_.joined(patches[chosen.to(patches.device)], features.provenance(chosen), features.images)
         self.bank_ = bank
 
-    def _accept(self, number: int, patches: Tensor, features: FeatureSet, i: int, threshold: float) -> None:
+    def _accept(self, number: int, features: FeatureSet, i: int, threshold: float) -> None:
         """Let more patches of an image in until it is not rejected any more."""
-        image, radius = features.images[i], float(self.bank_.nearest(patches)[0].max())
-        while radius > 0 and self._score(patches, image.grid, features.views[i]).score > threshold:
+        image, vectors = features.images[i], self._prepare(features.of_image(i))
+        patches = self._as_kept(vectors)
+        radius = float(self.bank_.nearest(patches)[0].max())
+        while radius > 0 and self._score(vectors, image.grid, features.views[i]).score > threshold:
             radius = radius / 2 if radius > 1e-6 else 0.0
             chosen = self.bank_.far_from(patches, radius).indices
             provenance = features.provenance(chosen + features.starts[i])
             provenance[:, 0] = number - len(self.bank_.images)  # an image that is listed already
             self.bank_ = self.bank_.joined(patches[chosen.to(patches.device)], provenance, ())
 
+    def _named_apart(self, sources: list[Source]) -> list[Source]:
+        """The sources under names that no image of the model has: absolute where relative ones mean another folder."""
+        taken, named = self._known() | {image.name for image in self.bank_.images}, []
+        for source in sources:
+            name = source.name
+            if isinstance(source.data, Path) and self.folder != os.getcwd():
+                name = os.path.abspath(name)
+            named.append(replace(source, name=unique(name, taken)))
+            taken.add(named[-1].name)
+        return named
+
     def forget(self, names: str | Sequence[str]) -> Self:
         """Take the patches and scores of training images out. `names`: as the model knows them, or the end of them
         where that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
         known = {self._known_as(name) for name in ([names] if isinstance(names, str) else names)}
         before = len(self.bank_)
-        self.bank_ = self.bank_.without([i for i, image in enumerate(self.bank_.images) if image.name in known])
+        gone = [i for i, image in enumerate(self.bank_.images) if image.name in known]
+        self.bank_ = self.bank_.without(gone)
         self.calibration_ = self.calibration_.without(known)
         self.thumbnails_ = {name: t for name, t in self.thumbnails_.items() if name not in known}
         self._changed("forgot", images=-len(known), vectors_before=before, names=sorted(known))
@@ -135,9 +156,14 @@ class LivingBank(Detector):
             raise OptionError(f"a {self.method} model cannot be merged with one of {other.method}")
         self._check_mergeable(other)
         before, scale = len(self.bank_), self._to_mine(other)
+        taken = self._known() | {image.name for image in self.bank_.images}
+        theirs = {name: unique(name, taken) for name in other._known() | {i.name for i in other.bank_.images}}
         vectors = self._as_kept(other.bank_.vectors.float() * scale)
-        radius = max(self.bank_.covering_radius, other.bank_.covering_radius * float(scale.max()))
-        bank = self.bank_.joined(vectors, other.bank_.provenance, other.bank_.images)
+        radius = float(
+            np.maximum(self.bank_.covering_radius, other.bank_.covering_radius * float(scale.max()))
+        )  # or NaN
+        images = [replace(image, name=theirs[image.name]) for image in other.bank_.images]
+        bank = self.bank_.joined(vectors, other.bank_.provenance, images)
         self.bank_ = replace(bank, covering_radius=radius)
         if bank_size is not None and bank_size < len(self.bank_):
             points = self.bank_.vectors.float()
@@ -152,8 +178,9 @@ class LivingBank(Detector):
                 provenance=self.bank_.provenance[kept.cpu().numpy()],
                 covering_radius=radius + sampler.covering_radius_,
             )
-        self.calibration_ = self.calibration_.joined(other.calibration_)
-        self.thumbnails_ = other.thumbnails_ | self.thumbnails_
+        names = tuple(theirs.get(name, name) for name in other.calibration_.images)
+        self.calibration_ = self.calibration_.joined(replace(other.calibration_, images=names))
+        self.thumbnails_ |= {theirs.get(name, name): t for name, t in other.thumbnails_.items()}
         facts = {"images": other.training_["images"], "patches": other.training_["patches"]}
         self._changed("merged", vectors_before=before, **facts)
         return self
@@ -162,11 +189,13 @@ class LivingBank(Detector):
         """Raise `OptionError` unless patches of both models are the same features."""
         mine, theirs = self.parameters(), other.parameters()
         names = ("backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "bank_dtype")
-        for name in (*names, "distance", "image_score", "sigma"):
+        for name in (*names, "distance", "image_score", "sigma", "tile", "overlap", "neighbours", "foreground"):
             if mine.get(name) != theirs.get(name):
                 raise OptionError(
                     f"the models cannot be merged: {name} is {mine.get(name)} in one, {theirs.get(name)} in the other"
                 )
+        if self.learned_roi_ != other.learned_roi_:
+            raise OptionError("the models cannot be merged: they have different regions of interest")
         if self.training_["weights_sha256"] != other.training_["weights_sha256"]:
             raise OptionError("the models cannot be merged: they were fitted with different weights of the backbone")
 
@@ -189,3 +218,9 @@ class LivingBank(Detector):
     def _known_radius(self) -> float | None:
         radius = self.bank_.covering_radius
         return radius if math.isfinite(radius) else None
+
+
+def unique(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    numbered = (f"{name} ({i})" for i in itertools.count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)

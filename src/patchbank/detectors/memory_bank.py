@@ -107,7 +107,7 @@ class MemoryBankDetector(LivingBank):
         point = self._as_kept(vectors[patch : patch + 1])
         distances = torch.cdist(point, self.bank_.vectors.float(), compute_mode="donot_use_mm_for_euclid_dist")[0]
         if without_image is not None:
-            distances[torch.from_numpy(self.bank_.provenance[:, 0] == without_image)] = torch.inf
+            distances[self.bank_.image_of == without_image] = torch.inf
         found: dict[str, Neighbour] = {}
         for reference in distances.argsort().tolist():
             name = self.bank_.images[self.bank_.provenance[reference, 0]].name

@@ -28,7 +28,7 @@ class Work:
             self.on_plan(plan)
 
     def inside(self) -> Work:
-        """For a fit within this one: its stages are one stage here, and its errors were told already."""
+        """For a fit within this one: its stages are one stage here, and its errors are told by the other pass."""
         return Work(lambda name, error: None, self.progress)
 
     @contextmanager

@@ -251,7 +251,7 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
     pixels, explanation = rgb.astype(np.uint8, copy=False), detector.explain(sample.path)
     if not detector.keeps_patches:
         return Panel(case, overlay(pixels, explanation.prediction, mask))
-    picture = explanation_picture(pixels, explanation, finder(detector.thumbnails_), mask)
+    picture = explanation_picture(pixels, explanation, finder(detector.thumbnails_, detector.folder), mask)
     return Panel(case, picture, explanation.places[0])
 
 

@@ -21,8 +21,8 @@ _PAIRS = 12
 def write_audit(found: Audit, detector: Detector, folder: Path, path: Path, top: int) -> None:
     """Write the report to `path`: the `top` strangest images drawn with the map they get from the others."""
     assert isinstance(detector, PatchCore)
-    find = finder(detector.thumbnails_)
-    number = {image.name: i for i, image in enumerate(detector.bank_.images)}
+    find = finder(detector.thumbnails_, detector.folder)
+    number = {image.name: i for i, image in enumerate(detector.bank_.images) if not image.angle}
     share = _PICTURES_BUDGET // (top + _PAIRS)
     figures = []
     for rank, suspect in enumerate(found.ranked[:top], 1):

@@ -39,13 +39,13 @@ def explanation_picture(
     return np.concatenate([top, *rows])
 
 
-def finder(thumbnails: dict[str, Thumbnail]) -> Find:
-    """Training images from where they were, or else from the model's thumbnails."""
+def finder(thumbnails: dict[str, Thumbnail], folder: str = "") -> Find:
+    """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails."""
 
     def find(name: str) -> tuple[Picture, tuple[int, int]] | None:
         kept = thumbnails.get(name)
         try:
-            original = read_image(Source(name, Path(name))).astype(np.uint8, copy=False)
+            original = read_image(Source(name, Path(folder, name))).astype(np.uint8, copy=False)
         except ImageError:
             original = None
         if original is not None and (kept is None or original.shape[:2] == kept.size):
