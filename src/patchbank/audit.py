@@ -83,7 +83,7 @@ def audit(
 
     sources = gather(images)
     detector.calibration = "leave-one-out"
-    detector.fit(images if isinstance(images, list) else [s.data for s in sources], on_error=note, progress=progress)
+    detector.fit([source.data for source in sources], on_error=note, progress=progress)
     calibration, lost = detector.calibration_, {name for name, _ in unreadable}
     if len(calibration) < 3:
         raise OptionError(f"an audit compares images with each other: it takes at least three, not {len(calibration)}")

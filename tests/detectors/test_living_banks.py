@@ -85,6 +85,8 @@ def test_turned_images_can_be_added() -> None:
     model.add([bad_image(4)])
     assert not model.predict(bad_image(4)).is_anomalous
     assert len(model.calibration_) == 3
+    kept = model.thumbnails_[model.bank_.images[-1].name].pixels().astype(float)
+    assert np.abs(kept - bad_image(4)).mean() < 8  # upright
 
 
 def test_only_patches_that_are_far_enter() -> None:

@@ -23,6 +23,7 @@ from patchbank.cli import (
     methods,
     predict,
 )
+from patchbank.cli.interrupt import interruption
 from patchbank.errors import PatchbankError
 
 app = typer.Typer(
@@ -67,15 +68,21 @@ app.command()(methods.methods)
 
 def main() -> None:
     """Entry point. Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong use, unreadable model, nothing to do."""
+    with interruption() as pressed:
+        try:
+            _run()
+        except BaseException as stop:
+            if pressed.raised or getattr(stop, "code", None) == 130:  # what the command-line library makes of Ctrl-C
+                pressed.end()
+            raise
+
+
+def _run() -> None:
     try:
         app()
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         sys.exit(2)
-    except SystemExit as stop:
-        if stop.code == 130:  # what the command-line library makes of Ctrl-C
-            print("patchbank: interrupted; nothing half-written was left under a final name", file=sys.stderr)
-        raise
     except BrokenPipeError:  # `patchbank … | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -97,12 +97,12 @@ class Detector(Calibrating):
         self._tidy()
         with work.clock("thumbnails"):
             self.thumbnails_ = make_thumbnails(given, self.thumbnails) if self.keeps_patches else {}
-        learned, extractor = sum(not image.angle for image in features.images), self._open()
-        apart_only = len(calibration) if held_out and not self._absorbs() else 0
-        learned += len(calibration) - apart_only if held_out else 0
+        held, absorbed = (len(calibration) if held_out else 0), self._absorbs()
+        learned = sum(not image.angle for image in features.images) + (held if absorbed else 0)
+        extractor = self._open()
         self.training_ = {
             "images": learned,
-            "unreadable": len(given) - learned - apart_only,
+            "unreadable": len(given) - learned - (0 if absorbed else held),
             "patches": len(features),
             "folder": os.getcwd(),  # that relative names of images belong to
             "plan": work.where,

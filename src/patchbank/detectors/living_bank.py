@@ -45,15 +45,17 @@ class LivingBank(Detector):
         sources = self._unknown(gather(images))
         if not sources:
             raise OptionError("all of these images are in the model already: there is nothing to add")
-        sources = self._views(self._named_apart(sources))
-        readable = self._open().survey(sources, on_error)
+        sources = self._named_apart(sources)
+        readable = self._open().survey(self._views(sources), on_error)
         patches = 3 * sum(count for _, count in readable)  # as they come, as the bank keeps them, and together
         if self._plan(len(readable), patches).where not in ("memory", "stream"):
             raise MemoryBudgetError(f"{len(sources)} images do not fit into memory at once: add fewer at a time")
         features = self._open().collect([s for s, _ in readable], on_error, progress)
         points = torch.cat([self._as_kept(self._prepare(vectors)) for vectors in features.walk()])
         before, threshold, first = len(self.bank_), self.calibration_.threshold, len(self.bank_.images)
-        self._take_in(points, self._entering(points), features)
+        chosen = self._entering(points)
+        entering = points[chosen.to(points.device)]
+        self.bank_ = self.bank_.joined(entering, features.provenance(chosen), features.images)
         rows = []
         given = [i for i, image in enumerate(features.images) if not image.angle]
         for i in given:
@@ -100,10 +102,6 @@ class LivingBank(Detector):
         drawn = np.random.default_rng(self.seed).choice(len(patches), count, replace=False)
         return torch.from_numpy(np.sort(drawn))
 
-    def _take_in(self, patches: Tensor, chosen: Tensor, features: FeatureSet) -> None:
-        bank = self.bank_.joined(patches[chosen.to(patches.device)], features.provenance(chosen), features.images)
-        self.bank_ = bank
-
     def _accept(self, number: int, features: FeatureSet, i: int, threshold: float) -> None:
         """Let more patches of an image in until it is not rejected any more."""
         image, vectors = features.images[i], self._prepare(features.of_image(i))
@@ -118,7 +116,7 @@ class LivingBank(Detector):
 
     def _named_apart(self, sources: list[Source]) -> list[Source]:
         """The sources under names that no image of the model has: absolute where relative ones mean another folder."""
-        taken, named = self._known() | {image.name for image in self.bank_.images}, []
+        taken, named = self._known(), []
         for source in sources:
             name = source.name
             if isinstance(source.data, Path) and self.folder != os.getcwd():
@@ -141,7 +139,7 @@ class LivingBank(Detector):
 
     def _known_as(self, name: str) -> str:
         """The whole name of a training image."""
-        names = {image.name for image in self.bank_.images} | set(self.calibration_.images)
+        names = self._known() | set(self.calibration_.images)
         wanted = Path(name).parts
         found = {n for n in names if n == name} or {n for n in names if Path(n).parts[-len(wanted) :] == wanted}
         if len(found) != 1:
@@ -156,8 +154,8 @@ class LivingBank(Detector):
             raise OptionError(f"a {self.method} model cannot be merged with one of {other.method}")
         self._check_mergeable(other)
         before, scale = len(self.bank_), self._to_mine(other)
-        taken = self._known() | {image.name for image in self.bank_.images}
-        theirs = {name: unique(name, taken) for name in other._known() | {i.name for i in other.bank_.images}}
+        taken = self._known()
+        theirs = {name: unique(name, taken) for name in other._known()}
         vectors = self._as_kept(other.bank_.vectors.float() * scale)
         radius = float(
             np.maximum(self.bank_.covering_radius, other.bank_.covering_radius * float(scale.max()))
@@ -214,6 +212,9 @@ class LivingBank(Detector):
         }
         facts |= {"vectors": len(self.bank_), "vectors_before": vectors_before, "covering_radius": self._known_radius()}
         self._note(what, **({"images": images} if images > 0 else {}), **facts)
+
+    def _known(self) -> set[str]:
+        return super()._known() | {image.name for image in self.bank_.images}
 
     def _known_radius(self) -> float | None:
         radius = self.bank_.covering_radius

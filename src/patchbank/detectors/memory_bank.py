@@ -122,9 +122,6 @@ class MemoryBankDetector(LivingBank):
         source = self.bank_.images[image]
         return self._patch_of(source, row, column, source.grid, distance)
 
-    def _known(self) -> set[str]:
-        return super()._known() | {image.name for image in self.bank_.images}
-
     @property
     def memory_vectors(self) -> int | None:
         return len(self.bank_)

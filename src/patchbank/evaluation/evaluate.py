@@ -19,7 +19,7 @@ from patchbank.environment import environment
 from patchbank.errors import DatasetError
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
 from patchbank.extraction import OnError, Progress, warn
-from patchbank.images import Source, Tiling, read_image
+from patchbank.images import Source, read_image
 from patchbank.memory import peak_rss_mb
 from patchbank.metrics import (
     PixelMetrics,
@@ -257,8 +257,9 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
 
 def _tiling(detector: Detector, sample: Sample) -> Picture:
     rgb = read_image(Source(str(sample.path), sample.path)).astype(np.uint8, copy=False)
-    view = detector._open().geometry.view(rgb.shape[0], rgb.shape[1])
-    return tiling_picture(rgb, Tiling(detector.tile or 0, detector.overlap), view.inspected)
+    extractor = detector._open()
+    assert extractor.tiling is not None
+    return tiling_picture(rgb, extractor.tiling, extractor.geometry.view(rgb.shape[0], rgb.shape[1]).inspected)
 
 
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
