@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 # compiled loops are kept beside their source, and a change in one file does not invalidate those of another
 test: lint
 	find src -name '*.nb[ic]' -delete
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

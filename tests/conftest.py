@@ -58,7 +58,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_model(**options: object) -> PatchCore:
     """A quick detector: real weights, small images, few patches."""
-    return PatchCore(**{"image_size": 96, "bank_size": 100, "threads": 2, **options})  # type: ignore[arg-type]
+    return PatchCore(**{"image_size": 96, "bank_size": 100, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from tests.conftest import bad_image, small_model
 
 
 def test_round_trip_is_bit_identical(fitted: PatchCore, model_file: Path) -> None:
-    again = patchbank.load(model_file, threads=2)
+    again = patchbank.load(model_file)
     for seed in range(3):
         before, after = fitted.predict(bad_image(seed)), again.predict(bad_image(seed))
         assert before.score == after.score
@@ -25,7 +25,7 @@ def test_round_trip_is_bit_identical(fitted: PatchCore, model_file: Path) -> Non
         assert before.regions == after.regions
         assert before.p_value == after.p_value
         assert before.nearest(5, 5) == after.nearest(5, 5)
-    assert again.parameters() | {"threads": 2} == fitted.parameters()
+    assert again.parameters() == fitted.parameters()
 
 
 def test_saving_twice_gives_the_same_bytes(fitted: PatchCore, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_random_weights_are_remembered(parts: Path, tmp_path: Path) -> None:
     model = small_model(weights="random", seed=3).fit(parts / "train" / "good")
     model.save(tmp_path / "random.patchbank")
     assert modelfile.read(tmp_path / "random.patchbank").document["training"]["weights"] == "random (seed 3)"
-    again = patchbank.load(tmp_path / "random.patchbank", threads=2)
+    again = patchbank.load(tmp_path / "random.patchbank")
     assert again.predict(bad_image(0)).score == model.predict(bad_image(0)).score
 
 

@@ -16,15 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli.running import in_its_own_process, patchbank
 from tests.conftest import bad_image, good_image
 
-QUICK = ["--image-size", "96", "--bank-size", "100", "--threads", "2"]
-
-
-def patchbank(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in its own process, as a pipe (no terminal)."""
-    command = [sys.executable, "-m", "patchbank", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+QUICK = ["--image-size", "96", "--bank-size", "100"]
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +37,15 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_and_version() -> None:
     for arguments in (["--help"], ["fit", "--help"], ["predict", "-h"]):
-        done = patchbank(*arguments)
+        done = in_its_own_process(*arguments)
         assert done.returncode == 0
         assert "Usage" in done.stdout
-    assert patchbank("--version").stdout.startswith("patchbank ")
+    assert in_its_own_process("--version").stdout.startswith("patchbank ")
 
 
 def test_fit_info_and_json(parts: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.patchbank"
-    done = patchbank("fit", parts, "-o", model, *QUICK, "--false-alarm-rate", "0.2", "--set", "neighbours=0")
+    done = in_its_own_process("fit", parts, "-o", model, *QUICK, "--false-alarm-rate", "0.2", "--set", "neighbours=0")
     assert done.returncode == 0, done.stderr
     assert "learned from 8 images" in done.stdout
     assert "mvtec layout" in done.stdout
@@ -64,7 +59,7 @@ def test_fit_info_and_json(parts: Path, tmp_path: Path) -> None:
 
 def test_predict_writes_everything(parts: Path, model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = patchbank("predict", model_file, parts / "test", "-o", out, "--maps", "--threads", "2")
+    done = patchbank("predict", model_file, parts / "test", "-o", out, "--maps")
     assert done.returncode == 0, done.stderr
     assert "8 images inspected, 4 rejected" in done.stdout
     rows = list(csv.DictReader((out / "predictions.csv").open()))
@@ -133,7 +128,7 @@ def test_a_cell_that_cannot_be_run_does_not_end_a_grid(parts: Path, tmp_path: Pa
     mixed = tmp_path / "mixed"
     shutil.copytree(parts, mixed)
     Image.fromarray(good_image(9, (96, 256))).save(mixed / "train" / "good" / "wide.png")
-    command = ["benchmark", mixed, "-o", tmp_path / "out", "--image-size", "96", "--threads", "2"]
+    command = ["benchmark", mixed, "-o", tmp_path / "out", "--image-size", "96"]
     done = patchbank(*command, "--methods", "padim,mahalanobis")
     assert done.returncode == 1
     assert "geometry=paper" in done.stderr
@@ -225,24 +220,17 @@ MISTAKES = {
 
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_is_one_clear_line(
-    command: str, parts: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, parts: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"parts": parts, "good": parts / "train" / "good", "model": model_file, "empty": tmp_path / "empty"}
     places["image"] = parts / "train" / "good" / "000.png"
-    arguments = command.format(**places).split()
-    from patchbank import cli
-
-    with pytest.MonkeyPatch.context() as patch:  # in this process: 24 starts of torch would take a minute
-        patch.chdir(tmp_path)
-        patch.setattr(sys, "argv", ["patchbank", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert any(words in error for words in MISTAKES[command].split("|"))
-    assert len(error.strip().splitlines()) == 1
-    assert "Traceback" not in error
+    monkeypatch.chdir(tmp_path)
+    done = patchbank(*command.format(**places).split())
+    assert done.returncode == 2
+    assert any(words in done.stderr for words in MISTAKES[command].split("|"))
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "m.patchbank").exists()
 
 
@@ -279,7 +267,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(model_file: Path, tmp_pa
 
 @pytest.mark.slow
 def test_demo_runs_and_is_not_trivial(tmp_path: Path) -> None:
-    done = patchbank("demo", "-o", tmp_path, "--threads", "2")
+    done = patchbank("demo", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     scores = [json.loads(p.read_text())["image_auroc"] for p in sorted(tmp_path.rglob("metrics.json"))]
     assert len(scores) >= 2

@@ -228,8 +228,9 @@ def test_both_forms_are_the_literal_greedy(seed: int, n: int, d: int, rounded: b
     assert farthest_first_by_product(features, count, anchor).indices.tolist()[: len(expected)] == expected
 
 
-def test_many_points_at_one_distance() -> None:
-    features = torch.eye(5000)  # all pairs at √2, more than two pools of them
+def test_many_points_at_one_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ff, "_POOL", 128)
+    features = torch.eye(400)  # all pairs at √2, more than two pools of them
     selection = ff.farthest_first(features, 20, ff.row_norms(features))
     assert selection.indices.tolist() == list(range(20))
     assert selection.radius == pytest.approx(2**0.5)

@@ -17,7 +17,7 @@ from patchbank.search.batched import BatchedBanks
 from tests.conftest import bad_image, good_image
 
 GOOD = [good_image(i) for i in range(6)]
-SMALL = {"image_size": 96, "threads": 2}
+SMALL = {"image_size": 96}
 
 
 def maps_of(levels: tuple[int, ...], image: np.ndarray) -> list[torch.Tensor]:

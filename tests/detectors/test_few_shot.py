@@ -35,7 +35,7 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
-    model = PatchCore(backbone=transformer, distance="cosine", augment="rotations", image_size=56, threads=2)
+    model = PatchCore(backbone=transformer, distance="cosine", augment="rotations", image_size=56)
     model.fit(GOOD)
     names = ("patch_size", "image_score", "neighbours", "balance")
     assert {name: model.option(name) for name in names} == {
@@ -54,7 +54,7 @@ def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
     distances = (1 - torch.nn.functional.normalize(query, dim=1) @ others.T).min(1).values
     assert model.calibration_.scores[2] == pytest.approx(float(distances.max()), rel=1e-2, abs=1e-5)
     model.save(tmp_path / "m.patchbank")
-    loaded = patchbank.load(tmp_path / "m.patchbank", threads=2)
+    loaded = patchbank.load(tmp_path / "m.patchbank")
     assert loaded.predict(bad_image(0)).score == model.predict(bad_image(0)).score
 
 
@@ -67,7 +67,7 @@ def test_the_last_layer_is_normalised(transformer: str) -> None:
 
 
 def test_an_image_size_that_fits_the_patches(transformer: str, tmp_path: Path) -> None:
-    model = PatchCore(backbone=transformer, sampler="random", threads=2).fit(GOOD[:2])
+    model = PatchCore(backbone=transformer, sampler="random").fit(GOOD[:2])
     assert model._open().geometry.image_size == 14 * 27  # nearest to the default, 384
     model.save(tmp_path / "m.patchbank")
     assert patchbank.load(tmp_path / "m.patchbank").predict(GOOD[0]).score == model.predict(GOOD[0]).score
@@ -105,7 +105,7 @@ def test_turned_images_are_learned(detector: type, tmp_path: Path) -> None:
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:500])
     turned = [image[:, ::-1].transpose(1, 0, 2) for image in GOOD]  # stripes that run across
-    options = {"image_size": 96, "threads": 2}
+    options = {"image_size": 96}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = detector(**options, augment="rotations").fit(tmp_path)
@@ -171,7 +171,7 @@ def test_shots_are_drawn_by_the_seed(parts: Path) -> None:
 
 
 def test_an_ensemble_is_the_mean_of_standardised_members(parts: Path, tmp_path: Path) -> None:
-    options = {"image_size": 96, "bank_size": 60, "threads": 2}
+    options = {"image_size": 96, "bank_size": 60}
     model = PatchCore(backbone=["efficientnet_lite0", "efficientnet_lite1"], **options)
     assert isinstance(model, Ensemble)
     model.fit(parts / "train" / "good")
@@ -191,7 +191,7 @@ def test_an_ensemble_is_the_mean_of_standardised_members(parts: Path, tmp_path: 
     assert not model.predict(good_image(50)).is_anomalous
     assert len(model.calibration_.scores) == 8
     model.save(tmp_path / "e.patchbank")
-    loaded = patchbank.load(tmp_path / "e.patchbank", threads=2)
+    loaded = patchbank.load(tmp_path / "e.patchbank")
     again = loaded.predict(image)
     assert again.score == prediction.score
     assert np.array_equal(again.map, prediction.map)
@@ -213,7 +213,7 @@ def test_an_ensemble_needs_two() -> None:
 
 
 def test_an_ensemble_of_several_methods(tmp_path: Path) -> None:
-    model = Ensemble(members=[small_model(), SPADE(image_size=96, threads=2)]).fit(image for image in GOOD)
+    model = Ensemble(members=[small_model(), SPADE(image_size=96)]).fit(image for image in GOOD)
     assert model.predict(bad_image(0)).score > 3 * max(model.predict(good_image(50 + i)).score for i in range(2))
     assert np.isfinite(model.calibration_.map_threshold)
     model.save(tmp_path / "m.patchbank")
@@ -221,7 +221,7 @@ def test_an_ensemble_of_several_methods(tmp_path: Path) -> None:
 
 
 def test_a_radius_with_all_patches_allowed() -> None:
-    options = {"image_size": 96, "distance": "cosine", "threads": 2}
+    options = {"image_size": 96, "distance": "cosine"}
     everything, covered = PatchCore(**options).fit(GOOD), PatchCore(**options, coreset_radius=0.3).fit(GOOD)  # type: ignore[arg-type]
     assert len(covered.bank_) < len(everything.bank_)
     assert covered.bank_.covering_radius <= 0.3

@@ -13,7 +13,7 @@ from patchbank.images import Source
 from tests.conftest import bad_image, good_image
 
 GOOD = [good_image(i) for i in range(12)]
-SMALL = {"image_size": 96, "threads": 2, "image_score": "max"}
+SMALL = {"image_size": 96, "image_score": "max"}
 
 
 def features(model: PaDiM | MahalanobisAD | SubspaceAD, images: list[np.ndarray]) -> torch.Tensor:
@@ -122,7 +122,7 @@ def literal_residual(train: torch.Tensor, query: torch.Tensor, variance: float) 
 
 @pytest.mark.parametrize("variance", [0.5, 0.99])
 def test_subspace_ad_is_the_residual_of_a_principal_subspace(variance: float) -> None:
-    model = SubspaceAD(image_size=96, threads=2, variance=variance).fit(GOOD)
+    model = SubspaceAD(image_size=96, variance=variance).fit(GOOD)
     train, query = features(model, GOOD), features(model, [bad_image(0)])[0]
     expected = literal_residual(train.flatten(0, 1), query, variance)
     found = model._compare(query.float(), (12, 16), None, None).distances.flatten().numpy()
@@ -132,7 +132,7 @@ def test_subspace_ad_is_the_residual_of_a_principal_subspace(variance: float) ->
 
 
 def test_subspace_ad_calibrates_without_the_fold_of_an_image() -> None:
-    model = SubspaceAD(image_size=96, threads=2).fit(GOOD)
+    model = SubspaceAD(image_size=96).fit(GOOD)
     train = features(model, GOOD)
     for i in range(len(GOOD)):
         others = train[[k for k in range(len(GOOD)) if k % 10 != i % 10]].flatten(0, 1)

@@ -25,7 +25,7 @@ GOOD = [good_image(i) for i in range(6)]
 
 
 def small(method: str, **options: object) -> Detector:
-    return DETECTORS[method](**{"image_size": 96, "threads": 2, **options})  # type: ignore[arg-type]
+    return DETECTORS[method](**{"image_size": 96, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -63,7 +63,7 @@ def test_calibration_scores_look_like_those_of_new_good_images(model: Detector) 
 
 def test_a_loaded_model_predicts_the_same(model: Detector, tmp_path: Path) -> None:
     model.save(tmp_path / "a.patchbank")
-    loaded = patchbank.load(tmp_path / "a.patchbank", threads=2)
+    loaded = patchbank.load(tmp_path / "a.patchbank")
     assert type(loaded) is type(model)
     for image in (bad_image(60), good_image(50)):
         one, other = model.predict(image), loaded.predict(image)

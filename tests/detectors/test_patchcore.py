@@ -142,7 +142,7 @@ def test_every_option_finds_the_spot(parts: Path, options: dict[str, object]) ->
 
 
 def test_paper_geometry_is_the_papers_protocol(parts: Path) -> None:
-    model = PatchCore(geometry="paper", bank_size=50, threads=2)
+    model = PatchCore(geometry="paper", bank_size=50)
     expected = {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False}
     assert expected.items() <= model.parameters().items()
     model.fit(parts / "train" / "good")

@@ -50,13 +50,13 @@ def texture(seed: int, size: tuple[int, int] = (768, 1024)) -> np.ndarray:
 def test_tiled_features_equal_untiled_ones_away_from_cuts() -> None:
     """Where a tile's cut is farther than the network's effective reach; at half of 64 pixels a little is left."""
     image = texture(0)
-    whole = PatchCore(image_size=768, runtime="torch", threads=2)._open()
+    whole = PatchCore(image_size=768, runtime="torch")._open()
     untiled = next(whole.stream(gather(image)))
     assert untiled.grid == (96, 128)
     scale = untiled.vectors.norm(dim=1).mean()
     differences = {}
     for overlap in (64, 256):
-        tiled = next(PatchCore(tile=512, overlap=overlap, runtime="torch", threads=2)._open().stream(gather(image)))
+        tiled = next(PatchCore(tile=512, overlap=overlap, runtime="torch")._open().stream(gather(image)))
         assert tiled.grid == untiled.grid
         apart = (tiled.vectors - untiled.vectors).norm(dim=1) / scale
         differences[overlap] = float(apart.max()), float(apart.median())
@@ -69,7 +69,7 @@ def test_tiled_features_equal_untiled_ones_away_from_cuts() -> None:
 @pytest.mark.slow
 def test_a_small_defect_in_a_large_image_is_found(tmp_path: Path) -> None:
     good = [texture(i) for i in range(4)]
-    model = PatchCore(tile=256, bank_size=400, threads=2).fit(good)
+    model = PatchCore(tile=256, bank_size=400).fit(good)
     bad = texture(50)
     bad[500:512, 700:712] = (250, 30, 30)  # 12 of 1024 pixels: gone where the image is reduced to 384
     prediction = model.predict(bad)
