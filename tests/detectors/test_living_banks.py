@@ -289,6 +289,16 @@ def test_what_auto_means() -> None:
         small_model(calibration="guess").fit(GOOD)
 
 
+def test_a_memory_of_the_others_is_that_of_a_fit_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"image_size": 64, "balance": False}  # learned from all images by one, from the others by the other
+    model = small_model(**options).fit(MANY)
+    monkeypatch.setattr(PatchCore, "_selects_again", lambda self: False)
+    refitted = small_model(**options).fit(MANY)
+    assert np.allclose(model.calibration_.scores, refitted.calibration_.scores, rtol=1e-5)
+    assert np.allclose(model.calibration_.peaks, refitted.calibration_.peaks, rtol=1e-5)
+    assert torch.equal(model.bank_.vectors, refitted.bank_.vectors)
+
+
 def test_no_score_grows_when_held_out_images_are_taken_in() -> None:
     """So the threshold, which was set before, keeps its promise."""
     taken = small_model(image_size=64, false_alarm_rate=0.2, neighbours=0, calibration="held-out").fit(MANY)

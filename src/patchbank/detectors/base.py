@@ -80,7 +80,8 @@ class Detector(Calibrating):
         readable = self._open().survey(self._views(given), on_error)
         parts = folds_of([bool(source.angle) for source, _ in readable], self.seed)
         way = self._way(sum(not source.angle for source, _ in readable))
-        apart = self._score_apart(readable, {"k-fold": parts, CORRECTED: parts[:1]}.get(way, []), work)
+        fitted_anew = {"k-fold": parts, CORRECTED: [] if self._selects_again() else parts[:1]}.get(way, [])
+        apart = self._score_apart(readable, fitted_anew, work)
         held_out = set(parts[0]) if way == "held-out" else set()
         self._reserved = 1 / FOLDS if held_out and self._absorbs() else 0.0
         features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
@@ -92,7 +93,9 @@ class Detector(Calibrating):
                 if self._absorbs():
                     self._absorb([readable[i][0] for i in parts[0]], work)
             else:
-                calibration = self._leave_one_out(features, progress).corrected(apart)
+                calibration = self._leave_one_out(features, progress)
+                if way == CORRECTED:
+                    calibration = calibration.corrected(apart if len(apart) else self._score_without_some(features))
         self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
         self._tidy()
         with work.clock("thumbnails"):

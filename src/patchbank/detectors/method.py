@@ -142,6 +142,10 @@ class Method(Options, ABC):
         others in their place."""
         return False
 
+    def _selects_again(self) -> bool:
+        """Whether a memory without some of the images can be had from the stored features: quicker than another fit."""
+        return False
+
     def _absorbs(self) -> bool:
         """Whether images that were held out can be taken in afterwards, so that no score grows by it."""
         return False

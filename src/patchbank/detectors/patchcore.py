@@ -13,8 +13,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.backbones import numbers_layers
-from patchbank.calibration import Calibration
+from patchbank.calibration import Calibration, folds_of
 from patchbank.coresets import SAMPLERS
+from patchbank.coresets.farthest_first import farthest_first, row_norms
 from patchbank.coresets.merge_reduce import MergeReduce
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.detectors.method import PatchScores
@@ -215,6 +216,28 @@ class PatchCore(MemoryBankDetector):
     def _leaves_holes(self) -> bool:
         # of a million patches, any number: whether all are kept
         return self.sampler in ("greedy", "approximate") and self.coreset != STREAM and self._kept(10**6) < 10**6
+
+    def _selects_again(self) -> bool:
+        # from the features as they are stored: not normalised, not projected
+        straight = self.distance == "euclidean" and not self._projects(self._open().dimension)
+        return straight and self.sampler == "greedy" and self._leaves_holes()
+
+    def _score_without_some(self, features: FeatureSet) -> Calibration:
+        held = folds_of([bool(image.angle) for image in features.images], self.seed)[0]
+        points, bank, others = features.stored, self.bank_, len(features)
+        anchor = row_norms(points)
+        for i in held:
+            anchor[features.starts[i] : features.starts[i + 1]] = 0.0  # as if selected already: never chosen
+            others -= features.starts[i + 1] - features.starts[i]
+        chosen = farthest_first(points, self._kept(others), anchor, radius=self.coreset_radius or 0.0).indices
+        self.bank_ = self._make_bank(points[chosen.to(points.device)], features, chosen, 0.0)
+        rows = []
+        for i in held:
+            if not (image := features.images[i]).angle:
+                scored = self._score(features.of_image(i), image.grid, features.views[i])
+                rows.append((image.name, scored.score, scored.peak))
+        self.bank_ = bank
+        return Calibration.of_rows(rows, self.false_alarm_rate)
 
     def _absorbs(self) -> bool:
         return self._leaves_holes() and self.geometry != "paper"
