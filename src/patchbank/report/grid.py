@@ -24,8 +24,9 @@ _LIMIT = 14_500_000  # bytes of the whole file, so that it can be mailed
 _PICTURES = 9_000_000  # bytes of all pictures, where the rest leaves so much
 _LEAST = 12_000  # bytes that a picture needs to show anything
 _EACH = 3  # pictures of a kind for each dataset
-_POINTS = 120  # of one scatter plot
-_SETS = 24  # datasets that get plots of their own
+_POINTS = (100, 30)  # of a scatter plot of averages, and of one dataset
+_SETS = 16  # datasets that get plots of their own
+_CELLS = 15_000  # of all heat tables by kind of defect
 _COSTS = {COST: "time for one image, ms", "bank_mb": "bank, MB"}
 _SWEPT = {"image_auroc": "image AUROC", "aupro": "AUPRO", COST: "one image, ms", "bank_mb": "bank, MB"}
 _RUNNING = ("jobs", "fit_cached")
@@ -69,10 +70,11 @@ def _content(grid: Grid, output: Path) -> dict[str, Any]:
 
 
 def _scatters(grid: Grid, configurations: Sequence[Configuration], datasets: Sequence[str]) -> list[Markup]:
-    """Each measure of accuracy against each cost, where at least two configurations have both."""
+    """Accuracy against each cost, where at least two configurations have both."""
     figures = []
     methods = sorted({c.method for c in grid.configurations})
-    for key in ("image_auroc", "aupro"):
+    single = len(datasets) < len(grid.datasets)
+    for key in ("image_auroc",) if single else ("image_auroc", "aupro"):
         for cost_key, cost_name in _COSTS.items():
             points = []
             for c in configurations:
@@ -80,15 +82,17 @@ def _scatters(grid: Grid, configurations: Sequence[Configuration], datasets: Seq
                 if value and cost:
                     points.append(grid_plots.Point(c.label, c.method, cost.mean, value.mean, value.spread))
             if len(points) > 1:
-                figures.append(Markup(grid_plots.scatter(_fewer(points), methods, cost_name, MEASURES[key])))
+                figures.append(
+                    Markup(grid_plots.scatter(_fewer(points, _POINTS[single]), methods, cost_name, MEASURES[key]))
+                )
     return figures
 
 
-def _fewer(points: list[grid_plots.Point]) -> list[grid_plots.Point]:
-    """At most `_POINTS`: those of the front and the best others."""
+def _fewer(points: list[grid_plots.Point], most: int) -> list[grid_plots.Point]:
+    """At most so many: those of the front and the best others."""
     front = pareto([(p.cost, p.value) for p in points])
     order = sorted(range(len(points)), key=lambda i: (i not in front, -points[i].value, points[i].cost))
-    return [points[i] for i in order[:_POINTS]]
+    return [points[i] for i in order[:most]]
 
 
 def _sweeps(grid: Grid) -> list[dict[str, Any]]:
@@ -135,13 +139,14 @@ def _heat(grid: Grid) -> list[tuple[str, dict[str, Any]]]:
 
 def _heat_by_defect(grid: Grid) -> list[tuple[str, dict[str, Any]]]:
     """For each dataset: kinds of defect × configurations, by image AUROC against all good parts."""
-    found = []
+    found, cells = [], 0
     for dataset in grid.datasets:
         there = [c for c in grid.configurations if dataset in c.cells]
         per_defect = {id(c): _per_defect(list(c.cells[dataset].values())) for c in there}
         names = sorted({name for table in per_defect.values() for name in table})
         table = heat_table(names, there, lambda name, c, known=per_defect: known[id(c)].get(name))  # type: ignore[misc]
-        if table:
+        cells += len(names) * len(there)
+        if table and cells <= _CELLS:
             found.append((dataset, table))
     return found
 

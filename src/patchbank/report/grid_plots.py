@@ -11,7 +11,6 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
@@ -19,12 +18,13 @@ from matplotlib.transforms import Bbox
 
 from patchbank.report.advice import pareto
 from patchbank.report.names import printable, shortened
+from patchbank.report.pictures import font
 from patchbank.report.plots import INK, STYLE, as_svg, legend_below
 
 _COLOURS = ("#2080c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 _MARKERS = "osD^vPX"
 _DECADE = 10  # values that span so much are drawn by their logarithm
-_TEXT = 8.0  # points
+_TEXT = 8  # points
 # Where a label may stand from its point: direction, tried at growing distance.
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _DISTANCES = (7.0, 16.0, 28.0, 42.0)
@@ -46,7 +46,6 @@ def scatter(points: Sequence[Point], groups: Sequence[str], x_label: str, y_labe
     decides its colour. An SVG string."""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.6, 4.2), dpi=72, layout="constrained")
-        FigureCanvasAgg(figure)  # whose fonts the labels are measured with
         axes = figure.subplots()
         front = set(pareto([(p.cost, p.value) for p in points]))
         for i, p in enumerate(points):
@@ -69,6 +68,7 @@ def scatter(points: Sequence[Point], groups: Sequence[str], x_label: str, y_labe
         handles.append((Line2D([], [], color=INK, linestyle="--"), "Pareto front"))
         legend_below(figure, handles)
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the axes stay where the labels were placed for
         _write_labels(axes, points, front)
         return as_svg(figure, f"{y_label} against {x_label}")
 
@@ -115,51 +115,44 @@ def _log_scale(set_scale: Callable[[str], None], values: Sequence[float]) -> boo
 
 
 def _write_labels(axes: Axes, points: Sequence[Point], front: set[int]) -> None:
-    """Each label where it covers neither a point nor another label nor leaves the axes; those of the front first. One
-    that fits nowhere is left out: the tables have all names."""
+    """Each label where it covers no point, no line and no other label, nor leaves the axes; those of the front first.
+    One that fits nowhere is left out: the tables have all names."""
     inside = axes.get_window_extent()
     centres = [tuple(map(float, axes.transData.transform((p.cost, p.value)))) for p in points]
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
     steps = [centres[i] for i in sorted(front, key=lambda i: points[i].cost)]
     for (x0, y0), (x1, y1) in pairwise(steps):  # the line of the front, across and up
         taken += [Bbox.from_extents(x0, y0 - 1, x1, y0 + 1), Bbox.from_extents(x1 - 1, y0, x1 + 1, y1)]
-    order = sorted(
-        range(len(points)), key=lambda i: (i not in front, -points[i].value, points[i].cost, points[i].label)
-    )
-    for i in order:
-        words = axes.annotate("", (points[i].cost, points[i].value), fontsize=_TEXT, zorder=6)
-        words.set_parse_math(False)
-        words.set_text(shortened(printable(points[i].label), 30))
-        size = words.get_window_extent()
-        place = next(
-            (
-                (box, distance)
-                for distance in _DISTANCES
-                for direction in _DIRECTIONS
-                if _free(box := _beside(centres[i], size, direction, distance), taken, inside)
-            ),
-            None,
-        )
-        words.remove()
-        if place is None:
+    for i in sorted(range(len(points)), key=lambda i: (i not in front, -points[i].value, points[i].cost)):
+        words = shortened(printable(points[i].label), 30)
+        places = [
+            (_beside(centres[i], font(_TEXT).getlength(words), direction, distance), distance)
+            for distance in _DISTANCES
+            for direction in _DIRECTIONS
+        ]
+        free = next(((box, far) for box, far in places if _free(box, taken, inside)), None)
+        if free is None:
             continue
-        box, distance = place
+        box, far = free
         taken.append(box)
-        note = axes.annotate(
-            "", (points[i].cost, points[i].value), (box.x0 - centres[i][0], box.y0 - centres[i][1]),
-            textcoords="offset points", fontsize=_TEXT, zorder=6, va="bottom",
-            arrowprops=None if distance == _DISTANCES[0] else {"arrowstyle": "-", "color": INK, "linewidth": 0.5},
-        )  # fmt: skip
+        offset = (box.x0 - centres[i][0], box.y0 + 2 - centres[i][1])
+        place = (points[i].cost, points[i].value)
+        note = axes.annotate("", place, offset, textcoords="offset points", fontsize=_TEXT, zorder=6, va="baseline")
         note.set_parse_math(False)
-        note.set_text(words.get_text())
+        note.set_text(words)
+        if far > _DISTANCES[0]:
+            edge = (min(max(centres[i][0], box.x0), box.x1), min(max(centres[i][1], box.y0), box.y1))
+            x, y = axes.transData.inverted().transform(edge)
+            axes.plot([place[0], x], [place[1], y], color=INK, linewidth=0.5, zorder=5)
 
 
-def _beside(centre: tuple[float, ...], size: Bbox, direction: tuple[int, int], distance: float) -> Bbox:
-    """The box of a label of that size, to one side of a point."""
+def _beside(centre: tuple[float, ...], width: float, direction: tuple[int, int], distance: float) -> Bbox:
+    """The box of a label of that width, to one side of a point."""
     x, y = centre
-    left = x - size.width / 2 + direction[0] * (distance + size.width / 2)
-    bottom = y - size.height / 2 + direction[1] * (distance + size.height / 2)
-    return Bbox.from_bounds(left, bottom, size.width, size.height)
+    height = 1.25 * _TEXT
+    left = x - width / 2 + direction[0] * (distance + width / 2)
+    bottom = y - height / 2 + direction[1] * (distance + height / 2)
+    return Bbox.from_bounds(left, bottom, width, height)
 
 
 def _free(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> bool:

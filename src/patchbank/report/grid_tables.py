@@ -18,7 +18,7 @@ from patchbank.evaluation.grid import Configuration, Grid
 from patchbank.report.advice import level_with_best
 from patchbank.report.html import number
 
-_MOST_ROWS = 4000  # of one table; results.csv has the others
+_MOST_ROWS = 2500  # of one table
 _MOST_COLUMNS = 40  # of a heat table
 _ACCURACY = ("image_auroc", "pixel_auroc", "aupro")
 
