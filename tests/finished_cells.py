@@ -46,7 +46,7 @@ def _write_pictures(folder: Path, each: int) -> None:
     for kind in ("found", "missed", "false alarm"):
         for i in range(each):
             file = f"gallery/{kind.replace(' ', '-')}-{i + 1}.jpg"
-            Image.fromarray(rng.integers(0, 256, (160, 320, 3), np.uint8)).save(folder / file, quality=80)
+            Image.fromarray(rng.integers(100, 156, (160, 320, 3), np.uint8)).save(folder / file, quality=80)
             shots.append({"file": file, "kind": kind, "image": f"crack/{i}.png", "defect": "crack"})
             shots[-1] |= {"score": 3.25, "ratio": 1.3}
     (folder / "gallery" / "gallery.json").write_text(json.dumps(shots))

@@ -22,7 +22,7 @@ from patchbank.report.html import environment, plain
 
 _LIMIT = 14_500_000  # bytes of the whole file, so that it can be mailed
 _PICTURES = 9_000_000  # bytes of all pictures, where the rest leaves so much
-_LEAST = 12_000  # bytes that a picture needs to show anything
+_LEAST = 25_000  # bytes that a picture needs to show what it should
 _EACH = 3  # pictures of a kind for each dataset
 _POINTS = (100, 30)  # of a scatter plot of averages, and of one dataset
 _SETS = 16  # datasets that get plots of their own
@@ -173,14 +173,15 @@ def _galleries(grid: Grid, budget: int) -> tuple[list[dict[str, Any]], int]:
         if (count := sum(map(len, wanted))) * _LEAST <= budget:
             break
     share = max(_LEAST, budget // max(1, count))
-    found, left_out, room = [], 0, budget
+    found, room = [], budget
+    left_out = sum(len(_first(shots, _EACH)) for *_, shots in chosen)
     for (dataset, configuration, cell, _), shots in zip(chosen, wanted, strict=True):
         figures: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         for shot in shots:
             picture = embedded(cell.folder / shot.file, min(share, room))
             if picture is None:
-                left_out += 1
                 continue
+            left_out -= 1
             room -= len(picture["source"]) + 1000  # and its caption
             figures[shot.kind].append({"shot": shot, **picture})
         if any(figures.values()):
