@@ -79,6 +79,13 @@ def test_a_sweep_is_three_values_of_a_number_with_all_else_equal(tmp_path: Path)
     assert all(c.options["coreset"] == x for x, c in found.points)
 
 
+def test_datasets_of_one_name_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    for i, place in enumerate(("/d/gear/parts", "/d/weave/parts", "/d/weave/x/parts")):
+        write_cell(tmp_path, "parts", options={"i": i}, root=place)
+    write_cell(tmp_path, "other", root="/d/gear/other")
+    assert read_grid(tmp_path).datasets == ("gear/parts", "other", "weave/parts", "x/parts")
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     kept = write_cell(tmp_path)
     write_cell(tmp_path / "elsewhere").rename(tmp_path / "twin")

@@ -85,6 +85,7 @@ def _run(
     # so that a folder of cells says by itself what was compared (evaluation/grid.py)
     options = json.loads(json.dumps(detector.parameters(), default=str))
     evaluation.metrics.update(method=detector.method, options=options, n_train=len(cell.dataset.train))
+    evaluation.metrics["root"] = str(cell.dataset.root.resolve())
     write(evaluation, folder)
 
 

@@ -20,14 +20,12 @@ _EQUAL = 0.0005  # two shares are the same to three decimals
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """What one cell left in its folder: the document of its metrics.json."""
+    """What one cell left in its folder: the document of its metrics.json. `dataset`: its name, with the folder above
+    where another of that name lies elsewhere."""
 
     folder: Path
     metrics: dict[str, Any]
-
-    @property
-    def dataset(self) -> str:
-        return str(self.metrics["dataset"])
+    dataset: str
 
     @property
     def seed(self) -> int:
@@ -151,10 +149,25 @@ def _read_cells(output: Path) -> tuple[list[FinishedCell], list[tuple[str, str]]
             left_out.append((path.parent.name, f"metrics.json cannot be read: {error}"))
             continue
         if isinstance(metrics, dict) and {"dataset", "method", "options", "n_train"} <= metrics.keys():
-            cells.append(FinishedCell(path.parent, metrics))
+            cells.append(FinishedCell(path.parent, metrics, str(metrics["dataset"])))
         else:
             left_out.append((path.parent.name, "metrics.json does not name method and options: run the cell again"))
-    return cells, left_out
+    return _told_apart(cells), left_out
+
+
+def _told_apart(cells: Sequence[FinishedCell]) -> list[FinishedCell]:
+    """With dataset names that are each one place's."""
+    roots: dict[str, set[str]] = defaultdict(set)
+    for cell in cells:
+        roots[cell.dataset].add(cell.metrics.get("root", ""))
+    named = []
+    for cell in cells:
+        places = [PurePath(root).parts for root in sorted(roots[cell.dataset])]
+        own = PurePath(cell.metrics.get("root", "")).parts
+        length = next((n for n in range(1, 50) if len({parts[-n:] for parts in places}) == len(places)), 50)
+        above = "/".join(own[-length:-1]) if len(places) > 1 else ""
+        named.append(replace(cell, dataset=f"{above}/{cell.dataset}" if above else cell.dataset))
+    return named
 
 
 def _images(cell: FinishedCell, images: dict[str, set[int]]) -> int | str:
