@@ -144,6 +144,16 @@ def test_the_page_has_every_part(page: str) -> None:
     assert "Not all was measured on the same machine" in page
 
 
+def test_where_cells_ran_side_by_side_times_do_not_compare(tmp_path: Path) -> None:
+    for seed, jobs in enumerate((1, 1, 2)):
+        write_cell(tmp_path, seed=seed, jobs=jobs)
+    found = grid._environments(read_grid(tmp_path).cells)
+    assert found["machines"]
+    ((key, groups),) = found["differing"]
+    assert (key, [(value, len(names)) for value, names in groups]) == ("jobs", [("1", 2), ("2", 1)])
+    assert found["common"]["processor"] == "made up"
+
+
 def test_it_loads_nothing_and_stays_the_same(mixed: Path, page: str, tmp_path: Path) -> None:
     bare = re.sub(r"base64,[\w+/=]+", "", page)
     assert not re.search(r"https?:|//\w|@import|<link|<iframe", bare)
