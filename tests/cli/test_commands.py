@@ -120,6 +120,10 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     assert (tmp_path / "results.md").read_text().count("\n") == 4
     first = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
     assert len(first) == 2
+    report = (tmp_path / "report.html").read_text()
+    assert "Only one configuration was run: patchcore" in report
+    assert report.count('<tr class="seed">') == 2
+    assert 'alt="spot/' in report  # a picture of a defect found
     assert patchbank(*command).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")} == first
 
@@ -136,8 +140,12 @@ def test_a_cell_that_cannot_be_run_does_not_end_a_grid(parts: Path, tmp_path: Pa
     assert [row["method"] for row in rows] == ["mahalanobis"]
     assert rows[0]["image_auroc"] == "1.0"
     assert rows[0]["pixel_auroc"] == ""
-    report = next((tmp_path / "out").rglob("report.html")).read_text()
+    report = next((tmp_path / "out").glob("*/report.html")).read_text()
     assert "gives no map" in report
+    assert "geometry=paper" in (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "out" / "errors.csv").unlink()
+    assert patchbank("report", tmp_path / "out").returncode == 0
+    assert "geometry=paper" not in (tmp_path / "out" / "report.html").read_text()
     assert patchbank(*command, "--methods", "padim").returncode == 2
 
 
@@ -215,6 +223,7 @@ MISTAKES = {
     "info {image}": "not a patchbank model",
     "benchmark {parts} -o out --categories nothing": "none of these",
     "benchmark {parts} -o out --seeds a": "whole numbers",
+    "report {parts}": "no finished cell",
 }
 
 

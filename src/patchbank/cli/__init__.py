@@ -22,6 +22,7 @@ from patchbank.cli import (
     info,
     methods,
     predict,
+    report,
 )
 from patchbank.cli.interrupt import interruption
 from patchbank.errors import PatchbankError
@@ -55,6 +56,7 @@ app.command()(explain.explain)
 app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)
 app.command()(benchmark.benchmark)
+app.command()(report.report)
 app.command()(demo.demo)
 app.command()(audit.audit)
 app.command()(bank.add)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli.evaluate import write_evaluation
 from patchbank.errors import DatasetError
+
+if TYPE_CHECKING:
+    from patchbank.evaluation.results import Evaluation
 
 
 def benchmark(
@@ -41,10 +45,13 @@ def benchmark(
     split: o.Split = None,
     train_list: o.TrainList = "train",
 ) -> None:
-    """Fit and evaluate a grid; results.csv, results.md and a report per cell. Finished cells are not run again."""
-    from patchbank.cli.evaluate import write_evaluation
+    """Fit and evaluate a grid: results.csv, results.md, report.html and a folder per cell.
+
+    Finished cells are not run again; the report shows all that are in the folder.
+    """
     from patchbank.datasets import Dataset, open_datasets
     from patchbank.evaluation.benchmark import Cell, markdown, run_grid
+    from patchbank.report.grid import write_grid_report
 
     wanted = set(categories.split(",")) if categories else None
     cells = []
@@ -89,9 +96,20 @@ def benchmark(
     failures = Failures()
     rows = []
     with progress_bars() as progress:
-        for row in run_grid(cells, output, write_evaluation, on_error=failures, progress=progress):
+        for row in run_grid(cells, output, write_cell, on_error=failures, progress=progress):
             rows.append(row)
             typer.echo(markdown([row]).splitlines()[-1])
     failures.write(output / "errors.csv")
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
+    if rows:
+        write_grid_report(output)
+        typer.echo(f"report: {output / 'report.html'}")
     raise typer.Exit(failures.exit_code if rows else 2)
+
+
+def write_cell(evaluation: Evaluation, folder: Path) -> None:
+    """All files of one cell but its model: pictures, report.html and, last, metrics.json."""
+    from patchbank.report.gallery import write_gallery
+
+    write_gallery(evaluation, folder)
+    write_evaluation(evaluation, folder)

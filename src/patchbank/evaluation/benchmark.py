@@ -56,7 +56,7 @@ def run_grid(
     """Run each cell that has no results in `output` yet, and give each cell's row; the tables are rewritten after each.
     `on_error` also hears of a cell that cannot be run, and the others are.
 
-    `write(evaluation, folder)` writes metrics.json, last of its files, and the report.
+    `write(evaluation, folder)` writes the report, the pictures and, last of its files, metrics.json.
     """
     rows = []
     for cell in cells:
@@ -82,6 +82,10 @@ def _run(
     detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
     detector.save(model_file)
     evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
+    # so that a folder of cells says by itself what was compared (evaluation/grid.py)
+    options = json.loads(json.dumps(detector.parameters(), default=str))
+    evaluation.metrics.update(method=detector.method, options=options, n_train=len(cell.dataset.train))
+    evaluation.metrics["root"] = str(cell.dataset.root.resolve())
     write(evaluation, folder)
 
 

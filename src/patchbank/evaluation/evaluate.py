@@ -30,7 +30,7 @@ from patchbank.metrics import (
     roc_curve,
 )
 from patchbank.prediction import Prediction
-from patchbank.report.explanation import explanation_picture, finder
+from patchbank.report.explanation import explanation_rows, finder
 from patchbank.report.heat import Picture
 from patchbank.report.pictures import overlay, tiling_picture
 
@@ -249,10 +249,11 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
     rgb = read_image(Source(case.path, sample.path))
     mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
     pixels, explanation = rgb.astype(np.uint8, copy=False), detector.explain(sample.path)
+    top = overlay(pixels, explanation.prediction, mask)
     if not detector.keeps_patches:
-        return Panel(case, overlay(pixels, explanation.prediction, mask))
-    picture = explanation_picture(pixels, explanation, finder(detector.thumbnails_, detector.folder), mask)
-    return Panel(case, picture, explanation.places[0])
+        return Panel(case, top)
+    rows = explanation_rows(pixels, explanation, finder(detector.thumbnails_, detector.folder), top.shape[1])
+    return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
 
 
 def _tiling(detector: Detector, sample: Sample) -> Picture:

@@ -39,11 +39,13 @@ class Case:
 @dataclass(frozen=True)
 class Panel:
     """A picture of one case for the report: RGB uint8 H×W×3, drawn by `report.pictures.overlay` or
-    `report.explanation`; the most suspicious `place`, where the method can show what good parts have there."""
+    `report.explanation`; the most suspicious `place`, where the method can show what good parts have there;
+    `overlay_height`: how many rows of the picture are the overlay, where an explanation lies below it."""
 
     case: Case
     picture: NDArray[np.uint8]
     place: Place | None = None
+    overlay_height: int | None = None
 
 
 @dataclass(frozen=True)

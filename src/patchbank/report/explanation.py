@@ -35,8 +35,12 @@ def explanation_picture(
     `find(name)` gives a training image, or a small picture of it, and its (height, width); None where neither is there.
     """
     top = overlay(image, explanation.prediction, mask)
-    rows = [_row(image, place, find, top.shape[1], number) for number, place in enumerate(explanation.places, 1)]
-    return np.concatenate([top, *rows])
+    return np.concatenate([top, *explanation_rows(image, explanation, find, top.shape[1])])
+
+
+def explanation_rows(image: Picture, explanation: Explanation, find: Find, width: int) -> list[Picture]:
+    """The rows of `explanation_picture`, without the overlay."""
+    return [_row(image, place, find, width, number) for number, place in enumerate(explanation.places, 1)]
 
 
 def finder(thumbnails: dict[str, Thumbnail], folder: str = "") -> Find:

@@ -121,7 +121,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "metrics": metrics,
         "notes": metrics.get("notes") or {},
         "per_defect": _worst_first(metrics.get("per_defect") or {}),
-        "environment": {key: _plain(value) for key, value in (metrics.get("environment") or {}).items()},
+        "environment": {key: plain(value) for key, value in (metrics.get("environment") or {}).items()},
         "how": evaluation.how,
         "fit_total": fit.get("total"),
         "fit_parts": ", ".join(f"{key} {number(value, 's')}" for key, value in fit.items() if key != "total"),
@@ -175,19 +175,28 @@ def _figure(panel: Panel, budget: int, threshold: float) -> dict[str, Any]:
 
 def inline(picture: Picture, budget: int) -> dict[str, Any]:
     """A picture as a JPEG data URI of at most `budget` characters where the smallest size allows it."""
-    whole = picture
     for width, quality in _PICTURE_SIZES:
-        picture = _narrowed(whole, width)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, optimize=True)
-        if buffer.tell() * 4 / 3 <= budget:
+        small = narrowed(picture, width)
+        data = jpeg(small, quality)
+        if len(data) * 4 / 3 <= budget:
             break
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    height, width = picture.shape[:2]
-    return {"source": f"data:image/jpeg;base64,{data}", "width": width, "height": height}
+    return data_uri(data, small.shape[1], small.shape[0])
 
 
-def _narrowed(picture: Picture, width: int) -> Picture:
+def data_uri(data: bytes, width: int, height: int) -> dict[str, Any]:
+    """A JPEG as the attributes of an `<img>`."""
+    text = base64.b64encode(data).decode("ascii")
+    return {"source": f"data:image/jpeg;base64,{text}", "width": width, "height": height}
+
+
+def jpeg(picture: Picture, quality: int) -> bytes:
+    """The picture as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def narrowed(picture: Picture, width: int) -> Picture:
     """The picture at most `width` pixels wide."""
     if picture.shape[1] <= width:
         return picture
@@ -215,10 +224,10 @@ def _is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """A value of metrics["environment"] in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(plain, value))
     return "–" if value is None else str(value)

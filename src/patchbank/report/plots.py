@@ -28,31 +28,31 @@ from patchbank.evaluation.results import Case, Curve
 from patchbank.report.names import printable, shortened
 
 # Stands for `currentColor`, which matplotlib does not know; a shade that nothing else uses.
-_INK = "#010203"
+INK = "#010203"
 # Okabe and Ito's colours, told apart with every kind of colour blindness (the blue a little lighter, for dark
 # pages); blue is kept for good parts.
 _GOOD = "#2080c4"
 _DEFECTS = ("#e69f00", "#d55e00", "#cc79a7", "#009e73", "#f0e442", "#56b4e9")
 _OTHER = "#8c8c8c"
-_LINES = ("#2080c4", "#d55e00", "#009e73")
-_STYLES = ("-", "--", "-.")
+LINES = ("#2080c4", "#d55e00", "#009e73")
+DASHES = ("-", "--", "-.")
 
 # The type of the keys differs between matplotlib's versions.
-_RC: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "patchbank",
     "font.family": "sans-serif",
     "font.size": 9.0,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.15,
-    "grid.color": _INK,
+    "grid.color": INK,
     "legend.frameon": False,
 }
 
@@ -71,7 +71,7 @@ def score_histogram(
     everything = np.concatenate([good, calibration, *kinds.values()])
     bins, logarithmic = _bins(everything, threshold)
 
-    with rc_context(_RC):
+    with rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.9), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
         handles: list[tuple[Artist, str]] = []
@@ -80,8 +80,8 @@ def score_histogram(
         if calibration.size:
             share = (good.size or calibration.size) / calibration.size
             weights = np.full(calibration.size, share)
-            above.hist(calibration, bins, weights=weights, histtype="step", color=_INK)
-            handles.append((Patch(fill=False, edgecolor=_INK), "good (calibration, scaled)"))
+            above.hist(calibration, bins, weights=weights, histtype="step", color=INK)
+            handles.append((Patch(fill=False, edgecolor=INK), "good (calibration, scaled)"))
         colours = [*_DEFECTS[: len(kinds)], _OTHER][: len(kinds)]
         if kinds:
             below.hist(list(kinds.values()), bins, histtype="stepfilled", stacked=True, color=colours)
@@ -90,7 +90,7 @@ def score_histogram(
             axes.set_ylabel(title)
             axes.yaxis.get_major_locator().set_params(integer=True)
             if math.isfinite(threshold):
-                axes.axvline(threshold, color=_INK, linestyle="--", linewidth=1.4)
+                axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.4)
         if math.isfinite(threshold):
             above.annotate(
                 "threshold",
@@ -103,37 +103,37 @@ def score_histogram(
             below.set_xscale("log")
             below.xaxis.set_major_formatter("{x:g}")
         below.set_xlabel("image score" + (" (logarithmic)" if logarithmic else ""))
-        _legend_below(figure, handles)
-        return _svg(figure, "Histogram of the image scores of good and of defective test parts")
+        legend_below(figure, handles)
+        return as_svg(figure, "Histogram of the image scores of good and of defective test parts")
 
 
 def roc_plot(lines: Mapping[str, tuple[Curve, float | None]], at: tuple[float, float] | None = None) -> str:
     """ROC curves, name → ((false alarm rate, recall), area); `at` marks the working point. An SVG string."""
-    with rc_context(_RC):
+    with rc_context(STYLE):
         figure, axes = _square("false alarm rate", "recall")
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
         _draw_lines(figure, axes, lines, "AUROC", at)
-        return _svg(figure, "ROC curve: share of defects found against share of false alarms")
+        return as_svg(figure, "ROC curve: share of defects found against share of false alarms")
 
 
 def pr_plot(lines: Mapping[str, tuple[Curve, float | None]], at: tuple[float, float] | None = None) -> str:
     """Precision-recall curves, name → ((recall, precision), average precision), as `roc_plot`."""
-    with rc_context(_RC):
+    with rc_context(STYLE):
         figure, axes = _square("recall", "precision")
         _draw_lines(figure, axes, lines, "AP", at)
-        return _svg(figure, "Precision-recall curve")
+        return as_svg(figure, "Precision-recall curve")
 
 
 def pro_plot(curve: Curve, area: float | None, *, limit: float = 0.3) -> str:
     """Per-region overlap against the pixel false alarm rate, the part that counts (up to `limit`) shaded."""
-    with rc_context(_RC):
+    with rc_context(STYLE):
         figure, axes = _square("false alarm rate of pixels", "mean share of each defect covered")
         x, y = (np.asarray(values, np.float64) for values in curve)
         inside = np.append(x[x < limit], limit)
-        axes.fill_between(inside, np.interp(inside, x, y), color=_LINES[0], alpha=0.2, linewidth=0)
-        axes.axvline(limit, color=_INK, linewidth=0.8, linestyle=":")
+        axes.fill_between(inside, np.interp(inside, x, y), color=LINES[0], alpha=0.2, linewidth=0)
+        axes.axvline(limit, color=INK, linewidth=0.8, linestyle=":")
         _draw_lines(figure, axes, {f"up to {limit:g}": (curve, area)}, "AUPRO", None)
-        return _svg(figure, f"Per-region overlap curve, counted up to a false alarm rate of {limit:g}")
+        return as_svg(figure, f"Per-region overlap curve, counted up to a false alarm rate of {limit:g}")
 
 
 def _square(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -155,16 +155,16 @@ def _draw_lines(
 ) -> None:
     handles: list[tuple[Artist, str]] = []
     for number, (name, ((x, y), area)) in enumerate(lines.items()):
-        colour, style = _LINES[number % 3], _STYLES[number % 3]
+        colour, style = LINES[number % 3], DASHES[number % 3]
         label = f"{name}: {measure} {area:.3f}" if area is not None and math.isfinite(area) else name
         handles.append((axes.plot(x, y, color=colour, linestyle=style, linewidth=1.8)[0], label))
     if at is not None and all(map(math.isfinite, at)):
-        dot = axes.plot(*at, "o", color=_LINES[0], markersize=7, markeredgecolor=_INK, clip_on=False, zorder=5)
+        dot = axes.plot(*at, "o", color=LINES[0], markersize=7, markeredgecolor=INK, clip_on=False, zorder=5)
         handles.append((dot[0], "at the threshold"))
-    _legend_below(figure, handles)
+    legend_below(figure, handles)
 
 
-def _legend_below(figure: Figure, handles: Sequence[tuple[Artist, str]]) -> None:
+def legend_below(figure: Figure, handles: Sequence[tuple[Artist, str]]) -> None:
     columns = 1 if len(handles) < 4 else 2
     # The names are set afterwards: a legend skips labels that begin with "_" and reads "$" as mathematics.
     numbers = [str(number) for number in range(len(handles))]
@@ -209,7 +209,7 @@ def _bins(values: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.flo
     return np.exp(edges) if logarithmic else edges, logarithmic
 
 
-def _svg(figure: Figure, title: str) -> str:
+def as_svg(figure: Figure, title: str) -> str:
     """The figure as an `<svg>` element that scales with the page and shares no id with another one."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
@@ -222,7 +222,7 @@ def _svg(figure: Figure, title: str) -> str:
     # matplotlib's style rule would reach beyond its own figure; two attributes on the root do the same.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", body, flags=re.DOTALL)
     key = hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()[:8]
-    body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>s{key}-", body).replace(_INK, "currentColor")
+    body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>s{key}-", body).replace(INK, "currentColor")
     width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
     root = f'<svg viewBox="0 0 {width} {height}" role="img" stroke-linejoin="round" stroke-linecap="butt">'
     return f"{root}<title>{html.escape(title)}</title>{body.strip()}"
