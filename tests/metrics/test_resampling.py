@@ -60,7 +60,7 @@ def test_a_draw_is_the_metric_of_the_images_drawn(decimals):
     for weights in draws(labels, seed=1, resamples=120):
         aurocs, precisions = weighted_auroc(weights, labels, scores), weighted_ap(weights, labels, scores)
         for row in range(0, len(weights), 17):
-            drawn = np.repeat(np.arange(40), weights[row].astype(int))
+            drawn = np.repeat(np.arange(25), weights[row].astype(int))
             assert np.sum(labels[drawn]) == np.sum(labels)
             assert aurocs[row] == pytest.approx(roc_auc_score(labels[drawn], scores[drawn]), abs=1e-6)
             assert precisions[row] == pytest.approx(average_precision_score(labels[drawn], scores[drawn]), abs=1e-6)
@@ -111,33 +111,35 @@ def test_the_interval_of_an_auroc_holds_the_truth_as_often_as_it_says():
     truth = norm.cdf(2.8 / np.sqrt(2))  # 0.976, where plain percentiles hold it in 87 %
     labels = np.arange(80) < 40
     held = []
-    for _ in range(150):
+    for _ in range(100):
         low, high = auroc_interval(labels, rng.standard_normal(80) + 2.8 * labels)
         held.append(low <= truth <= high)
-    assert np.mean(held) >= 0.9  # 0.95 − 3 standard errors
+    assert np.mean(held) >= 0.88  # 0.95 − 3 standard errors
 
 
 def test_the_interval_of_perfect_scores_is_that_of_disjoint_pairs():
     labels = np.arange(50) < 20
     low, high = auroc_interval(labels, labels.astype(float))
     assert (low, high) == (pytest.approx(0.025 ** (1 / 20)), 1.0)
+    uneven = np.arange(23) < 17
+    assert auroc_interval(uneven, uneven.astype(float)) == (pytest.approx(0.025 ** (1 / 6)), 1.0)
     assert auroc_interval(labels, -labels.astype(float)) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
     assert auroc_interval(labels, np.zeros(50)) == (0.5, 0.5)
 
 
 def test_the_interval_of_an_aupro_holds_the_truth():
     """Images with a level of their own, which is what makes pixels of one image alike."""
-    truth = exact(*smooth_set(10_000, 600))["aupro"]
+    truth = exact(*smooth_set(10_000, 300))["aupro"]
     held = []
-    for seed in range(40):
-        maps, masks = smooth_set(seed, 30)
+    for seed in range(25):
+        maps, masks = smooth_set(seed, 24)
         pieces = pieces_of(maps, masks)
         is_defective = np.array([mask.any() for mask in masks])
-        values = np.concatenate([pieces.metrics(w)["aupro"] for w in draws(is_defective, resamples=200)])
+        values = np.concatenate([pieces.metrics(w)["aupro"] for w in draws(is_defective, resamples=100)])
         value = exact(maps, masks)["aupro"]
-        low, high = percentiles(values, value - pieces.metrics(np.ones((1, 30), np.float32))["aupro"][0])
+        low, high = percentiles(values, value - pieces.metrics(np.ones((1, 24), np.float32))["aupro"][0])
         held.append(low <= truth <= high)
-    assert np.mean(held) >= 0.8  # 0.95 − 4 standard errors
+    assert np.mean(held) >= 0.77  # 0.95 − 4 standard errors
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -146,6 +148,18 @@ def test_the_same_seed_gives_the_same_interval():
     scores = rng.standard_normal(30) + labels
     assert auroc_interval(labels, scores) == auroc_interval(labels, scores)
     assert auroc_interval(labels, scores, seed=1) != auroc_interval(labels, scores)
+
+
+def test_a_paired_bootstrap_rejects_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) < 50
+    rejected = []
+    for _ in range(80):
+        common = rng.standard_normal(100) + 1.2 * labels
+        first, second = common + 0.6 * rng.standard_normal((2, 100))
+        drawn = [weighted_auroc(w, labels, first) - weighted_auroc(w, labels, second) for w in draws(labels, 0, 400)]
+        rejected.append(difference_interval(np.concatenate(drawn))[1] < 0.05)
+    assert np.mean(rejected) <= 0.125  # 0.05 + 3 standard errors
 
 
 def test_bca_as_scipy():
@@ -166,5 +180,7 @@ def test_p_value_of_a_difference():
     (low, high), p_value = difference_interval(drawn)
     assert (low, high) == (pytest.approx(-0.0075), pytest.approx(0.0875))
     assert p_value == pytest.approx(2 * (np.sum(drawn <= 0) + 1) / 1000)
-    assert difference_interval(drawn, shift=0.1)[1] == pytest.approx(2 / 1000)
+    far = difference_interval(drawn, shift=0.1)[1]
+    assert far == pytest.approx(2 * norm.sf(np.mean(drawn + 0.1) / np.std(drawn)))
+    assert difference_interval(np.ones(99))[1] == 2 / 100  # nothing varies: no more than the number of draws shows
     assert difference_interval(np.zeros(99))[1] == 1

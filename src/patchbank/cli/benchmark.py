@@ -41,10 +41,11 @@ def benchmark(
     split: o.Split = None,
     train_list: o.TrainList = "train",
 ) -> None:
-    """Fit and evaluate a grid; results.csv, results.md and a report per cell. Finished cells are not run again."""
+    """Fit and evaluate a grid; results.csv, .md and .tex, and a report per cell. Finished cells are not run again."""
     from patchbank.cli.evaluate import write_evaluation
     from patchbank.datasets import Dataset, open_datasets
-    from patchbank.evaluation.benchmark import Cell, markdown, run_grid
+    from patchbank.evaluation.benchmark import Cell, run_grid
+    from patchbank.evaluation.tables import markdown
 
     wanted = set(categories.split(",")) if categories else None
     cells = []

@@ -40,6 +40,18 @@ class PixelPieces:
         """Those of some images, by their numbers."""
         return PixelPieces(self.nominal[images], self.defect[images], self.overlap[images])
 
+    def counting(self) -> NDArray[np.int64]:
+        """The numbers of the images that count."""
+        return np.flatnonzero(self.sizes())
+
+    def sizes(self) -> NDArray[np.float64]:
+        """How many pixels of each image were inspected."""
+        return np.asarray(self.nominal.sum(axis=1, dtype=np.float64) + self.defect.sum(axis=1, dtype=np.float64))
+
+    def is_defective(self) -> NDArray[np.bool_]:
+        """Which images have inspected defect pixels."""
+        return np.asarray(self.defect.sum(axis=1) > 0)
+
     def metrics(self, weights: Weights, limit: float = 0.3) -> dict[str, NDArray[np.float64]]:
         """C values each of "pixel_auroc", "pixel_ap" and "aupro" for C×N weights; NaN where a kind of pixel is not
         there."""

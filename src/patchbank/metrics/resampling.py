@@ -6,6 +6,7 @@ draw is a vector of N weights: how often each image was drawn. Two methods on th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
@@ -40,7 +41,7 @@ def weighted_auroc(weights: Weights, is_defective: NDArray[np.bool_], scores: Ar
     """C image AUROCs, of N images with C×N weights."""
     found, alarms = _ranked(weights, is_defective, scores)
     x, y = (np.pad(each, ((0, 0), (1, 0))) / each[:, -1:] for each in (alarms, found))
-    doubled: NDArray[np.float64] = np.sum(np.diff(x) * (y[:, 1:] + y[:, :-1]), axis=1, dtype=np.float64)
+    doubled: NDArray[np.float64] = np.sum(np.diff(x) * (y[:, 1:] + y[:, :-1]), axis=1)
     return doubled / 2
 
 
@@ -48,7 +49,7 @@ def weighted_ap(weights: Weights, is_defective: NDArray[np.bool_], scores: Array
     """C image average precisions, of N images with C×N weights."""
     found, alarms = _ranked(weights, is_defective, scores)
     new = np.diff(found, prepend=0)
-    total: NDArray[np.float64] = np.sum(new * found / np.maximum(found + alarms, 1), axis=1, dtype=np.float64)
+    total: NDArray[np.float64] = np.sum(new * found / np.maximum(found + alarms, 1), axis=1)
     return total / found[:, -1]
 
 
@@ -62,16 +63,12 @@ def auroc_interval(labels: ArrayLike, scores: ArrayLike, seed: int = 0) -> Inter
     """
     is_defective, values = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
     bad, good = placements(is_defective, values)
+    value, pairs = float(bad.mean()), min(bad.size, good.size)
+    if value in (0, 1):
+        limit = float(((1 - LEVEL) / 2) ** (1 / pairs))
+        return (limit, 1.0) if value == 1 else (0.0, 1 - limit)
     drawn = np.concatenate([weighted_auroc(w, is_defective, values) for w in draws(is_defective, seed)])
-    value = float(bad.mean())
-    low, high = percentiles(drawn, levels=_bca_levels(drawn, value, bad - value, good - value))
-    pairs = min(np.count_nonzero(is_defective), np.count_nonzero(~is_defective))
-    limit = float(((1 - LEVEL) / 2) ** (1 / pairs))
-    if low == high == 1:
-        return limit, 1.0
-    if low == high == 0:
-        return 0.0, 1 - limit
-    return low, high
+    return percentiles(drawn, levels=_bca_levels(drawn, value, bad - value, good - value))
 
 
 def percentiles(drawn: NDArray[np.float64], shift: float = 0.0, levels: Interval = MIDDLE) -> Interval:
@@ -81,12 +78,18 @@ def percentiles(drawn: NDArray[np.float64], shift: float = 0.0, levels: Interval
 
 
 def difference_interval(drawn: NDArray[np.float64], shift: float = 0.0) -> tuple[Interval, float]:
-    """The middle 95 % of drawn differences, moved by `shift`; and the two-sided p-value of no difference, at least
-    2 / (draws + 1)."""
+    """The middle 95 % of drawn differences, moved by `shift`; and the two-sided p-value of no difference.
+
+    That is twice the share of draws on the other side of 0. Where none is, the number of draws is all that it would
+    show: then the normal tail beyond 0 with the error of the draws.
+    """
     moved = np.asarray(drawn) + shift
     low, high = np.quantile(moved, MIDDLE)
     tail = min(np.count_nonzero(moved <= 0), np.count_nonzero(moved >= 0))
-    return (float(low), float(high)), min(1.0, 2 * (tail + 1) / (moved.size + 1))
+    p_value = min(1.0, 2 * (tail + 1) / (moved.size + 1))
+    if tail == 0 and (error := float(moved.std())) > 0:
+        p_value = min(p_value, math.erfc(abs(float(moved.mean())) / error / math.sqrt(2)))
+    return (float(low), float(high)), p_value
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -116,11 +119,13 @@ def _bca_levels(drawn: NDArray[np.float64], value: float, *influences: NDArray[n
     return low, high
 
 
-def _ranked(weights: Weights, is_defective: NDArray[np.bool_], scores: ArrayLike) -> tuple[Weights, Weights]:
+def _ranked(
+    weights: Weights, is_defective: NDArray[np.bool_], scores: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights of defective and of good images at or above each distinct score, falling: both C×K."""
     values = np.asarray(scores, dtype=np.float64)
     order = np.argsort(values)[::-1]
     last = last_of_ties(values[order])
     ordered, defective = weights[:, order], is_defective[order]
-    found = np.cumsum(ordered * defective, axis=1)[:, last]
-    return found, np.cumsum(ordered * ~defective, axis=1)[:, last]
+    found = np.cumsum(ordered * defective, axis=1, dtype=np.float64)[:, last]
+    return found, np.cumsum(ordered * ~defective, axis=1, dtype=np.float64)[:, last]
