@@ -123,8 +123,8 @@ class PixelRun:
             notes |= dict.fromkeys(_AT_THRESHOLD, "the calibration gives no finite map threshold")
         if result.bounds and self.memory is not None:
             notes["pixel_bounds"] = (
-                f"the scores of all pixels take more than {self.memory / 1e9:.2g} GB of memory, so the pixel metrics "
-                f"come from 2^{BITS} bins; each exact value lies between its two bounds"
+                f"The scores of all pixels take more than {self.memory / 1e9:.2g} GB of memory, so the pixel metrics "
+                f"come from 2^{BITS} bins; each exact value lies between its two bounds in metrics.json"
             )
 
     def _intervals(self, values: dict[str, Any], pieces: PixelPieces, notes: dict[str, str]) -> dict[str, Any]:
