@@ -60,7 +60,7 @@ def test_a_draw_is_the_metric_of_the_images_drawn(decimals):
     for weights in draws(labels, seed=1, resamples=120):
         aurocs, precisions = weighted_auroc(weights, labels, scores), weighted_ap(weights, labels, scores)
         for row in range(0, len(weights), 17):
-            drawn = np.repeat(np.arange(25), weights[row].astype(int))
+            drawn = np.repeat(np.arange(40), weights[row].astype(int))
             assert np.sum(labels[drawn]) == np.sum(labels)
             assert aurocs[row] == pytest.approx(roc_auc_score(labels[drawn], scores[drawn]), abs=1e-6)
             assert precisions[row] == pytest.approx(average_precision_score(labels[drawn], scores[drawn]), abs=1e-6)
