@@ -28,7 +28,7 @@ _COLUMNS = {
 def compare(
     a: Annotated[Path, typer.Argument(help="A folder that `evaluate` or `benchmark` wrote.")],
     b: Annotated[
-        Path | None, typer.Argument(help="Another [default: the methods of the first with each other].")
+        Path | None, typer.Argument(help="Another; without it, the cells of the first with each other.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for compare.csv, compare.md and compare.tex.")

@@ -32,7 +32,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Most memory for the scores of pixels, such as 4GB; beyond it the pixel metrics come from bins, with "
-            "their error [default: half of what is free].",
+            "their error; half of what is free where not given.",
             rich_help_panel="Machine",
         ),
     ] = None,
