@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,14 @@ def test_maps_of_other_pixels_are_not_tested(grid, tmp_path):
     assert rows["aupro"].test == "none: other pixels inspected"
     assert rows["aupro"].p_value is None
     assert rows["image_auroc"].p_value is not None
+
+
+def test_bins_that_are_too_coarse_are_not_tested(grid):
+    (a,), (b,) = read_results(grid / "padim"), read_results(grid / "fapm")
+    off = replace(a, metrics=a.metrics | {"aupro": a.metrics["aupro"] - 0.1})
+    rows = by_metric(compare([(off, b)]))
+    assert (rows["aupro"].test, rows["aupro"].verdict) == ("none: bins too coarse", UNTESTED)
+    assert rows["pixel_auroc"].test == "bootstrap"
 
 
 def test_what_cannot_be_compared_is_one_clear_error(grid, tmp_path):

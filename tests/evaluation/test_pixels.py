@@ -55,6 +55,20 @@ def test_intervals_hold_the_value():
     assert "aupro_interval" not in notes
 
 
+def test_no_interval_from_bins_that_are_too_coarse():
+    run = PixelRun(3.0)
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        mask = np.zeros((60, 60), bool)
+        mask[10:20, 10:30] = i % 2
+        anomaly = 100 + 0.02 * (rng.standard_normal(mask.shape) + 2 * mask)
+        run.add("spot" if i % 2 else "good", anomaly.astype(np.float32), mask)
+    values, notes, _ = measured(run)
+    assert values["aupro"] > 0.7
+    assert values["aupro_interval"] is None
+    assert "vary too little" in notes["aupro_interval"]
+
+
 def test_aupimo_belongs_to_its_image():
     run = filled(n=14)
     values, _, _ = measured(run)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from patchbank.datasets import GOOD
 from patchbank.errors import DatasetError
-from patchbank.evaluation.pixels import LEAST_IMAGES
+from patchbank.evaluation.pixels import LEAST_IMAGES, MOST_SHIFT
 from patchbank.evaluation.scores import Result
 from patchbank.metrics import auroc, average_precision
 from patchbank.metrics.paired import Difference, delong, mcnemar
@@ -168,8 +168,11 @@ def _pixels(a: Result, b: Result, common: _Common) -> Iterator[_Found]:
         values = _both(a.metrics, b.metrics, metric) if common.is_all else about
         if values is not None and np.isfinite(about).all():
             shift = (values[0] - values[1]) - (about[0] - about[1])
-            steps = [one[metric] - other[metric] for one, other in drawn]
-            yield metric, values, test, _bootstrapped(values, steps, shift)
+            if max(abs(values[0] - about[0]), abs(values[1] - about[1])) > MOST_SHIFT:
+                yield metric, values, "none: bins too coarse", _plain(values)
+            else:
+                steps = [one[metric] - other[metric] for one, other in drawn]
+                yield metric, values, test, _bootstrapped(values, steps, shift)
 
 
 def _aupimo(a: Result, b: Result, common: _Common) -> Iterator[_Found]:

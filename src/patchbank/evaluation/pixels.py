@@ -18,6 +18,7 @@ from patchbank.metrics.pieces import PieceCollector, PixelPieces
 from patchbank.metrics.resampling import draws, percentiles
 
 LEAST_IMAGES = 5  # of a kind: fewer drawn again and again say nothing of others
+MOST_SHIFT = 0.02  # of a number by the bins of the images: with more they say nothing of its error
 NAMES = {
     "pixel_auroc": "auroc",
     "pixel_ap": "average_precision",
@@ -138,8 +139,11 @@ class PixelRun:
         whole = used.metrics(np.ones((1, is_defective.size), np.float32))
         intervals: dict[str, Any] = {}
         for key in ("pixel_auroc", "aupro"):
-            shift = values[key] - whole[key][0]
-            intervals[f"{key}_interval"] = list(percentiles(np.concatenate([each[key] for each in drawn]), shift))
+            shift, name = values[key] - whole[key][0], f"{key}_interval"
+            near = abs(shift) <= MOST_SHIFT
+            intervals[name] = list(percentiles(np.concatenate([d[key] for d in drawn]), shift)) if near else None
+            if not near:
+                notes[name] = "the scores of pixels vary too little for their size to be kept in bins"
         return intervals
 
 
