@@ -107,6 +107,8 @@ def test_evaluate_writes_metrics_and_report(parts: Path, model_file: Path, tmp_p
     assert metrics["image_auroc"] == 1
     html = (tmp_path / "report.html").read_text()
     assert "spot" in html
+    scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert [row["path"] for row in scores][::4] == ["test/good/000.png", "test/spot/000.png"]
     assert json.loads(patchbank("evaluate", model_file, parts, "-o", tmp_path, "--json").stdout)["n_good"] == 4
 
 
@@ -117,7 +119,10 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [row["seed"] for row in rows] == ["0", "1"]
     assert rows[0]["image_auroc"] == "1.0"
+    assert rows[0]["fit_seconds_features"]
+    assert (tmp_path / rows[0]["cell"] / "scores.csv").exists()
     assert (tmp_path / "results.md").read_text().count("\n") == 4
+    assert (tmp_path / "results.tex").read_text().endswith("\\end{tabular}\n")
     first = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
     assert len(first) == 2
     report = (tmp_path / "report.html").read_text()

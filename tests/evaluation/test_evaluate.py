@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 from patchbank import PatchCore
 from patchbank.datasets import open_dataset, read_mask
 from patchbank.errors import DatasetError
-from patchbank.evaluation.benchmark import COLUMNS, markdown
 from patchbank.evaluation.evaluate import evaluate
 
 KEYS = [
@@ -24,6 +23,19 @@ KEYS = [
     "pixel_auroc",
     "pixel_ap",
     "aupro",
+    "pixel_f1_max",
+    "pixel_f1_threshold",
+    "iou_at_threshold",
+    "region_recall_at_threshold",
+    "aupimo",
+    "image_auroc_interval",
+    "pixel_auroc_interval",
+    "aupro_interval",
+    "pixel_bounds",
+    "map_threshold",
+    "method",
+    "backbone",
+    "seed",
     "n_good",
     "n_anomalous",
     "per_defect",
@@ -56,6 +68,14 @@ def test_every_key_is_there_and_right(fitted: PatchCore, parts: Path, model_file
     assert metrics["image_ap"] == pytest.approx(average_precision_score(labels, scores))
     assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(masks, pixels))
     assert metrics["pixel_ap"] == pytest.approx(average_precision_score(masks, pixels))
+    marked = pixels >= np.float32(metrics["map_threshold"])
+    assert metrics["iou_at_threshold"] == pytest.approx(jaccard_score(masks, marked))
+    found = [p.map[40:60, 70:90].max() >= p.map_threshold for p in predictions[4:]]
+    assert metrics["region_recall_at_threshold"] == np.mean(found)
+    best = pixels >= np.float32(metrics["pixel_f1_threshold"])
+    assert f1_score(masks, best) == pytest.approx(metrics["pixel_f1_max"])
+    assert (metrics["image_auroc_interval"], metrics["aupro_interval"], metrics["aupimo"]) == (None, None, None)
+    assert {"image_auroc_interval", "aupro_interval", "aupimo"} <= set(metrics["notes"])
     assert (metrics["n_good"], metrics["n_anomalous"]) == (4, 4)
     assert metrics["recall_at_threshold"] == np.mean([p.is_anomalous for p in predictions[4:]])
     assert set(metrics["fit_seconds"]) == {"features", "memory", "calibration", "thumbnails", "total"}
@@ -101,11 +121,3 @@ def test_unreadable_test_images_are_named(fitted: PatchCore, parts: Path, tmp_pa
 def test_nothing_to_evaluate(fitted: PatchCore, parts: Path) -> None:
     with pytest.raises(DatasetError, match="no test images"):
         evaluate(fitted, replace(open_dataset(parts), test=()))
-
-
-def test_markdown_table() -> None:
-    row: dict[str, object] = dict.fromkeys(COLUMNS)
-    lines = markdown([row | {"image_auroc": 0.98765, "dataset": "mtd"}]).splitlines()
-    assert len(lines) == 3
-    assert "| mtd |" in lines[2]
-    assert "| 0.988 |" in lines[2]

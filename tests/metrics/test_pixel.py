@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sk
 
 from patchbank.metrics import PixelMetrics
-from patchbank.metrics.pixel import CURVE_POINTS
+from patchbank.metrics.curves import CURVE_POINTS
 
 
 def collected(maps, masks):

@@ -70,7 +70,8 @@ def test_every_block_is_there_in_order(usual):
     assert "examples" in page.sections
     assert page.open == []
     numbers = page.text("numbers")
-    for shown in ("0.951", "0.942", "0.933", "0.924", "0.415", "0.806", "90.0 %", "2.5 %", "14.2 ms", "32 s"):
+    shares = ("0.951", "0.942", "0.933", "0.924", "0.415", "0.457", "0.806", "0.338", "0.219", "0.771 to 0.840")
+    for shown in (*shares, "90.0 %", "2.5 %", "76.7 %", "14.2 ms", "32 s"):
         assert shown in numbers
     assert "15\u202f680" in page.texts["numbers"]
     assert "features 21 s, memory 8 s, calibration 3 s" in numbers
@@ -151,6 +152,11 @@ def test_missing_numbers_show_a_dash_and_the_reason(make_evaluation, render):
     assert page.text("numbers").count("–") == 7  # the three, image AUROC, fit, and two the fixture lacks
     assert reason in page.text("curves")
     assert "not available" in page.text("defects")
+
+
+def test_bins_are_mentioned(make_evaluation, render):
+    page = Page(render(make_evaluation(curves=False, notes={"pixel_bounds": "the pixels come from bins"})))
+    assert "the pixels come from bins." in page.text("numbers")
 
 
 def test_nothing_missed_and_nothing_rejected(make_evaluation, render):

@@ -14,6 +14,7 @@ from patchbank.cli import (
     bank,
     benchmark,
     calibrate,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -56,6 +57,7 @@ app.command()(explain.explain)
 app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)
 app.command()(benchmark.benchmark)
+app.command()(compare.compare)
 app.command()(report.report)
 app.command()(demo.demo)
 app.command()(audit.audit)

@@ -45,12 +45,13 @@ def benchmark(
     split: o.Split = None,
     train_list: o.TrainList = "train",
 ) -> None:
-    """Fit and evaluate a grid: results.csv, results.md, report.html and a folder per cell.
+    """Fit and evaluate a grid: results.csv, .md and .tex, report.html and a folder per cell.
 
     Finished cells are not run again; the report shows all that are in the folder.
     """
     from patchbank.datasets import Dataset, open_datasets
-    from patchbank.evaluation.benchmark import Cell, markdown, run_grid
+    from patchbank.evaluation.benchmark import Cell, run_grid
+    from patchbank.evaluation.tables import markdown
     from patchbank.report.grid import write_grid_report
 
     wanted = set(categories.split(",")) if categories else None

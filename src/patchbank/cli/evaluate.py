@@ -28,20 +28,29 @@ def evaluate(
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
     threads: o.Threads = None,
+    pixel_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Most memory for the scores of pixels, such as 4GB; beyond it the pixel metrics come from bins, with "
+            "their error; half of what is free where not given.",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure a model on labelled images: metrics.json and report.html."""
+    """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/metrics.md)."""
     from patchbank.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
     from patchbank.modelfile import load
 
+    memory = o.parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if roi is not None:
         detector.restrict(roi)
     opened = open_dataset(dataset, layout=layout, split=split, seed=seed)
     failures = Failures()
     with progress_bars() as progress:
-        evaluation = run(detector, opened, model_file=model, on_error=failures, progress=progress)
+        evaluation = run(detector, opened, model_file=model, on_error=failures, progress=progress, pixel_memory=memory)
     write_evaluation(evaluation, output)
     if as_json:
         typer.echo(json.dumps(evaluation.metrics))
@@ -52,9 +61,12 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, output: Path) -> None:
-    """report.html and, last, metrics.json in a folder."""
+    """metrics.json, scores.csv, pixels.npz and report.html in a folder; metrics.json is the last: with it, all are
+    there."""
+    from patchbank.evaluation.scores import write_scores
     from patchbank.report.html import write_report
 
+    write_scores(evaluation, output)
     write_report(evaluation, output / "report.html")
     write_text(output / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
 

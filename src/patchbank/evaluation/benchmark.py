@@ -15,14 +15,19 @@ from patchbank.detectors import Detector
 from patchbank.errors import PatchbankError
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
+from patchbank.evaluation.tables import flat, latex, markdown
 from patchbank.extraction import OnError, Progress
 from patchbank.files import write_csv, write_text
 from patchbank.memory import reset_peak
 
 COLUMNS = (
-    "dataset", "method", "backbone", "seed", "image_auroc", "image_ap", "image_f1_max", "misclassified", "pixel_auroc",
-    "pixel_ap", "aupro", "false_alarm_rate", "recall_at_threshold", "n_train", "fit_seconds", "latency_ms_p50",
-    "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb",
+    "dataset", "method", "backbone", "seed", "image_auroc", "image_auroc_interval_low", "image_auroc_interval_high",
+    "image_ap", "image_f1_max", "image_f1_threshold", "misclassified", "pixel_auroc", "pixel_auroc_interval_low",
+    "pixel_auroc_interval_high", "pixel_ap", "pixel_f1_max", "pixel_f1_threshold", "aupro", "aupro_interval_low",
+    "aupro_interval_high", "aupimo", "iou_at_threshold", "region_recall_at_threshold", "false_alarm_rate_asked",
+    "false_alarm_rate", "recall_at_threshold", "threshold", "map_threshold", "n_train", "n_good", "n_anomalous",
+    "fit_seconds", "fit_seconds_features", "fit_seconds_memory", "fit_seconds_calibration", "latency_ms_p50",
+    "latency_ms_p95", "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb", "cell",
 )  # fmt: skip
 
 
@@ -70,6 +75,7 @@ def run_grid(
         rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
         write_csv(output / "results.csv", COLUMNS, rows)
         write_text(output / "results.md", markdown(rows))
+        write_text(output / "results.tex", latex(rows))
         yield rows[-1]
 
 
@@ -91,8 +97,9 @@ def _run(
 
 def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
     detector = cell.detector
-    row = {key: metrics.get(key) for key in COLUMNS}
+    row = dict.fromkeys(COLUMNS) | flat(metrics)
     row |= {
+        "cell": cell.name,
         "dataset": cell.dataset.name,
         "method": detector.method,
         "backbone": detector.backbone,
@@ -100,25 +107,3 @@ def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
     }
     row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
     return row
-
-
-_SHOWN = {
-    "dataset": "dataset", "method": "method", "backbone": "backbone", "seed": "seed", "n_train": "trained on",
-    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "false_alarm_rate": "false alarms",
-    "recall_at_threshold": "recall", "fit_seconds": "fit, s", "latency_ms_p50": "one image, ms",
-    "images_per_second": "images/s", "bank_mb": "bank, MB", "peak_rss_mb": "peak memory, MB",
-}  # fmt: skip
-_DIGITS = {"fit_seconds": 1, "latency_ms_p50": 1, "images_per_second": 1, "bank_mb": 1, "peak_rss_mb": 0}
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-
-    def cell(key: str, value: Any) -> str:
-        if value is None:
-            return "–"
-        return f"{value:.{_DIGITS.get(key, 3)}f}" if isinstance(value, float) else str(value)
-
-    lines = ["| " + " | ".join(_SHOWN.values()) + " |", "|" + "---|" * len(_SHOWN)]
-    lines += ["| " + " | ".join(cell(key, row[key]) for key in _SHOWN) + " |" for row in rows]
-    return "\n".join(lines) + "\n"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,14 @@ from patchbank.datasets import GOOD, Dataset, Sample, read_mask
 from patchbank.detectors import Detector
 from patchbank.environment import environment
 from patchbank.errors import DatasetError
+from patchbank.evaluation.pixels import KEYS as PIXEL_KEYS
+from patchbank.evaluation.pixels import LEAST_IMAGES, PixelRun, too_few
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
 from patchbank.extraction import OnError, Progress, warn
 from patchbank.images import Source, read_image
 from patchbank.memory import peak_rss_mb
-from patchbank.metrics import (
-    PixelMetrics,
-    auroc,
-    average_precision,
-    f1_max,
-    precision_recall_curve,
-    roc_curve,
-)
+from patchbank.metrics import auroc, average_precision, f1_max, precision_recall_curve, roc_curve
+from patchbank.metrics.resampling import auroc_interval
 from patchbank.prediction import Prediction
 from patchbank.report.explanation import explanation_rows, finder
 from patchbank.report.heat import Picture
@@ -36,17 +31,15 @@ from patchbank.report.pictures import overlay, tiling_picture
 
 _GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50
-_PIXEL = ("pixel_auroc", "pixel_ap", "aupro")
 
 
 @dataclass
 class _Run:
     """What one pass over the test images leaves behind."""
 
+    pixels: PixelRun
     cases: list[Case] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    pixels: dict[str, PixelMetrics] = field(default_factory=dict)
-    without_mask: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -59,30 +52,38 @@ def evaluate(
     on_error: OnError = warn,
     progress: Progress | None = None,
     pictures: bool = True,
+    pixel_memory: int | None = None,
 ) -> Evaluation:
     """Score every test image and compute all metrics; what cannot be computed is None, with the reason in `notes`.
 
-    Raises `DatasetError` where the dataset has no test images or none can be read.
+    `pixel_memory`: bytes that the scores of pixels may take before the pixel metrics come from bins (None: half of what
+    is free). Raises `DatasetError` where the dataset has no test images or none can be read.
     """
     if not dataset.test:
         raise DatasetError(
             f"{dataset.root}: the {dataset.layout} layout of this folder has no test images to evaluate on"
         )
-    run = _score(detector, dataset, on_error, progress)
+    run = _Run(PixelRun(detector.calibration_.map_threshold, pixel_memory))
+    _score(run, detector, dataset, on_error, progress)
     if not run.cases:
         raise DatasetError(f"{dataset.root}: none of the {len(dataset.test)} test images could be read")
     notes: dict[str, str] = {}
     curves: dict[str, Curve] = {}
     metrics = _image_metrics(run.cases, notes, curves)
-    if detector.localizes:
-        metrics |= _pixel_metrics(run, notes, curves)
+    metrics |= _interval(run.cases, notes)
+    pieces = run.pixels.pieces() if detector.localizes else None
+    if pieces is not None:
+        metrics |= run.pixels.metrics(pieces, notes, curves)
+        run.cases = [replace(case, aupimo=run.pixels.aupimo.get(i)) for i, case in enumerate(run.cases)]
     else:
-        notes |= dict.fromkeys(_PIXEL, f"{detector.method} scores whole images and gives no map")
-        metrics |= dict.fromkeys(_PIXEL)
+        notes |= dict.fromkeys(PIXEL_KEYS[:-1], f"{detector.method} scores whole images and gives no map")
+        metrics |= dict.fromkeys(PIXEL_KEYS)
     metrics |= _decisions(run.cases, notes) | {"per_defect": _per_defect(run)}
     metrics |= _costs(detector, run, model_file)
     metrics |= {"unreadable": run.unreadable, "notes": notes, "environment": environment()}
     metrics |= {"threshold": _finite(detector.calibration_.threshold), "dataset": dataset.name}
+    metrics |= {"map_threshold": _finite(detector.calibration_.map_threshold), "method": detector.method}
+    metrics |= {"backbone": detector.backbone, "seed": detector.seed}
     metrics["false_alarm_rate_asked"] = detector.calibration_.false_alarm_rate
     galleries = _galleries(detector, dataset, run) if pictures else {}
     return Evaluation(
@@ -92,14 +93,14 @@ def evaluate(
         calibration_scores=detector.calibration_.scores,
         curves=curves,
         how=_how(detector, dataset),
+        root=dataset.root,
+        pieces=pieces,
         tiling=_tiling(detector, run.samples[0]) if pictures and detector.tile else None,
         **galleries,
     )
 
 
-def _score(detector: Detector, dataset: Dataset, on_error: OnError, progress: Progress | None) -> _Run:
-    run = _Run()
-
+def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, progress: Progress | None) -> None:
     def note_error(name: str, error: Exception) -> None:
         run.unreadable.append(name)
         on_error(name, error)
@@ -118,10 +119,10 @@ def _score(detector: Detector, dataset: Dataset, on_error: OnError, progress: Pr
             )
         )
         if detector.localizes:
-            _add_pixels(run, sample, prediction, dataset.mask_above)
+            height, width = prediction.map.shape
+            run.pixels.add(sample.defect, prediction.map, read_mask(sample, dataset.mask_above, (height, width)))
         if progress:
             progress("test images", len(run.cases), len(dataset.test))
-    return run
 
 
 def _timed(run: _Run, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
@@ -133,16 +134,6 @@ def _timed(run: _Run, predictions: Iterator[Prediction]) -> Iterator[Prediction]
         if prediction is None:
             return
         yield prediction
-
-
-def _add_pixels(run: _Run, sample: Sample, prediction: Prediction, mask_above: int) -> None:
-    height, width = prediction.map.shape
-    mask = read_mask(sample, mask_above, (height, width))
-    if mask is None or (sample.defect != GOOD and not mask.any()):
-        # a defect that nobody outlined: its pixels are neither defective nor free of defects
-        run.without_mask[sample.defect] += 1
-        return
-    run.pixels.setdefault(sample.defect, PixelMetrics()).update(prediction.map, mask)
 
 
 def _image_metrics(cases: Sequence[Case], notes: dict[str, str], curves: dict[str, Curve]) -> dict[str, Any]:
@@ -160,23 +151,13 @@ def _image_metrics(cases: Sequence[Case], notes: dict[str, str], curves: dict[st
     return dict(zip(names, values, strict=True))
 
 
-def _pixel_metrics(run: _Run, notes: dict[str, str], curves: dict[str, Curve]) -> dict[str, Any]:
-    if run.without_mask:
-        count = sum(run.without_mask.values())
-        notes["masks"] = f"{count} defective images have no (or an empty) mask: they count for the image metrics only"
-    try:
-        first, *others = [run.pixels[defect] for defect in sorted(run.pixels)] or [PixelMetrics()]
-        result = first.compute(*others)
-    except ValueError as error:
-        notes |= dict.fromkeys(_PIXEL, str(error))
-        return dict.fromkeys(_PIXEL)
-    curves |= {"pixel_roc": result.roc, "pixel_pr": result.pr, "pro": result.pro}
-    if result.n_regions_not_inspected:
-        notes["not_inspected"] = (
-            f"{result.n_regions_not_inspected} defect regions lie wholly outside the inspected part: AUPRO leaves "
-            "them out"
-        )
-    return dict(zip(_PIXEL, (result.auroc, result.average_precision, result.aupro), strict=True))
+def _interval(cases: Sequence[Case], notes: dict[str, str]) -> dict[str, Any]:
+    labels = np.array([case.is_defective for case in cases])
+    n_good, n_defective = int(np.sum(~labels)), int(np.sum(labels))
+    if min(n_good, n_defective) < LEAST_IMAGES:
+        notes["image_auroc_interval"] = too_few(n_good, n_defective)
+        return {"image_auroc_interval": None}
+    return {"image_auroc_interval": list(auroc_interval(labels, [case.score for case in cases]))}
 
 
 def _decisions(cases: Sequence[Case], notes: dict[str, str]) -> dict[str, Any]:
@@ -197,7 +178,6 @@ def _decisions(cases: Sequence[Case], notes: dict[str, str]) -> dict[str, Any]:
 def _per_defect(run: _Run) -> dict[str, dict[str, Any]]:
     """Each kind of defect against all good images."""
     table = {}
-    good = run.pixels.get(GOOD)
     for defect in sorted({case.defect for case in run.cases} - {GOOD}):
         cases = [case for case in run.cases if case.defect in (GOOD, defect)]
         of_kind = [case for case in cases if case.is_defective]
@@ -206,10 +186,7 @@ def _per_defect(run: _Run) -> dict[str, dict[str, Any]]:
             "recall_at_threshold": float(np.mean([c.is_anomalous for c in of_kind])),
         }
         row["image_auroc"] = _image_metrics(cases, {}, {})["image_auroc"]
-        row |= {"pixel_auroc": None, "aupro": None}
-        if defect in run.pixels:
-            result = run.pixels[defect].compute(*([good] if good else []))
-            row |= {"pixel_auroc": result.auroc, "aupro": result.aupro}
+        row |= run.pixels.of_kind(defect)
         table[defect] = row
     return table
 

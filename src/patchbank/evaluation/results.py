@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank.metrics.pieces import PixelPieces
 from patchbank.prediction import Place
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -15,13 +17,15 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Case:
-    """One test image: what it is, and what the model said. `defect` is "good" for a nominal part."""
+    """One test image: what it is, and what the model said. `defect` is "good" for a nominal part; `aupimo` is that of a
+    defective image, NaN where its defect was not inspected, None where it cannot be computed."""
 
     path: str
     defect: str
     score: float
     p_value: float
     is_anomalous: bool
+    aupimo: float | None = None
 
     @property
     def is_defective(self) -> bool:
@@ -53,7 +57,8 @@ class Evaluation:
     """`metrics` is the document of `metrics.json`; `curves` has "roc", "pr", "pixel_roc", "pixel_pr" and "pro" where
     they can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels,
     worst first; `how` says how the run was made, in words, in the order to print; `tiling`: how the first test
-    image is cut into tiles, where it is."""
+    image is cut into tiles, where it is; `root`: the folder of the dataset; `pieces`: what each case adds to the pixel
+    metrics, where there are maps."""
 
     metrics: dict[str, Any]
     cases: list[Case]
@@ -65,3 +70,5 @@ class Evaluation:
     examples: list[Panel] = field(default_factory=list)
     how: dict[str, str] = field(default_factory=dict)
     tiling: NDArray[np.uint8] | None = None
+    root: Path | None = None
+    pieces: PixelPieces | None = None
