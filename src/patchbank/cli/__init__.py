@@ -22,6 +22,7 @@ from patchbank.cli import (
     info,
     methods,
     predict,
+    serve,
 )
 from patchbank.cli.interrupt import interruption
 from patchbank.errors import PatchbankError
@@ -60,6 +61,7 @@ app.command()(audit.audit)
 app.command()(bank.add)
 app.command()(bank.forget)
 app.command()(bank.merge)
+app.command()(serve.serve)
 app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)

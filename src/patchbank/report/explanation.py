@@ -39,11 +39,14 @@ def explanation_picture(
     return np.concatenate([top, *rows])
 
 
-def finder(thumbnails: dict[str, Thumbnail], folder: str = "") -> Find:
-    """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails."""
+def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "") -> Find:
+    """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails; without
+    a folder from these alone."""
 
     def find(name: str) -> tuple[Picture, tuple[int, int]] | None:
         kept = thumbnails.get(name)
+        if folder is None:
+            return None if kept is None else (kept.pixels(), kept.size)
         try:
             original = read_image(Source(name, Path(folder, name))).astype(np.uint8, copy=False)
         except ImageError:
