@@ -1,0 +1,108 @@
+// Teach a new model from a folder of good parts below the folder that the service was allowed.
+
+import { ApiError, get, post, remove } from "./api.js";
+import { fill, h } from "./dom.js";
+import { chooseModel, refreshModels, wait } from "./state.js";
+import { ago, count, duration } from "./words.js";
+
+export const title = "Fit";
+
+const METHODS = [
+  ["patchcore", "PatchCore: finds most, a good start"], ["padim", "PaDiM: for parts that always lie alike"], ["fapm", "FAPM: faster where parts lie alike"],
+];
+const STAGES = { features: "looking at the images", memory: "choosing what to keep", coreset: "choosing what to keep", calibration: "setting the threshold", starting: "starting" };
+
+export function open(root) {
+  const form = h("div", {}, h("p.empty", {}, "Loading …"));
+  const list = h("ol.fits", { "aria-label": "Fits, newest first" });
+  let closed = false;
+  fill(root, h("h1", {}, "Fit a new model"), form, list);
+  begin();
+
+  async function begin() {
+    try {
+      const { folders } = await get("v1/fits/folders");
+      if (closed) return;
+      if (folders.length) showForm(form, folders, () => follow());
+      else fill(form, h("p.empty", {}, "There is no folder with images below the folder that the service may fit from. Copy good parts there, and look again. ", h("button", { type: "button", onclick: begin }, "Look again")));
+      follow();
+    } catch (error) {
+      if (closed) return;
+      const words = error.status === 404 ? `Fitting from this page is not switched on: ${error.message}` : `The folders cannot be listed: ${error.message}`;
+      fill(form, h("p.empty", {}, words));
+    }
+  }
+
+  let following = false;
+  async function follow() {
+    if (following) return;
+    following = true;
+    const before = new Map();
+    for (;;) {
+      let active = true;
+      try {
+        const { items } = await get("v1/fits");
+        if (closed) return;
+        fill(list, items.map((fit) => h("li", {}, card(fit))));
+        active = items.some((fit) => fit.state === "waiting" || fit.state === "running");
+        if (items.some((fit) => fit.state === "done" && before.has(fit.id) && before.get(fit.id) !== "done")) await refreshModels();
+        for (const fit of items) before.set(fit.id, fit.state);
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error; // the banner tells of a lost connection
+      }
+      if (closed || !active) break;
+      await wait(500);
+    }
+    following = false;
+  }
+
+  return { close() { closed = true; } };
+}
+
+function showForm(root, folders, started) {
+  const folder = h("select", { id: "folder", required: true }, folders.map(({ name, images }) => h("option", { value: name }, `${name === "." ? "everything" : name} (${count(images, "image")})`)));
+  const name = h("input", { id: "name", required: true, maxlength: 64, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]*", title: "Letters, digits, dots, dashes and underscores", autocomplete: "off" });
+  const method = h("select", { id: "method" }, METHODS.map(([value, words]) => h("option", { value }, words)));
+  const rate = h("select", { id: "rate" }, [[0.001, "1 in 1000"], [0.01, "1 in 100"], [0.05, "1 in 20"]].map(([value, words]) => h("option", { value }, `${words} good parts`)));
+  const problem = h("p.problem", { role: "alert", hidden: true });
+  const propose = () => { name.value = folder.value.replace(/\/(train\/)?good$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|-+$/g, "").slice(0, 64); };
+  rate.value = "0.01";
+  folder.value = (folders.find((one) => /(^|\/)train\/good$/.test(one.name)) ?? folders.find((one) => one.name !== ".") ?? folders[0]).name;
+  propose();
+  folder.addEventListener("change", propose);
+  const form = h("form.fit", {},
+    h("label", { for: "folder" }, "Folder of good parts"), folder, h("label", { for: "name" }, "Name of the model"), name,
+    h("label", { for: "method" }, "Method"), method, h("label", { for: "rate" }, "May be rejected wrongly"), rate,
+    problem, h("button.main", {}, "Start"));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.hidden = true;
+    try {
+      await post("v1/fits", { folder: folder.value, name: name.value, method: method.value, options: { false_alarm_rate: Number(rate.value) } });
+      started();
+    } catch (error) {
+      problem.textContent = `Not started: ${error.message}`;
+      problem.hidden = false;
+    }
+  });
+  fill(root, h("p.lead", {}, "Choose a folder of pictures of good parts alone. Inspection goes on while the model learns."), form);
+}
+
+function card(fit) {
+  const words = {
+    waiting: () => "waiting for the fit before it",
+    running: () => `${STAGES[fit.stage] ?? fit.stage ?? "starting"}${fit.total ? `, ${fit.done} of ${fit.total}` : ""}${fit.eta_seconds ? `, about ${duration(fit.eta_seconds)} left of this step` : ""}`,
+    done: () => "done: the model is in service",
+    failed: () => `failed: ${fit.error}`,
+    cancelled: () => "cancelled",
+  }[fit.state]();
+  const active = fit.state === "waiting" || fit.state === "running";
+  return h(
+    `div.fitcard.${fit.state}`, {},
+    h("p", {}, h("b", {}, fit.name), ` from ${fit.folder}`, h("small", {}, ` started ${ago(fit.when)}`)),
+    active ? h("progress", fit.total ? { max: fit.total, value: fit.done, "aria-label": "Progress" } : { "aria-label": "Progress" }) : null,
+    h("p", { role: "status" }, words),
+    active ? h("button", { type: "button", onclick: (event) => { event.target.disabled = true; remove(`v1/fits/${fit.id}`).catch(() => {}); } }, "Cancel") : null,
+    fit.state === "done" ? h("a.main", { href: "#/", onclick: () => chooseModel(fit.model).catch(() => {}) }, `Inspect with ${fit.model}`) : null,
+  );
+}
