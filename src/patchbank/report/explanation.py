@@ -35,8 +35,17 @@ def explanation_picture(
     `find(name)` gives a training image, or a small picture of it, and its (height, width); None where neither is there.
     """
     top = overlay(image, explanation.prediction, mask)
-    rows = [_row(image, place, find, top.shape[1], number) for number, place in enumerate(explanation.places, 1)]
-    return np.concatenate([top, *rows])
+    return np.concatenate([top, *_rows(image, explanation, find, top.shape[1])])
+
+
+def places_picture(image: Picture, explanation: Explanation, find: Find, width: int = 984) -> Picture | None:
+    """The rows of crops alone, for where the image is shown beside them; None where there are no places."""
+    rows = _rows(image, explanation, find, width)
+    return np.concatenate(rows) if rows else None
+
+
+def _rows(image: Picture, explanation: Explanation, find: Find, width: int) -> list[Picture]:
+    return [_row(image, place, find, width, number) for number, place in enumerate(explanation.places, 1)]
 
 
 def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "") -> Find:
