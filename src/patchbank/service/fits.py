@@ -26,6 +26,7 @@ from patchbank.threads import thread_count
 
 _log = logging.getLogger("patchbank.service")
 _KEPT, _MOST_WAITING = 100, 10
+_NICE = 10  # a tenth of a core that inspection wants too
 _OFTEN = 0.1  # seconds between two messages of one stage
 
 
@@ -193,7 +194,7 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
     from patchbank.detectors import DETECTORS
 
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such priorities
-        os.nice(19)
+        os.nice(_NICE)
     os.chdir(order.root)
     told_stage, told_at = "", 0.0
 

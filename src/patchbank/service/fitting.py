@@ -1,7 +1,7 @@
 """Fits that the page starts: one at a time, each in a process of its own that gives way to inspection.
 
-The process runs at the lowest priority and on half of the cores (one at least), so that inspection slows down little. A
-client names one of the listed folders; whatever leads out of the root is refused.
+The process takes half of the cores (one at least), and of these a tenth where inspection wants them too. A client names
+one of the listed folders; whatever leads out of the root is refused.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def images_to_learn(root: Path, name: str) -> list[Path]:
     """The good images of a folder below `root` (of a dataset, its training split), as paths from the root. Raises
     `DatasetError` for a name that leads out of the root, by itself or by a link, and for fewer than two images."""
     folder = inside(root, name)
-    if folder is None or not folder.is_dir():
+    if folder is None or not os.path.isdir(folder):  # is_dir() raises for a name that is too long
         raise DatasetError(f"{name}: is not a folder of the listing (GET /v1/fits/folders)")
     try:
         found = open_dataset(folder).train

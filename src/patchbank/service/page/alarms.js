@@ -11,12 +11,14 @@ export const title = "False alarms";
 export function open(root) {
   const body = h("div", {}, h("p.empty", {}, "Loading …"));
   const result = h("p.answer", { role: "status", hidden: true });
+  const heading = h("h1", {}, title);
   let round = 0;
 
   async function load() {
     const mine = ++round;
     const model = currentModel();
     if (!model) return;
+    heading.textContent = `False alarms of ${model.name}`;
     try {
       const { items } = await get(path(model));
       if (mine === round) show(body, model, items, teach);
@@ -38,7 +40,7 @@ export function open(root) {
   }
 
   const stop = on("models", load);
-  fill(root, h("h1", {}, "False alarms"),
+  fill(root, heading,
     h("p.lead", {}, "Rejected parts that somebody overruled. Untick what is no good example; the others become part of what the model knows as good."), result, body);
   load();
   return { close() { round += 1; stop(); } };
@@ -46,6 +48,11 @@ export function open(root) {
 
 function path(model) {
   return `v1/models/${encodeURIComponent(model.name)}/proposal`;
+}
+
+function inWords({ added, threshold }, model, asked) {
+  const fewer = added.length < asked ? ` (${asked - added.length} were known already)` : "";
+  return `${model.name} learned ${count(added.length, "part")}${fewer}. Its threshold was ${number(model.threshold)} and is ${number(threshold)} now. The model file from before is kept beside it.`;
 }
 
 function tell(element, words) {

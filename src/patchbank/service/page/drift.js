@@ -11,11 +11,13 @@ export const title = "Drift";
 export function open(root) {
   const days = h("select", { id: "days" }, [7, 30, 90].map((n) => h("option", { value: n }, `${n} days`)));
   const body = h("div", {}, h("p.empty", {}, "Loading …"));
+  const heading = h("h1", {}, title);
   let round = 0;
   async function load() {
     const mine = ++round;
     const model = currentModel();
     if (!model) return;
+    heading.textContent = `Drift of ${model.name}`;
     try {
       const drift = await get(`v1/models/${encodeURIComponent(model.name)}/drift`, { days: days.value });
       if (mine === round) show(body, drift, model);
@@ -26,7 +28,7 @@ export function open(root) {
   days.value = 30;
   days.addEventListener("change", load);
   const stop = on("models", load);
-  fill(root, h("h1", {}, "Drift"), h("p.lead", {}, "A lens that fogs, a lamp that ages, a new supplier: the scores of good parts move before anything is rejected."),
+  fill(root, heading, h("p.lead", {}, "A lens that fogs, a lamp that ages, a new supplier: the scores of good parts move before anything is rejected."),
     h("label.inline", {}, "Show: ", days), body);
   load();
   return { close() { round += 1; stop(); } };

@@ -2,7 +2,7 @@
 
 import { ApiError, get, post, remove } from "./api.js";
 import { fill, h } from "./dom.js";
-import { chooseModel, refreshModels, wait } from "./state.js";
+import { chooseModel, refreshModels, state, wait } from "./state.js";
 import { ago, count, duration } from "./words.js";
 
 export const title = "Fit";
@@ -10,11 +10,12 @@ export const title = "Fit";
 const METHODS = [
   ["patchcore", "PatchCore: finds most, a good start"], ["padim", "PaDiM: for parts that always lie alike"], ["fapm", "FAPM: faster where parts lie alike"],
 ];
-const STAGES = { features: "looking at the images", memory: "choosing what to keep", coreset: "choosing what to keep", calibration: "setting the threshold", starting: "starting" };
+const STAGES = { features: "looking at the images", memory: "choosing what to keep", coreset: "choosing what to keep", calibration: "setting the threshold", thumbnails: "keeping small pictures", saving: "saving" };
 
 export function open(root) {
   const form = h("div", {}, h("p.empty", {}, "Loading …"));
   const list = h("ol.fits", { "aria-label": "Fits, newest first" });
+  const cards = new Map(); // by the number of the fit
   let closed = false;
   fill(root, h("h1", {}, "Fit a new model"), form, list);
   begin();
@@ -34,23 +35,30 @@ export function open(root) {
   }
 
   let following = false;
+  let again = false; // one was started while the list was on its way
   async function follow() {
+    again = following;
     if (following) return;
     following = true;
-    const before = new Map();
     for (;;) {
       let active = true;
       try {
         const { items } = await get("v1/fits");
         if (closed) return;
-        fill(list, items.map((fit) => h("li", {}, card(fit))));
-        active = items.some((fit) => fit.state === "waiting" || fit.state === "running");
-        if (items.some((fit) => fit.state === "done" && before.has(fit.id) && before.get(fit.id) !== "done")) await refreshModels();
-        for (const fit of items) before.set(fit.id, fit.state);
+        for (const fit of [...items].reverse()) {
+          if (!cards.has(fit.id)) {
+            cards.set(fit.id, card(fit));
+            list.prepend(cards.get(fit.id).element);
+          }
+          cards.get(fit.id).update(fit);
+        }
+        active = items.some(isActive);
+        if (items.some((fit) => fit.state === "done" && !state.models.some((model) => model.name === fit.model))) await refreshModels();
       } catch (error) {
         if (!(error instanceof ApiError)) throw error; // the banner tells of a lost connection
       }
-      if (closed || !active) break;
+      if (closed || !(active || again)) break;
+      again = false;
       await wait(500);
     }
     following = false;
@@ -88,21 +96,40 @@ function showForm(root, folders, started) {
   fill(root, h("p.lead", {}, "Choose a folder of pictures of good parts alone. Inspection goes on while the model learns."), form);
 }
 
+function inWords(fit) {
+  switch (fit.state) {
+    case "waiting": return "waiting for the fit before it";
+    case "done": return `done: ${fit.model} is in service${fit.skipped ? `; ${count(fit.skipped, "image")} could not be read` : ""}`;
+    case "failed": return `failed: ${fit.error}`;
+    case "cancelled": return "cancelled";
+    default: {
+      const left = fit.eta_seconds ? `, about ${duration(fit.eta_seconds)} left of this step` : "";
+      return `${STAGES[fit.stage] ?? fit.stage}${fit.total ? `, ${fit.done} of ${fit.total}` : ""}${left}`;
+    }
+  }
+}
+
+/** { element, update(fit) }: what is there stays, so that the keyboard's place stays. */
 function card(fit) {
-  const words = {
-    waiting: () => "waiting for the fit before it",
-    running: () => `${STAGES[fit.stage] ?? fit.stage ?? "starting"}${fit.total ? `, ${fit.done} of ${fit.total}` : ""}${fit.eta_seconds ? `, about ${duration(fit.eta_seconds)} left of this step` : ""}`,
-    done: () => "done: the model is in service",
-    failed: () => `failed: ${fit.error}`,
-    cancelled: () => "cancelled",
-  }[fit.state]();
-  const active = fit.state === "waiting" || fit.state === "running";
-  return h(
-    `div.fitcard.${fit.state}`, {},
-    h("p", {}, h("b", {}, fit.name), ` from ${fit.folder}`, h("small", {}, ` started ${ago(fit.when)}`)),
-    active ? h("progress", fit.total ? { max: fit.total, value: fit.done, "aria-label": "Progress" } : { "aria-label": "Progress" }) : null,
-    h("p", { role: "status" }, words),
-    active ? h("button", { type: "button", onclick: (event) => { event.target.disabled = true; remove(`v1/fits/${fit.id}`).catch(() => {}); } }, "Cancel") : null,
-    fit.state === "done" ? h("a.main", { href: "#/", onclick: () => chooseModel(fit.model).catch(() => {}) }, `Inspect with ${fit.model}`) : null,
-  );
+  const bar = h("progress", { "aria-label": `Progress of ${fit.name}` });
+  const words = h("p.words");
+  const started = h("small");
+  const cancel = h("button", { type: "button", onclick: () => { cancel.disabled = true; remove(`v1/fits/${fit.id}`).catch(() => { cancel.disabled = false; }); } }, "Cancel");
+  const link = h("a.main", { href: "#/", onclick: () => chooseModel(fit.name).catch(() => {}) }, `Inspect with ${fit.name}`);
+  const element = h("li.fitcard", {}, h("p", {}, h("b", {}, fit.name), ` from ${fit.folder === "." ? "everything" : fit.folder} `, started), bar, words, cancel, link);
+  function update(now) {
+    const active = isActive(now);
+    element.className = `fitcard ${now.state}`;
+    started.textContent = `started ${ago(now.when)}`;
+    words.textContent = inWords(now);
+    bar.hidden = cancel.hidden = !active;
+    link.hidden = now.state !== "done";
+    if (now.total) Object.assign(bar, { max: now.total, value: now.done });
+    else bar.removeAttribute("value");
+  }
+  return { element, update };
+}
+
+function isActive(fit) {
+  return fit.state === "waiting" || fit.state === "running";
 }

@@ -22,7 +22,8 @@ export function open(root) {
   }
 
   async function say(verdict) {
-    const item = state.items.find((other) => other.id === (document.activeElement?.dataset?.id ?? state.items[0]?.id));
+    const chosen = document.activeElement?.dataset.id; // the row with the keyboard, or else the newest
+    const item = chosen ? state.items.find((other) => String(other.id) === chosen) : state.items[0];
     if (!item) return;
     problem.hidden = true;
     try {

@@ -15,11 +15,13 @@ const RANGES = [["today", "today"], ["100", "the last 100"], ["1000", "the last 
 export function open(root) {
   const range = h("select", { id: "range" }, RANGES.map(([value, words]) => h("option", { value }, words)));
   const body = h("div", {}, h("p.empty", {}, "Loading …"));
+  const heading = h("h1", {}, title);
   let round = 0;
   async function load() {
     const number = ++round;
     const model = currentModel();
     if (!model) return;
+    heading.textContent = `What if the threshold of ${model.name} were another?`;
     try {
       const [items, scores] = await Promise.all([inspections(model.name, range.value), calibrationScores(model)]);
       if (number !== round) return;
@@ -30,8 +32,8 @@ export function open(root) {
     }
   }
   range.addEventListener("change", load);
-  fill(root, h("h1", {}, "What if the threshold were another?"),
-    h("p.lead", {}, "Move the slider and see which parts would have been judged differently. The model stays as it is."),
+  fill(root, heading,
+    h("p.lead", {}, "Move the slider and see which parts would have been judged differently. Nothing changes by it: the model stays as it is."),
     h("label.inline", {}, "Inspections: ", range), body);
   const stop = on("models", load);
   load();
