@@ -23,6 +23,7 @@ from patchbank.cli import (
     methods,
     predict,
     serve,
+    watch,
 )
 from patchbank.cli.interrupt import interruption
 from patchbank.errors import PatchbankError
@@ -62,6 +63,7 @@ app.command()(bank.add)
 app.command()(bank.forget)
 app.command()(bank.merge)
 app.command()(serve.serve)
+app.command()(watch.watch)
 app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)

@@ -11,15 +11,15 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from patchbank.prediction import finite
-from patchbank.report.explanation import explanation_picture, finder
+from patchbank.report.explanation import explanation_picture, finder, places_picture
 from patchbank.report.heat import heat_layer
 from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers
 from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
-from patchbank.service.history import iso
 from patchbank.service.kept import prediction_of, unpack_steps
 from patchbank.service.pictures import data_uri, jpeg_of, png_of, rgb_of
+from patchbank.service.records import iso
 from patchbank.service.uploads import Upload
 
 router = APIRouter(prefix="/v1/history", tags=["history"])
@@ -93,7 +93,11 @@ def overlay(id: Id, request: Request) -> Response:
 
 
 @router.get("/{id}/explain", response_model=answers.Explained, responses={404: PROBLEMS[404], 503: PROBLEMS[503]})
-async def explain(id: Id, request: Request) -> Any:
+async def explain(
+    id: Id,
+    request: Request,
+    whole: Annotated[bool, Query(description="Begin the picture with the overlay; else the places alone.")] = True,
+) -> Any:
     """The suspicious places beside the nearest good patches: anew, by the model as it is now."""
     service = service_of(request)
     row, upload = await run_in_threadpool(kept_upload, service, id)
@@ -102,9 +106,14 @@ async def explain(id: Id, request: Request) -> Any:
 
     def draw() -> str:
         # only the pictures that the model carries: no name leads to a file
-        return data_uri(explanation_picture(rgb_of(upload), explanation, finder(detector.thumbnails_, None)))
+        image, find = rgb_of(upload), finder(detector.thumbnails_, None)
+        picture = None if whole else places_picture(image, explanation, find)
+        return data_uri(explanation_picture(image, explanation, find) if picture is None else picture)
 
-    return {"explanation": finite(explanation.to_dict()), "picture": await run_in_threadpool(draw)}
+    return {
+        "explanation": finite({**explanation.to_dict(), "path": upload.name}),
+        "picture": await run_in_threadpool(draw),
+    }
 
 
 def item_of(row: sqlite3.Row) -> dict[str, Any]:

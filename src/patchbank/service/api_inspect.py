@@ -16,9 +16,9 @@ from patchbank.prediction import Prediction, finite
 from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
-from patchbank.service.history import iso
 from patchbank.service.inspection import Inspected
 from patchbank.service.pictures import data_uri, rgb_of
+from patchbank.service.records import iso
 from patchbank.service.uploads import RAW_TYPES, TooLarge, Upload, read_uploads
 
 router = APIRouter(prefix="/v1/models", tags=["inspection"])
@@ -71,8 +71,8 @@ async def inspect(
             if len(uploads) > 1 and not service.inspector.slots.take(len(uploads) - 1):
                 raise busy(service)
             spare[0] = len(uploads)
-            found = await _inspect(service, name, uploads, threshold, spare)
-            results = [await _answer(u, f, overlay) for u, f in zip(uploads, found, strict=True)]
+            found = await _inspect(service, name, uploads, threshold, overlay, spare)
+            results = [await _answer(u, f) for u, f in zip(uploads, found, strict=True)]
     except TimeoutError:
         wait = {"Retry-After": str(service.inspector.retry_after())}
         limit = f"{service.config.time_limit:g} seconds"
@@ -94,7 +94,7 @@ def busy(service: Service) -> HTTPException:
 
 
 async def _inspect(
-    service: Service, name: str, uploads: list[Upload], threshold: float | None, spare: list[int]
+    service: Service, name: str, uploads: list[Upload], threshold: float | None, overlay: bool, spare: list[int]
 ) -> list[Inspected | ImageError]:
     """What became of each image; those that their headers rule out never reach the queue."""
     pending: list[asyncio.Future[Inspected] | ImageError] = []
@@ -105,7 +105,7 @@ async def _inspect(
             pending.append(error)
             continue
         spare[0] -= 1
-        pending.append(asyncio.wrap_future(service.inspector.submit(name, upload, threshold)))
+        pending.append(asyncio.wrap_future(service.inspector.submit(name, upload, threshold, overlay)))
     found: list[Inspected | ImageError] = []
     try:
         for one in pending:
@@ -120,7 +120,7 @@ async def _inspect(
     return found
 
 
-async def _answer(upload: Upload, found: Inspected | ImageError, overlay: bool) -> dict[str, Any]:
+async def _answer(upload: Upload, found: Inspected | ImageError) -> dict[str, Any]:
     if isinstance(found, ImageError):
         return {"name": upload.name, "error": str(found)}
     record = found.record
@@ -138,7 +138,7 @@ async def _answer(upload: Upload, found: Inspected | ImageError, overlay: bool) 
         "size": list(record.size),
         "timings": record.timings,
     }
-    if overlay:
+    if found.prediction is not None:
         result["overlay"] = await run_in_threadpool(_overlay, upload, found.prediction)
     plain: dict[str, Any] = finite(result)
     return plain

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from patchbank import __version__
-from patchbank.service import api_health, api_history, api_inspect, api_models
+from patchbank.service import api_health, api_history, api_inspect, api_models, fitting, pages
 from patchbank.service.config import Config
 from patchbank.service.context import PROBLEMS, Service
 from patchbank.service.history import History
@@ -28,6 +26,8 @@ def build_app(config: Config) -> FastAPI:
     """The application, its models loaded. Raises `PatchbankError`."""
     metrics = Metrics()
     models = Models(config, lambda name, outcome: metrics.reloads.labels(name, outcome).inc())
+    for model in models:
+        model.warm_up()
     history = History(config.history, config.keep_images)
     inspector = Inspector(
         models, history, metrics, slots=config.queue, batch=config.batch, batch_wait=config.batch_wait
@@ -51,20 +51,20 @@ def build_app(config: Config) -> FastAPI:
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(Exception)(_unexpected)
     _mount(app)
-    limits = {"/v1/models/": config.max_upload}
-    for middleware, argument in ((BodyLimit, limits), (Guard, service.security), (Measured, metrics)):
-        app.add_middleware(middleware, argument)  # type: ignore[arg-type]
+    # the last one sees a request first
+    app.add_middleware(BodyLimit, {"/v1/models/": config.max_upload}, config.time_limit)
+    app.add_middleware(Guard, service.security)
+    app.add_middleware(Measured, metrics)
     return app
 
 
 def _mount(app: FastAPI) -> None:
-    common: dict[int | str, Any] = {code: PROBLEMS[code] for code in (400, 401, 403, 413, 422)}
+    common: dict[int | str, Any] = {code: PROBLEMS[code] for code in (400, 401, 403, 408, 413, 422)}
     for module in (api_inspect, api_models, api_history):
         app.include_router(module.router, responses=common)
     app.include_router(api_health.router)
-    for name in ("fitting", "pages"):
-        if importlib.util.find_spec(f"patchbank.service.{name}"):
-            app.include_router(importlib.import_module(f"patchbank.service.{name}").router)
+    app.include_router(fitting.router)
+    app.include_router(pages.router)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "A token is needed.",
         403: "Not from this host or origin.",
         404: "There is no such thing.",
+        408: "The body comes too slowly.",
         409: "Not in the state that the model or the inspection is in.",
         413: "More bytes or pixels than are taken.",
         415: "Not the content type of an image.",

@@ -7,80 +7,16 @@ synced: where the power fails a row may outlive its image; where only the proces
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from patchbank.errors import OptionError
+from patchbank.service.records import INSERT, SCHEMA, SCHEMA_VERSION, Record
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE inspections (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,
-    model TEXT NOT NULL,
-    version TEXT NOT NULL,
-    name TEXT NOT NULL,
-    score REAL,
-    p_value REAL,
-    threshold REAL,
-    map_threshold REAL,
-    is_anomalous INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    width INTEGER NOT NULL,
-    regions TEXT NOT NULL,
-    timings TEXT NOT NULL,
-    kept INTEGER NOT NULL,
-    verdict TEXT,
-    note TEXT NOT NULL DEFAULT '',
-    decided_at REAL,
-    added_at REAL
-);
-CREATE INDEX of_model ON inspections (model, id);
-CREATE INDEX of_time ON inspections (model, at);
-CREATE INDEX decided ON inspections (verdict, id) WHERE verdict IS NOT NULL;
-CREATE INDEX with_image ON inspections (id) WHERE kept > 0;
-"""
-_COLUMNS = (
-    "id", "at", "model", "version", "name", "score", "p_value", "threshold", "map_threshold", "is_anomalous",
-    "height", "width", "regions", "timings", "kept",
-)  # fmt: skip
-_INSERT = f"INSERT INTO inspections ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _EVICTED_AT_ONCE = 50
-
-
-@dataclass
-class Record:
-    """One inspection, before it has an id: `image` as it was sent and `map_png` (kept.py) go into files."""
-
-    at: float
-    model: str
-    version: str
-    name: str
-    score: float
-    p_value: float
-    threshold: float
-    map_threshold: float
-    is_anomalous: bool
-    size: tuple[int, int]
-    regions: list[dict[str, Any]]
-    timings: dict[str, float]
-    image: bytes = b""
-    map_png: bytes = b""
-    id: int = 0
-    kept: int = 0
-
-    def _row(self) -> tuple[Any, ...]:
-        return (
-            self.id, self.at, self.model, self.version, self.name, self.score, self.p_value, self.threshold,
-            self.map_threshold, self.is_anomalous, *self.size, json.dumps(self.regions), json.dumps(self.timings),
-            self.kept,
-        )  # fmt: skip
 
 
 class History:
@@ -113,7 +49,7 @@ class History:
         if version == 0:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise OptionError(f"{self.path}: is a database of something else; name another file")
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _sweep(self) -> None:
         """Remove the images whose rows never came to be, and add up the others."""
@@ -139,7 +75,7 @@ class History:
                 record.id = number
                 record.kept = self._keep(record)
             try:
-                self._transact([(_INSERT, record._row()) for record in records])
+                self._transact([(INSERT, record.row()) for record in records])
             except sqlite3.Error:
                 for record in records:
                     self._unlink(record.id)
@@ -290,13 +226,6 @@ class History:
         )
         with self._reader() as db:
             return [row[0] for row in db.execute(query, (model, version, count))]
-
-
-def iso(at: float | None) -> str | None:
-    """Seconds since 1970 as UTC in ISO 8601."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _bytes_of(file: Path) -> bytes | None:

@@ -24,23 +24,25 @@ from fastapi import HTTPException
 from patchbank.errors import ImageError
 from patchbank.images import Source
 from patchbank.prediction import Prediction, finite
-from patchbank.service.history import History, Record
+from patchbank.service.history import History
 from patchbank.service.kept import pack_map
 from patchbank.service.metrics import Metrics
 from patchbank.service.models import Model, Models
+from patchbank.service.records import Record
 from patchbank.service.uploads import Upload
 
 _log = logging.getLogger("patchbank.service")
 T = TypeVar("T")
+_MOST_MAPS = 8  # of results that wait to be recorded: a map may have hundreds of megabytes
 _GPU_WAIT = 0.005  # seconds that a batch is waited for where the network sees it at once
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """A durable record, and the prediction it was made of."""
+    """A durable record, and, where it was asked for, the prediction it was made of."""
 
     record: Record
-    prediction: Prediction
+    prediction: Prediction | None
 
 
 @dataclass(eq=False)
@@ -50,6 +52,7 @@ class _Item:
     model: str
     upload: Upload
     threshold: float | None
+    with_map: bool
     accepted: float = field(default_factory=time.perf_counter)
     future: Future[Inspected] = field(default_factory=Future)
 
@@ -95,15 +98,15 @@ class Inspector:
         self.batch, self.batch_wait = batch, batch_wait
         self.seconds_each = 0.1  # a running mean, of one image
         self._waiting: queue.SimpleQueue[_Item | _Job | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[_Item, Model, Prediction] | None] = queue.SimpleQueue()
+        self._done: queue.Queue[tuple[_Item, Model, Prediction] | None] = queue.Queue(_MOST_MAPS)
         self._threads: list[threading.Thread] = []
 
     # ---- from any thread ---------------------------------------------------------------------------------------------
 
-    def submit(self, model: str, upload: Upload, threshold: float | None) -> Future[Inspected]:
+    def submit(self, model: str, upload: Upload, threshold: float | None, with_map: bool) -> Future[Inspected]:
         """The answer to come, for an image that has its slot, which it gives back. It holds `ImageError` where the
         image cannot be inspected."""
-        item = _Item(model, upload, threshold)
+        item = _Item(model, upload, threshold, with_map)
         self._waiting.put(item)
         return item.future
 
@@ -246,7 +249,7 @@ class Inspector:
         for (item, _, prediction), record in zip(group, records, strict=True):
             self._count(record, time.perf_counter() - started)
             self.slots.give(1)
-            item.future.set_result(Inspected(record, prediction))
+            item.future.set_result(Inspected(record, prediction if item.with_map else None))
         try:
             self.history.trim()
         except Exception:

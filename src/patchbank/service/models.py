@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchbank.errors import OptionError, PatchbankError
+import numpy as np
+
+from patchbank.errors import ImageError, OptionError, PatchbankError
 from patchbank.modelfile import load
 from patchbank.prediction import finite
 from patchbank.service.config import Config
-from patchbank.service.history import iso
+from patchbank.service.records import iso
 
 if TYPE_CHECKING:
     from patchbank.detectors import Detector
 
 _log = logging.getLogger("patchbank.service")
-_POLL = 1.0  # seconds between two looks at the files
+_POLL = 0.5  # seconds between two looks at the files; one must be the same at both
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Model:
     version: str
     stamp: tuple[int, ...]
     loaded_at: float
+
+    def warm_up(self) -> None:
+        """Have everything compiled before the first request comes."""
+        with contextlib.suppress(ImageError):  # a region of interest may have nothing of so small an image
+            self.detector.predict(np.full((128, 128, 3), 128, np.uint8))
 
     def describe(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -62,7 +69,7 @@ class Models:
     def __init__(self, config: Config, on_reload: Callable[[str, str], None] = lambda name, outcome: None):
         self._config, self._on_reload = config, on_reload
         self._models: dict[str, Model] = {}
-        self._tried: dict[str, tuple[int, ...]] = {}  # the state of a file that could not be loaded
+        self._tried: dict[str, tuple[int, ...]] = {}  # the state of a file that was loaded, or could not be
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,11 +135,13 @@ class Models:
             self._thread.join()
 
     def _watch(self) -> None:
+        last: dict[str, tuple[int, ...]] = {}
         while not self._stopping.wait(_POLL):
             for model in list(self._models.values()):
-                with contextlib.suppress(OSError):  # gone for a moment, while it is replaced
-                    if (stamp := _stamp(model.file)) != model.stamp and stamp != self._tried.get(model.name):
-                        self._try(model.name)
+                stamp, before = _stamp(model.file), last.get(model.name)
+                last[model.name] = stamp
+                if stamp and stamp == before and stamp not in (model.stamp, self._tried.get(model.name)):
+                    self._try(model.name)
 
     def _try(self, name: str) -> None:
         try:
@@ -148,7 +157,7 @@ class Models:
 def _stamp(file: Path) -> tuple[int, ...]:
     try:
         stat = file.stat()
-    except FileNotFoundError:
+    except OSError:  # gone for a moment, while it is replaced
         return ()
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 

@@ -8,11 +8,12 @@ import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+import anyio
 from fastapi import HTTPException
 from PIL import Image
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,31 +60,43 @@ class Upload:
 
 class _Parser(MultiPartParser):
     spool_max_size = 2**62  # in memory: bodies are limited, and nothing of a client's goes to the disk unchecked
+    is_complete = False
+
+    def on_end(self) -> None:
+        self.is_complete = True
 
 
 async def read_uploads(request: Request, most: int) -> list[Upload]:
     """The images of a request: parts with a file name of a multipart body, or the raw body, which the query may give a
     `name`. Raises `HTTPException`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        uploads = await _read_parts(request.headers, request.stream(), most)
-    elif kind == "application/octet-stream" or kind.startswith("image/"):
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-        uploads = [Upload(shown_name(request.query_params.get("name", "image")), bytes(data))]
-    else:
-        raise HTTPException(
-            415, "send one image as image/png, image/jpeg, …, or several as files of multipart/form-data"
-        )
+    try:
+        uploads = await _read(request, kind, most)
+    except ClientDisconnect:
+        raise HTTPException(400, "the client went away before its body had come") from None
     if not uploads:
         raise HTTPException(422, "no images were sent: a multipart body has a file for each image")
     return uploads
 
 
+async def _read(request: Request, kind: str, most: int) -> list[Upload]:
+    if kind == "multipart/form-data":
+        return await _read_parts(request.headers, request.stream(), most)
+    if kind == "application/octet-stream" or kind.startswith("image/"):
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+        return [Upload(shown_name(request.query_params.get("name", "image")), bytes(data))]
+    raise HTTPException(415, "send one image as image/png, image/jpeg, …, or several as files of multipart/form-data")
+
+
 async def _read_parts(headers: Headers, stream: AsyncGenerator[bytes, None], most: int) -> list[Upload]:
+    parser = _Parser(headers, stream, max_files=most, max_fields=100)
     try:
-        form = await _Parser(headers, stream, max_files=most, max_fields=100).parse()
+        form = await parser.parse()
+        if not parser.is_complete:  # the part that was cut off would be missing without a word
+            await form.close()
+            raise MultiPartException("it ends before its last boundary")
     except MultiPartException as error:
         raise HTTPException(400, f"the multipart body cannot be read: {error.message}") from None
     try:
@@ -101,11 +114,11 @@ def shown_name(name: str) -> str:
 
 
 class BodyLimit:
-    """ASGI middleware: no body is read beyond its limit, whatever length it claims to have. `limits`: of paths that
-    begin so; others are small."""
+    """ASGI middleware: no body is read beyond its limit in bytes, whatever length it claims to have, nor longer than so
+    many seconds. `limits`: of paths that begin so; other bodies are small."""
 
-    def __init__(self, app: ASGIApp, limits: dict[str, int]):
-        self.app, self.limits = app, limits
+    def __init__(self, app: ASGIApp, limits: dict[str, int], seconds: float):
+        self.app, self.limits, self.seconds = app, limits, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -117,12 +130,18 @@ class BodyLimit:
         if not claimed.isdecimal() or int(claimed[:20]) > limit:
             await JSONResponse({"detail": sentence}, 413)(scope, receive, send)
             return
-        seen = 0
+        seen, more, until = 0, True, anyio.current_time() + self.seconds
 
         async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
+            nonlocal seen, more
+            if not more:
+                return await receive()  # whether the client is still there
+            try:
+                with anyio.fail_after(until - anyio.current_time()):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body took longer than {self.seconds:g} seconds") from None
+            seen, more = seen + len(message.get("body", b"")), message.get("more_body", False)
             if seen > limit:
                 raise HTTPException(413, sentence)
             return message
