@@ -215,7 +215,7 @@ def test_names_are_never_markup(opened: Callable[[str], Page], service: Place) -
 def test_a_picture_its_layers_and_its_neighbours(opened: Callable[[str], Page], service: Place) -> None:
     result = service.send("spot.png", bad=True, seed=2)
     page = opened(f"#/image/{result['id']}")
-    expect(page.locator(".about h1")).to_have_text("REJECTED")
+    expect(page.locator(".verdict h1")).to_have_text("REJECTED")
     expect(page.locator(".about")).to_contain_text("good parts scores this high or higher")
     heat = page.locator(".stage .heat")
     expect(heat).to_have_css("opacity", "0.6")
@@ -336,7 +336,8 @@ def test_drift_is_told_in_words(opened: Callable[[str], Page], service: Place) -
 def test_a_model_is_fitted_from_a_folder(opened: Callable[[str], Page], service: Place) -> None:
     page = opened("#/fit")
     page.locator("#folder").select_option("parts/good")
-    expect(page.locator("#name")).to_have_value("parts")
+    expect(page.locator("#name")).to_have_value("parts-2")
+    page.locator("#name").fill("parts")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("there is a model named parts already")
     page.locator("#name").fill("fresh")

@@ -73,7 +73,7 @@ function showForm(root, folders, started) {
   const method = h("select", { id: "method" }, METHODS.map(([value, words]) => h("option", { value }, words)));
   const rate = h("select", { id: "rate" }, [[0.001, "1 in 1000"], [0.01, "1 in 100"], [0.05, "1 in 20"]].map(([value, words]) => h("option", { value }, `${words} good parts`)));
   const problem = h("p.problem", { role: "alert", hidden: true });
-  const propose = () => { name.value = folder.value.replace(/\/(train\/)?good$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|-+$/g, "").slice(0, 64); };
+  const propose = () => { name.value = unused(folder.value.replace(/\/(train\/)?good$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|-+$/g, "").slice(0, 60) || "parts"); };
   rate.value = "0.01";
   folder.value = (folders.find((one) => /(^|\/)train\/good$/.test(one.name)) ?? folders.find((one) => one.name !== ".") ?? folders[0]).name;
   propose();
@@ -94,6 +94,14 @@ function showForm(root, folders, started) {
     }
   });
   fill(root, h("p.lead", {}, "Choose a folder of pictures of good parts alone. Inspection goes on while the model learns."), form);
+}
+
+/** A name that no model has: parts, parts-2, … */
+function unused(name) {
+  const taken = new Set(state.models.map((model) => model.name));
+  let free = name;
+  for (let i = 2; taken.has(free); i += 1) free = `${name}-${i}`;
+  return free;
 }
 
 function inWords(fit) {

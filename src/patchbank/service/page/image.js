@@ -40,14 +40,15 @@ function show(root, item) {
         h("span.steps", {},
           h("button", { type: "button", onclick: () => go(item.id, "newer"), "aria-label": "Newer inspection", title: "Newer (←)" }, "←"),
           h("button", { type: "button", onclick: () => go(item.id, "older"), "aria-label": "Older inspection", title: "Older (→)" }, "→"))),
-      view.element, layers.element, nearest),
-    h(`section.about.${rejected ? "rejected" : "accepted"}`, {},
-      h("div.verdict", {}, sign(rejected), h("h1", {}, rejected ? "REJECTED" : "ACCEPTED")),
+      view.element, layers.element),
+    h(`div.verdict.${rejected ? "rejected" : "accepted"}`, {}, sign(rejected), h("h1", {}, rejected ? "REJECTED" : "ACCEPTED")),
+    h("section.about", { "aria-label": "What the model and people say" },
       scoreBar(item),
       h("p.score", {}, `Score ${number(item.score)}, ${rejected ? "above" : "within"} the allowed ${number(item.threshold)}.`),
       h("p", {}, `${upper(chance(item.p_value))}.`),
       h("p.hint", {}, `${regionWords(item)} Inspected ${clock(item.when)} by ${item.model}.`),
       verdict.element),
+    nearest,
   );
   explanation(nearest, item);
   return { ...layers.keys, ...verdict.keys };
@@ -99,7 +100,7 @@ function verdictControls(item) {
   note.value = item.note ?? "";
   const wrong = item.is_anomalous ? "it was good" : "it was bad";
   const buttons = [
-    ["confirmed", "C", "Confirm", "the verdict is right"], ["overruled", "O", "Overrule", wrong], [null, "U", "Undo", "say nothing"],
+    ["confirmed", "C", "Confirm", "the verdict is right"], ["overruled", "O", "Overrule", wrong], [null, "U", "Undo", "take it back"],
   ].map(([verdict, key, word, meaning]) =>
     h("button", { type: "button", "data-verdict": verdict ?? "none", onclick: () => say(verdict) }, h("kbd", {}, key), h("b", {}, ` ${word}`), h("small", {}, meaning)));
 

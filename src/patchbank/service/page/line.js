@@ -8,15 +8,17 @@ import { ago, clock, count } from "./words.js";
 export const title = "Line";
 
 export function open(root) {
-  const banner = h("section.newest", { "aria-label": "Newest inspection", "aria-live": "polite" });
+  const banner = h("section.newest", { "aria-label": "Newest inspection" });
+  const spoken = h("p.hidden", { role: "status" }); // for who listens: the time in the banner changes every second
   const summary = h("p.summary");
   const list = h("ol.list", { "aria-label": "Inspections, newest first" });
   const problem = h("p.problem", { role: "alert", hidden: true });
-  fill(root, banner, h("div.listhead", {}, h("h2", {}, "Inspections"), summary, chooseImages()), problem, list);
+  fill(root, spoken, banner, h("div.listhead", {}, h("h2", {}, "Inspections"), summary, chooseImages()), problem, list);
   const rows = new Map(); // by id: { element, key }
 
   function show() {
     showNewest(banner, state.items[0]);
+    spoken.textContent = state.items.length ? `${state.items[0].is_anomalous ? "Rejected" : "Accepted"}: ${state.items[0].name}` : "";
     showSummary(summary, state.items);
     updateRows(list, rows, state.items);
   }

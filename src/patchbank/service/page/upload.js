@@ -35,7 +35,7 @@ export function acceptDrops() {
 /** Buttons for who does not drag. */
 export function chooseImages() {
   const chooser = (words, attributes, fromFolder) => {
-    const input = h("input.hidden", { type: "file", multiple: true, tabindex: -1, "aria-label": words, ...attributes });
+    const input = h("input.hidden", { type: "file", multiple: true, tabindex: -1, "aria-hidden": "true", "aria-label": words, ...attributes });
     input.addEventListener("change", () => {
       enqueue([...input.files], fromFolder);
       input.value = "";
