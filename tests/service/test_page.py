@@ -327,10 +327,14 @@ def test_drift_is_told_in_words(opened: Callable[[str], Page], service: Place) -
     expect(page.locator("svg.chart .day")).to_have_count(1)
     expect(page.locator("tbody tr")).to_have_count(2)
     answer = httpx.get(f"{service.url}/v1/models/parts/drift").json()
-    answer["warning"] = "the last 200 scores are higher than those the threshold was set from"
     page.route("**/drift?*", lambda route: route.fulfill(json=answer))
+    answer["calibration"].update(count=20, q05=1.0, q95=2.0)
+    answer["days"][-1].update(count=20, q50=2.5)
     page.locator("#days").select_option("7")
-    expect(page.locator(".alarm.rejected")).to_contain_text("the last 200 scores are higher")
+    expect(page.locator(".alarm.rejected")).to_contain_text("are high: their median is 2.5")
+    answer["warning"] = "the last 200 scores are higher than those the threshold was set from"
+    page.locator("#days").select_option("90")
+    expect(page.locator(".alarm.rejected")).to_contain_text("The last 200 scores are higher")
 
 
 def test_a_model_is_fitted_from_a_folder(opened: Callable[[str], Page], service: Place) -> None:

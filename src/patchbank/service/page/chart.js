@@ -3,7 +3,7 @@
 import { day } from "./words.js";
 import { number, s } from "./dom.js";
 
-const WIDTH = 720, HEIGHT = 260, LEFT = 44, BOTTOM = 28, TOP = 18, RIGHT = 12;
+const WIDTH = 720, HEIGHT = 260, LEFT = 44, BOTTOM = 28, TOP = 18, RIGHT = 12, NAMES = 130; // in its units
 
 /** Linear scales into the drawing: x and y take values. */
 function frame([x0, x1], [y0, y1]) {
@@ -49,7 +49,7 @@ export function histogram({ scores, calibration, low, high, threshold, now }) {
     ticks(low, high, 6).map((value) => [s("line.grid", { x1: x(value), x2: x(value), y1: TOP, y2: HEIGHT - BOTTOM }), text("axis", x(value), HEIGHT - 8, number(value), "middle")]),
     bars, calibration.length ? s("path.calibration", { d: outline }) : null,
     s("line.baseline", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(0), y2: y(0) }),
-    marker(x(now), "now", "now"), marker(x(threshold), "what-if", threshold === now ? "" : "what if"),
+    marker(x(now), "now", "now", now < threshold), marker(x(threshold), "what-if", threshold === now ? "" : "what if", threshold < now),
   );
 }
 
@@ -57,9 +57,9 @@ function bar(left, right, top, bottom, above) {
   return s(`rect.bar.${above ? "rejected" : "accepted"}`, { x: left + 1, width: Math.max(1, right - left - 2), y: top, height: bottom - top });
 }
 
-function marker(x, kind, words) {
-  const right = x > WIDTH - 80;
-  return [s(`line.${kind}`, { x1: x, x2: x, y1: TOP - 8, y2: HEIGHT - BOTTOM }), text(kind, x + (right ? -5 : 5), TOP - 4, words, right ? "end" : "start")];
+/** A line with its name to the left or right of it: two that are near keep apart. */
+function marker(x, kind, words, toTheLeft) {
+  return [s(`line.${kind}`, { x1: x, x2: x, y1: TOP - 8, y2: HEIGHT - BOTTOM }), text(kind, x + (toTheLeft ? -5 : 5), TOP - 4, words, toTheLeft ? "end" : "start")];
 }
 
 function text(kind, x, y, words, anchor) {
@@ -73,15 +73,17 @@ export function boxes({ days, calibration, threshold }) {
   const margin = 0.08 * (most - least || 1);
   const range = [Math.max(0, least - margin), most + margin];
   const { y } = frame([0, 1], range);
-  const slot = (WIDTH - LEFT - RIGHT) / days.length;
+  const end = WIDTH - NAMES;
+  const slot = (end - LEFT) / days.length;
   const wide = Math.min(26, slot * 0.6);
   const every = Math.ceil(days.length / 10);
-  const level = (value, kind, words) => Number.isFinite(value) ? [s(`line.${kind}`, { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }), text(kind, WIDTH - RIGHT, y(value) - 4, words, "end")] : null;
+  const level = (value, kind) => Number.isFinite(value) ? s(`line.${kind}`, { x1: LEFT, x2: end, y1: y(value), y2: y(value) }) : null;
+  const name = (value, kind, words) => Number.isFinite(value) ? text(kind, end + 6, y(value) + 4, words, "start") : null;
   return drawing(
     "Scores by day against those of the calibration",
-    Number.isFinite(calibration.q05) ? s("rect.band", { x: LEFT, width: WIDTH - LEFT - RIGHT, y: y(calibration.q95), height: y(calibration.q05) - y(calibration.q95) }) : null,
-    ticks(...range).map((value) => [s("line.grid", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }), text("axis", LEFT - 6, y(value) + 4, number(value), "end")]),
-    level(calibration.q50, "calibration", "calibration"), level(threshold, "now", "threshold"),
+    Number.isFinite(calibration.q05) ? s("rect.band", { x: LEFT, width: end - LEFT, y: y(calibration.q95), height: y(calibration.q05) - y(calibration.q95) }) : null,
+    ticks(...range).map((value) => [s("line.grid", { x1: LEFT, x2: end, y1: y(value), y2: y(value) }), text("axis", LEFT - 6, y(value) + 4, number(value), "end")]),
+    level(calibration.q50, "calibration"), level(threshold, "now"),
     days.map((one, i) => {
       const middle = LEFT + slot * (i + 0.5);
       return s("g.day", {}, s("title", {}, `${one.day}: ${one.count} inspected, median ${number(one.q50)}`),
@@ -90,5 +92,6 @@ export function boxes({ days, calibration, threshold }) {
         s("line.median", { x1: middle - wide / 2, x2: middle + wide / 2, y1: y(one.q50), y2: y(one.q50) }),
         i % every === 0 ? text("axis", middle, HEIGHT - 8, day(`${one.day}T12:00:00`), "middle") : null);
     }),
+    name(calibration.q50, "calibration", "calibration"), name(threshold, "now", "threshold"),
   );
 }

@@ -46,6 +46,11 @@ export function sign(rejected) {
   return s("svg.sign", { viewBox: "0 0 100 100", "aria-hidden": "true" }, shape);
 }
 
+/** A triangle with an exclamation mark: look here. */
+export function warningSign() {
+  return s("svg.sign", { viewBox: "0 0 100 100", "aria-hidden": "true" }, s("path", { d: "M50 6 97 92H3z" }), s("path.mark", { d: "M50 38v24M50 78v.1" }));
+}
+
 /** Sign and word, in the verdict's colour. */
 export function badge(rejected) {
   return h(`span.badge.${rejected ? "rejected" : "accepted"}`, {}, sign(rejected), rejected ? "REJECTED" : "ACCEPTED");

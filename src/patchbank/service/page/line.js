@@ -52,6 +52,11 @@ export function open(root) {
   };
 }
 
+/** Whether the list has inspections of several models. */
+function isMixed() {
+  return state.models.length > 1 && !state.model;
+}
+
 function tell(element, words) {
   element.textContent = words;
   element.hidden = false;
@@ -80,7 +85,7 @@ function showNewest(banner, item) {
       h("p.name", {}, h("a", { href: address(item) }, item.name)),
       scoreBar(item),
       h("p.score", {}, `score ${number(item.score)}, ${item.is_anomalous ? "above" : "within"} the allowed ${number(item.threshold)}`),
-      h("p.when", {}, h("time", { "data-when": item.when }), state.models.length > 1 ? ` · ${item.model}` : "", " ", decision(item)),
+      h("p.when", {}, h("time", { "data-when": item.when }), isMixed() ? ` · ${item.model}` : "", " ", decision(item)),
     ),
     h("a.photo", { href: address(item), "aria-label": `Open ${item.name}` }, layers(item, 0.7)),
   );
@@ -142,7 +147,7 @@ export function listRow(item, note = null) {
     `a.row.${item.is_anomalous ? "rejected" : "accepted"}`, { href: address(item), "data-id": item.id },
     h("span.thumb", {}, layers(item, 0.6)),
     badge(item.is_anomalous),
-    h("span.name", {}, item.name, state.models.length > 1 ? h("small", {}, ` ${item.model}`) : null),
+    h("span.name", {}, item.name, isMixed() ? h("small", {}, ` ${item.model}`) : null),
     h("span.bar", {}, scoreBar(item), h("small", {}, `${number(item.score)} of ${number(item.threshold)}`)),
     h("span.when", {}, clock(item.when)),
     h("span.said", {}, note ?? decision(item)),
