@@ -7,6 +7,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -193,6 +194,7 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
     """The process of a fit: tells of its progress, and of what was wrong."""
     from patchbank.detectors import DETECTORS
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such priorities
         os.nice(_NICE)
     os.chdir(order.root)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import mimetypes
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -33,6 +32,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",  # kept, but asked for again: a new version is seen at once
 }
 _BEFORE_SIGN_IN = ("login.html", "login.js", "page.css", "icon.svg")
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _SMALL = 640  # pixels of the longer side
 _PAUSE = 1.0  # seconds after a wrong token: guessing takes long
 
@@ -117,9 +117,9 @@ def _files() -> dict[str, _File]:
     """By name, each with its media type."""
     folder = resources.files("patchbank.service").joinpath("page")
     return {
-        item.name: _File(item.read_bytes(), f"{mimetypes.guess_type(item.name)[0]}; charset=utf-8")
+        item.name: _File(item.read_bytes(), f"{kind}; charset=utf-8")
         for item in folder.iterdir()
-        if item.is_file()
+        if (kind := _KINDS.get(item.name.rpartition(".")[2]))
     }
 
 
