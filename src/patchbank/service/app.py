@@ -36,6 +36,9 @@ def build_app(config: Config) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if inspector.is_running:  # by another one in this process, as test tools start one for each request
+            yield
+            return
         inspector.start()
         models.start()
         yield

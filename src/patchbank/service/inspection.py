@@ -137,6 +137,10 @@ class Inspector:
             return f"the history cannot be written ({self.history.broken})"
         return None
 
+    @property
+    def is_running(self) -> bool:
+        return bool(self._threads)
+
     def start(self) -> None:
         self._threads = [
             threading.Thread(target=work, name=f"patchbank-{work.__name__.strip('_')}", daemon=True)
