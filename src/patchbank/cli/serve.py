@@ -109,10 +109,8 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     names = ", ".join(model.name for model in app.state.service.models)
     shown = f"[{host}]" if ":" in host else host
-    typer.echo(
-        f"serving {names} at http://{shown}:{listening.getsockname()[1]} (history: {history}); Ctrl-C stops", err=True
-    )
-    _server(app).run(sockets=[listening])
+    address = f"http://{shown}:{listening.getsockname()[1]}"
+    _server(app, f"serving {names} at {address} (history: {history}); Ctrl-C stops").run(sockets=[listening])
 
 
 def _token(token: str | None, file: Path | None) -> str | None:
@@ -140,10 +138,14 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _server(app: Any) -> uvicorn.Server:
+def _server(app: Any, greeting: str) -> uvicorn.Server:
     import uvicorn
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            typer.echo(greeting, err=True)
+
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             """Stop at Ctrl-C and SIGTERM, after what was accepted is answered; that is a good end, so unlike uvicorn's
