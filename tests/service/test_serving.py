@@ -160,6 +160,7 @@ def test_mistakes_are_one_sentence(tiny: Path, tmp_path: Path) -> None:
             ((tiny, "--token-file", tmp_path / "none"), "cannot be read"),
             ((tiny, "--port", port), "choose another with --port"),
             ((tmp_path / "none.patchbank", "--port", 0), "no such model file"),
+            ((tiny, "--keep-images", "lots"), "--keep-images takes a size"),
             ((), "at least one model"),
         ):
             found = run(*arguments)
