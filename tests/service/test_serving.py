@@ -19,6 +19,8 @@ import pytest
 
 from tests.service.conftest import BAD, GOOD, PNG, URL
 
+pytestmark = pytest.mark.slow
+
 
 class Served:
     """A running service; `address` is known when it is ready."""
