@@ -29,6 +29,7 @@ from patchbank.service.kept import pack_map
 from patchbank.service.metrics import Metrics
 from patchbank.service.models import Model, Models
 from patchbank.service.records import Record
+from patchbank.service.slots import Slots
 from patchbank.service.uploads import Upload
 
 _log = logging.getLogger("patchbank.service")
@@ -63,28 +64,6 @@ class _Job:
 
     work: Callable[[], Any]
     future: Future[Any] = field(default_factory=Future)
-
-
-class Slots:
-    """Room for so many images between acceptance and answer."""
-
-    def __init__(self, count: int, metrics: Metrics):
-        self.count, self.taken = count, 0
-        self._lock, self._gauge = threading.Lock(), metrics.pending
-
-    def take(self, count: int) -> bool:
-        """Whether there was room."""
-        with self._lock:
-            if self.taken + count > self.count:
-                return False
-            self.taken += count
-            self._gauge.set(self.taken)
-            return True
-
-    def give(self, count: int) -> None:
-        with self._lock:
-            self.taken -= count
-            self._gauge.set(self.taken)
 
 
 class Inspector:
