@@ -132,7 +132,8 @@ def read(path: str | PathLike[str]) -> ModelFile:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # copied: they are views of the file, and one that is overwritten in place would end the process
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(_unreadable(path)) from error
     if _KEY not in header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -117,3 +118,12 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {**self.prediction.to_dict(), "places": [asdict(place) for place in self.places]}
+
+
+def finite(value: Any) -> Any:
+    """Numbers that are infinite, or none, as None, also inside: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

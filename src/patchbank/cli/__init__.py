@@ -24,6 +24,8 @@ from patchbank.cli import (
     methods,
     predict,
     report,
+    serve,
+    watch,
 )
 from patchbank.cli.interrupt import interruption
 from patchbank.errors import PatchbankError
@@ -64,6 +66,8 @@ app.command()(audit.audit)
 app.command()(bank.add)
 app.command()(bank.forget)
 app.command()(bank.merge)
+app.command()(serve.serve)
+app.command()(watch.watch)
 app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)

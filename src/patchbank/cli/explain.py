@@ -10,7 +10,7 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures
-from patchbank.cli.predict import finite, output_names
+from patchbank.cli.predict import output_names
 from patchbank.errors import ImageError, OptionError
 from patchbank.files import replacing, write_text
 
@@ -33,6 +33,7 @@ def explain(
     place = _position(at)
     from patchbank.images import gather, read_image
     from patchbank.modelfile import load
+    from patchbank.prediction import finite
     from patchbank.report.explanation import explanation_picture, finder
     from patchbank.report.pictures import save_png
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +50,7 @@ def predict(
     from patchbank.calibration import check_rate
     from patchbank.images import gather
     from patchbank.modelfile import load
+    from patchbank.prediction import finite
 
     if false_discovery_rate is not None:
         check_rate(false_discovery_rate, "--false-discovery-rate")
@@ -87,15 +87,6 @@ def predict(
             rejected = sum(row["is_anomalous"] for row in rows)
             typer.echo(f"{len(rows)} images inspected, {rejected} rejected; results in {output}")
     raise typer.Exit(failures.exit_code if rows else 2)
-
-
-def finite(value: Any) -> Any:
-    """Numbers that are infinite, or none, as None, also inside: JSON has no word for them."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:

@@ -43,11 +43,20 @@ def explanation_rows(image: Picture, explanation: Explanation, find: Find, width
     return [_row(image, place, find, width, number) for number, place in enumerate(explanation.places, 1)]
 
 
-def finder(thumbnails: dict[str, Thumbnail], folder: str = "") -> Find:
-    """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails."""
+def places_picture(image: Picture, explanation: Explanation, find: Find, width: int = 984) -> Picture | None:
+    """The rows of crops alone, for where the image is shown beside them; None where there are no places."""
+    rows = explanation_rows(image, explanation, find, width)
+    return np.concatenate(rows) if rows else None
+
+
+def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "") -> Find:
+    """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails; without
+    a folder from these alone."""
 
     def find(name: str) -> tuple[Picture, tuple[int, int]] | None:
         kept = thumbnails.get(name)
+        if folder is None:
+            return None if kept is None else (kept.pixels(), kept.size)
         try:
             original = read_image(Source(name, Path(folder, name))).astype(np.uint8, copy=False)
         except ImageError:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 
-_STEPS = 128  # colours on each side of the threshold
+STEPS = 128  # colours on each side of the threshold
 
 
 def _colour_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -26,7 +26,7 @@ def _colour_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """
     stops = [0.0, 1.0, 1.0 + 1e-6, 1.45, 2.0]
     colours = [(96, 125, 160), (84, 124, 172), (255, 214, 51), (236, 112, 0), (134, 0, 18)]
-    at = np.concatenate([np.linspace(0, 1, _STEPS), np.linspace(1.0 + 1e-6, 2, _STEPS)])
+    at = np.concatenate([np.linspace(0, 1, STEPS), np.linspace(1.0 + 1e-6, 2, STEPS)])
     opacity = np.interp(at, stops, [0.15, 0.5, 0.7, 0.78, 0.88]).astype(np.float32)[:, None]
     channels = [np.interp(at, stops, channel) for channel in zip(*colours, strict=True)]
     return np.stack(channels, axis=1).astype(np.float32) * opacity, opacity
@@ -60,7 +60,7 @@ def heat(photo: Picture, values: NDArray[np.float32], threshold: float) -> Pictu
     """
     grey = 40 + 0.72 * cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
     unseen = np.isnan(values)
-    step = _colour_steps(values, threshold)
+    step = colour_steps(values, threshold)
     tinted = _COLOUR[step] + (1 - _OPACITY[step]) * grey
     if unseen.any():
         diagonal = np.add.outer(np.arange(values.shape[0]), np.arange(values.shape[1])) % 10 < 3
@@ -70,13 +70,21 @@ def heat(photo: Picture, values: NDArray[np.float32], threshold: float) -> Pictu
     return picture
 
 
-def _colour_steps(values: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
-    """Row of the colour table for each value."""
+def heat_layer(steps: NDArray[np.integer], unseen: NDArray[np.bool_]) -> Picture:
+    """The colours of `heat` alone, RGBA uint8 H×W×4, to be laid over a photo; `steps` as `colour_steps` gives them."""
+    layer = np.concatenate([_COLOUR / _OPACITY, 255 * _OPACITY], axis=1)[steps]
+    layer[unseen] = (128, 128, 128, 166)
+    picture: Picture = np.rint(layer).clip(0, 255).astype(np.uint8)
+    return picture
+
+
+def colour_steps(values: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
+    """Row of the colour table for each value: `STEPS` of them up to the threshold, as many above it."""
     if math.isnan(threshold) or threshold == math.inf:
         return np.zeros(values.shape, np.intp)
     if threshold <= 0:
-        return np.where(values > threshold, 2 * _STEPS - 1, 0)
+        return np.where(values > threshold, 2 * STEPS - 1, 0)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         share = np.nan_to_num(values / np.float32(threshold), nan=0.0, posinf=2.0, neginf=0.0).clip(0.0, 2.0)
-    steps: NDArray[np.intp] = (share * (_STEPS - 1)).astype(np.intp) + (share > 1)
+    steps: NDArray[np.intp] = (share * (STEPS - 1)).astype(np.intp) + (share > 1)
     return steps

@@ -1,0 +1,76 @@
+"""`patchbank watch`: inspect what arrives in a folder."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.errors import OptionError
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Where images arrive, also in folders below it.")],
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="CSV that gets a row for each image; it says what was inspected.")
+    ] = Path("watch.csv"),
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Also POST each row there, as JSON.")] = None,
+    every: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two looks; a file must be the same at both.")
+    ] = 0.5,
+    threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
+    roi: o.Roi = None,
+    weights: o.Weights = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+) -> None:
+    """Inspect images as they arrive in a folder, each once, also across restarts; Ctrl-C ends."""
+    if not folder.is_dir():
+        raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
+    if output.is_dir():
+        raise OptionError(f"{output}: is a folder; -o takes the CSV file to write")
+    from patchbank.modelfile import load
+    from patchbank.service.watching import Arrivals, Table
+    from patchbank.service.watching import watch as watch_folder
+    from patchbank.service.webhook import Webhook
+
+    sender = None if webhook is None else Webhook(webhook)
+    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if roi is not None:
+        detector.restrict(roi)
+    table = Table(output)
+    counts = {"accepted": 0, "rejected": 0, "skipped": 0}
+
+    def tell(row: dict[str, Any]) -> None:
+        if row["error"]:
+            counts["skipped"] += 1
+            print(f"skipped {row['error']}", file=sys.stderr)
+        else:
+            verdict = "rejected" if row["is_anomalous"] else "accepted"
+            counts[verdict] += 1
+            typer.echo(f"{row['path']}: {verdict}, score {row['score']:.4g}")
+        if sender is not None:
+            sender.send(row)
+
+    stop = threading.Event()
+    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        print(f"watching {folder}; rows go to {output}; Ctrl-C ends", file=sys.stderr, flush=True)
+        watch_folder(detector, Arrivals(folder, table.seen), table, stop, every=every, on_row=tell, threshold=threshold)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        table.close()
+        if sender is not None:
+            sender.close()
+    inspected = counts["accepted"] + counts["rejected"]
+    lost = f", {sender.lost} not sent to the webhook" if sender is not None and sender.lost else ""
+    typer.echo(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{lost}")
+    raise typer.Exit(1 if counts["skipped"] or lost else 0)

@@ -1,0 +1,1 @@
+"""The service: models behind an HTTP API, with a history of every inspection (docs/service.md)."""

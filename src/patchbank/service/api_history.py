@@ -1,0 +1,160 @@
+"""`/v1/history`: what was inspected, what it looked like, and what a person says about it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from patchbank.prediction import finite
+from patchbank.report.explanation import explanation_picture, finder, places_picture
+from patchbank.report.heat import heat_layer
+from patchbank.report.pictures import overlay as draw_overlay
+from patchbank.service import answers
+from patchbank.service.answers import BIGGEST_ID
+from patchbank.service.context import PROBLEMS, Service, known_model, service_of
+from patchbank.service.kept import prediction_of, unpack_steps
+from patchbank.service.pictures import data_uri, jpeg_of, png_of, rgb_of
+from patchbank.service.records import iso
+from patchbank.service.uploads import Upload
+
+router = APIRouter(prefix="/v1/history", tags=["history"])
+Id = Annotated[int, Path(ge=0, le=BIGGEST_ID)]
+_PNG: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {"image/png": {}}}, 404: PROBLEMS[404]},
+}
+
+
+@router.get("", response_model=answers.Page)
+def find(
+    request: Request,
+    model: Annotated[str | None, Query(max_length=300)] = None,
+    anomalous: bool | None = None,
+    verdict: Literal["confirmed", "overruled", "none"] | None = None,
+    after: Annotated[int | None, Query(ge=0, le=BIGGEST_ID)] = None,
+    before: Annotated[int | None, Query(ge=0, le=BIGGEST_ID)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Any:
+    """Newest first. `before` and `after` are ids: `before=next` is the next page, `after` what came since.
+    `verdict=none` is what nobody has decided on."""
+    rows = service_of(request).history.find(
+        model=model, anomalous=anomalous, verdict=verdict, before=before, after=after, limit=limit + 1
+    )
+    more = len(rows) > limit
+    if more and after is not None and before is None:
+        rows = rows[1:]  # the newest one is left for the next question
+        more = False
+    items = [item_of(row) for row in rows[:limit]]
+    return {"items": items, "next": items[-1]["id"] if more else None}
+
+
+@router.get("/{id}", response_model=answers.Item, responses={404: PROBLEMS[404]})
+def get(id: Id, request: Request) -> Any:
+    """One inspection."""
+    return item_of(_row(service_of(request), id))
+
+
+@router.post("/{id}/verdict", response_model=answers.Item, responses={404: PROBLEMS[404]})
+def decide(id: Id, decision: answers.Decision, request: Request) -> Any:
+    """What a person says: the model was right, or it was wrong."""
+    service = service_of(request)
+    _row(service, id)
+    service.history.decide(id, decision.verdict, decision.note, time.time())
+    return item_of(_row(service, id))
+
+
+@router.get(
+    "/{id}/image", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}, 404: PROBLEMS[404]}
+)
+def image(id: Id, request: Request) -> Response:
+    """The image as a JPEG, where it is still kept."""
+    return _picture(jpeg_of(rgb_of(kept_upload(service_of(request), id)[1])), "image/jpeg")
+
+
+@router.get("/{id}/heat", **_PNG)
+def heat(id: Id, request: Request) -> Response:
+    """The map's colours with alpha, to be laid over the image (stretched to its size) at any opacity."""
+    service = service_of(request)
+    steps = unpack_steps(_map(service, _row(service, id)))
+    return _picture(png_of(heat_layer(steps, steps == 0)), "image/png")
+
+
+@router.get("/{id}/overlay", **_PNG)
+def overlay(id: Id, request: Request) -> Response:
+    """The picture that `patchbank predict` writes."""
+    service = service_of(request)
+    row, upload = kept_upload(service, id)
+    return _picture(png_of(draw_overlay(rgb_of(upload), prediction_of(row, _map(service, row)))), "image/png")
+
+
+@router.get("/{id}/explain", response_model=answers.Explained, responses={404: PROBLEMS[404], 503: PROBLEMS[503]})
+async def explain(
+    id: Id,
+    request: Request,
+    whole: Annotated[bool, Query(description="Begin the picture with the overlay; else the places alone.")] = True,
+) -> Any:
+    """The suspicious places beside the nearest good patches: anew, by the model as it is now."""
+    service = service_of(request)
+    row, upload = await run_in_threadpool(kept_upload, service, id)
+    detector = known_model(service, row["model"]).detector
+    explanation = await service.inspector.wait(lambda: detector.explain(upload.image()), service.config.time_limit)
+
+    def draw() -> str:
+        # only the pictures that the model carries: no name leads to a file
+        image, find = rgb_of(upload), finder(detector.thumbnails_, None)
+        picture = None if whole else places_picture(image, explanation, find)
+        return data_uri(explanation_picture(image, explanation, find) if picture is None else picture)
+
+    return {
+        "explanation": finite({**explanation.to_dict(), "path": upload.name}),
+        "picture": await run_in_threadpool(draw),
+    }
+
+
+def item_of(row: sqlite3.Row) -> dict[str, Any]:
+    """A row of the history as the API shows it."""
+    same = ("id", "model", "version", "name", "score", "p_value", "threshold", "is_anomalous", "verdict", "note")
+    item = {
+        **{key: row[key] for key in same},
+        "when": iso(row["at"]),
+        "regions": json.loads(row["regions"]),
+        "size": [row["height"], row["width"]],
+        "timings": json.loads(row["timings"]),
+        "decided_at": iso(row["decided_at"]),
+        "added_at": iso(row["added_at"]),
+        "image_kept": row["kept"] > 0,
+    }
+    plain: dict[str, Any] = finite(item)
+    return plain
+
+
+def kept_upload(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
+    """An inspection and its image. Raises `HTTPException` where either is not there (any more)."""
+    row = _row(service, id)
+    data = service.history.kept_image(id) if row["kept"] else None
+    if data is None:
+        raise HTTPException(404, f"the image of inspection {id} is not kept (any more)")
+    return row, Upload(row["name"], data)
+
+
+def _map(service: Service, row: sqlite3.Row) -> bytes:
+    png = service.history.kept_map(row["id"]) if row["kept"] else None
+    if not png:
+        raise HTTPException(404, f"the map of inspection {row['id']} is not kept (any more)")
+    return png
+
+
+def _row(service: Service, id: int) -> sqlite3.Row:
+    row = service.history.get(id)
+    if row is None:
+        raise HTTPException(404, f"there is no inspection {id}")
+    return row
+
+
+def _picture(data: bytes, kind: str) -> Response:
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})

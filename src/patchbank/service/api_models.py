@@ -1,0 +1,103 @@
+"""`/v1/models`: what is served, what it could learn from, and whether its scores drift."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+
+from patchbank.errors import OptionError
+from patchbank.extraction import give_up
+from patchbank.files import keep_copy
+from patchbank.prediction import finite
+from patchbank.service import answers, drift
+from patchbank.service.api_history import item_of, kept_upload
+from patchbank.service.context import PROBLEMS, Service, known_model, service_of
+from patchbank.service.uploads import Upload
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", response_model=answers.ModelList)
+def list_models(request: Request) -> Any:
+    """What is served."""
+    return {"models": [model.describe() for model in service_of(request).models]}
+
+
+@router.get("/{name}/drift", response_model=answers.Drift, responses={404: PROBLEMS[404]})
+def drifting(name: str, request: Request, days: Annotated[int, Query(ge=1, le=90)] = 30) -> Any:
+    """Scores by day (UTC), and the last ones since the model's file is what it is, beside those of the calibration."""
+    service = service_of(request)
+    model = known_model(service, name)
+    calibration = model.detector.calibration_
+    last = service.history.last_scores(name, model.version, drift.LAST)
+    answer = {
+        "calibration": drift.quantiles(calibration.scores.tolist()),
+        "days": drift.by_day(service.history.scores(name, time.time() - days * 86400)),
+        "last": drift.quantiles(last),
+        "threshold": calibration.threshold,
+        **drift.compare(last, calibration.scores.tolist()),
+    }
+    return finite(answer)
+
+
+@router.get("/{name}/proposal", response_model=answers.Proposal, responses={404: PROBLEMS[404]})
+def proposal(name: str, request: Request) -> Any:
+    """False alarms that a person overruled, that the model has not learned from, and whose images are kept."""
+    service = service_of(request)
+    known_model(service, name)
+    return {"items": [item_of(row) for row in service.history.accepted_false_alarms(name, 100)]}
+
+
+@router.post(
+    "/{name}/proposal", response_model=answers.Added, responses={code: PROBLEMS[code] for code in (404, 409, 503)}
+)
+async def accept(name: str, chosen: answers.Chosen, request: Request) -> Any:
+    """Let the model learn from some of them: its file is replaced, the old one kept beside it."""
+    service = service_of(request)
+    known_model(service, name)
+    # in the thread that uses the models, and without a time limit: half-way it could not be given up
+    return await asyncio.wrap_future(service.inspector.run(lambda: _learn(service, name, sorted(set(chosen.ids)))))
+
+
+def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
+    """Add the images of some inspections to a model's file, and load it. Raises `HTTPException`."""
+    uploads = [_eligible(service, name, id) for id in ids]
+    model = known_model(service, name)
+    try:
+        detector = service.models.open(model.file)
+        # their own names: a client's may look like those of files
+        images = {f"inspection-{id}": upload.image() for id, upload in zip(ids, uploads, strict=True)}
+        images = {key: image for key, image in images.items() if key not in detector._known()}
+        backup = None
+        if images:  # where the service was killed on its way, the model has them already
+            for key, image in images.items():
+                image.filename = key  # type: ignore[attr-defined]
+            detector.add(list(images.values()), on_error=give_up)
+            backup = keep_copy(model.file).name
+            detector.save(model.file)
+            model = service.models.reload(name)
+    except OptionError as error:
+        raise HTTPException(409, str(error).replace(str(model.file), model.file.name)) from None
+    service.history.mark_added(ids, time.time())
+    answer = {
+        "added": ids,
+        "threshold": detector.calibration_.threshold,
+        "entry": detector.history[-1],
+        "backup": backup,
+        "model": model.describe(),
+    }
+    plain: dict[str, Any] = finite(answer)
+    return plain
+
+
+def _eligible(service: Service, name: str, id: int) -> Upload:
+    """The image of an accepted false alarm. Raises `HTTPException` for an inspection that is none."""
+    row, upload = kept_upload(service, id)
+    if row["model"] != name or not row["is_anomalous"] or row["verdict"] != "overruled":
+        raise HTTPException(409, f"inspection {id} is no false alarm of {name} that a person overruled")
+    if row["added_at"] is not None:
+        raise HTTPException(409, f"the model has learned from inspection {id} already")
+    return upload

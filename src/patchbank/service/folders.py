@@ -1,0 +1,82 @@
+"""Where a fit may learn from and write to: names of clients become paths here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from patchbank.datasets import open_dataset
+from patchbank.errors import DatasetError, OptionError, PatchbankError
+from patchbank.images.sources import IMAGE_SUFFIXES
+from patchbank.service.config import Config
+
+_MOST_FOLDERS = 2000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def folders_below(root: Path) -> dict[str, int]:
+    """Folders of `root` by their names below it, and how many images each has at any depth, sorted. The root itself is
+    "."; hidden folders, masks (`ground_truth`) and links to folders are passed over."""
+    counts: dict[str, int] = {}
+    for parent, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "ground_truth")
+        images = sum(Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".") for file in files)
+        folder = Path(parent).relative_to(root)
+        for above in (folder, *folder.parents) if images else ():
+            counts[above.as_posix()] = counts.get(above.as_posix(), 0) + images
+        if len(counts) > _MOST_FOLDERS:
+            break
+    return dict(sorted(counts.items()))
+
+
+def images_to_learn(root: Path, name: str) -> list[Path]:
+    """The good images of a folder below `root` (of a dataset, its training split), as paths from the root. Raises
+    `DatasetError` for a name that leads out of the root, by itself or by a link, and for fewer than two images."""
+    folder = inside(root, name)
+    if folder is None or not os.path.isdir(folder):  # is_dir() raises for a name that is too long
+        raise DatasetError(f"{name}: is not a folder of the listing (GET /v1/fits/folders)")
+    try:
+        found = open_dataset(folder).train
+    except PatchbankError as error:
+        raise DatasetError(str(error).replace(f"{root}{os.sep}", "")) from None
+    images = [path.relative_to(root) for path in found if path.resolve().is_relative_to(root)]
+    if len(images) < 2:
+        raise DatasetError(f"{name}: holds {len(images)} images to learn from; at least two are needed")
+    return images
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """The path of a name below `root`, which is resolved; None where it is none, or leads elsewhere."""
+    if "\0" in name or "\\" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        return None
+    try:
+        path = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a lone surrogate
+        return None
+    return path if path.is_relative_to(root) else None
+
+
+def model_path(config: Config, name: str) -> Path:
+    """The file of a new model: in the folder of models, or else beside the first one."""
+    if not _NAME.fullmatch(name):
+        raise OptionError(f"{name}: a model's name has letters, digits, dots, dashes and underscores")
+    folder = config.models_dir or config.models[0].parent
+    return folder.absolute() / f"{name}.patchbank"
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing has this name, a broken link included."""
+    return not os.path.lexists(path)
+
+
+def publish(made: Path, final: Path) -> None:
+    """Give a complete file its final name. Raises `OptionError` where that is taken by now: nothing is replaced."""
+    try:
+        os.link(made, final)
+    except FileExistsError:
+        raise OptionError(f"there is a file {final.name} already: choose another name") from None
+    except OSError:  # a file system without links
+        if not is_free(final):
+            raise OptionError(f"there is a file {final.name} already: choose another name") from None
+        made.rename(final)

@@ -1,0 +1,170 @@
+"""The models of a service: loaded once per file, and again when the file is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchbank.errors import ImageError, OptionError, PatchbankError
+from patchbank.modelfile import load
+from patchbank.prediction import finite
+from patchbank.service.config import Config
+from patchbank.service.records import iso
+
+if TYPE_CHECKING:
+    from patchbank.detectors import Detector
+
+_log = logging.getLogger("patchbank.service")
+_POLL = 0.5  # seconds between two looks at the files; one must be the same at both
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model; `version` are the first digits of its file's SHA-256."""
+
+    name: str
+    file: Path
+    detector: Detector
+    version: str
+    stamp: tuple[int, ...]
+    loaded_at: float
+
+    def warm_up(self) -> None:
+        """Have everything compiled before the first request comes."""
+        with contextlib.suppress(ImageError):  # a region of interest may have nothing of so small an image
+            self.detector.predict(np.full((128, 128, 3), 128, np.uint8))
+
+    def describe(self) -> dict[str, Any]:
+        """As the API shows it."""
+        calibration = self.detector.calibration_
+        described = {
+            "name": self.name,
+            "method": self.detector.method,
+            "backbone": self.detector.backbone,
+            "threshold": calibration.threshold,
+            "false_alarm_rate": calibration.false_alarm_rate,
+            "map_threshold": calibration.map_threshold,
+            "images": self.detector.training_["images"],
+            "file": self.file.name,
+            "version": self.version,
+            "loaded_at": iso(self.loaded_at),
+            "calibration_scores": [float(f"{score:.6g}") for score in calibration.scores],
+        }
+        plain: dict[str, Any] = finite(described)
+        return plain
+
+
+class Models:
+    """By name, the file's stem. Whoever uses a model takes it once and keeps it: a reload makes a new one."""
+
+    def __init__(self, config: Config, on_reload: Callable[[str, str], None] = lambda name, outcome: None):
+        self._config, self._on_reload = config, on_reload
+        self._models: dict[str, Model] = {}
+        self._tried: dict[str, tuple[int, ...]] = {}  # the state of a file that was loaded, or could not be
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        given = {file.resolve() for file in config.models}
+        others = sorted(config.models_dir.glob("*.patchbank")) if config.models_dir else []
+        for file in (*config.models, *(f for f in others if f.resolve() not in given)):
+            self.add(file)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(sorted(self._models.values(), key=lambda model: model.name))
+
+    def get(self, name: str) -> Model | None:
+        return self._models.get(name)
+
+    def add(self, file: Path) -> Model:
+        """Load a further model. Raises `PatchbankError`; `OptionError` where another one has its name."""
+        name = file.stem
+        with self._lock:
+            if name in self._models:
+                raise OptionError(f"{file}: there is a model named {name} already; give the file another name")
+            model = self._models[name] = self._load(name, file)
+        return model
+
+    def reload(self, name: str) -> Model:
+        """Load a model's file again if it changed since. Raises `PatchbankError`, and the old one stays."""
+        with self._lock:
+            old = self._models[name]
+            stamp = _stamp(old.file)
+            if stamp == old.stamp:
+                return old
+            self._tried[name] = stamp
+            if _version(old.file) == old.version:
+                new = Model(name, old.file, old.detector, old.version, stamp, old.loaded_at)
+            else:
+                new = self._load(name, old.file)
+            self._models[name] = new
+        if new.version != old.version:
+            _log.warning("%s: loaded again, version %s", name, new.version)
+            self._on_reload(name, "loaded")
+        return new
+
+    def open(self, file: Path) -> Detector:
+        """A detector of its own, such as one that is going to be changed. Raises `PatchbankError`."""
+        c = self._config
+        return load(file, weights=c.weights, device=c.device, runtime=c.runtime, threads=c.threads)
+
+    def _load(self, name: str, file: Path) -> Model:
+        stamp = _stamp(file)
+        version = _version(file) if stamp else ""  # before it is loaded: a file replaced meanwhile is seen as changed
+        return Model(name, file, self.open(file), version, stamp, time.time())
+
+    # ---- hot reload --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Look after the files from now on."""
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._watch, name="patchbank-models", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        last: dict[str, tuple[int, ...]] = {}
+        while not self._stopping.wait(_POLL):
+            for model in list(self._models.values()):
+                stamp, before = _stamp(model.file), last.get(model.name)
+                last[model.name] = stamp
+                if stamp and stamp == before and stamp not in (model.stamp, self._tried.get(model.name)):
+                    self._try(model.name)
+
+    def _try(self, name: str) -> None:
+        try:
+            self.reload(name)
+        except PatchbankError as error:
+            _log.error("%s: the replaced file cannot be loaded, the old model stays: %s", name, error)
+            self._on_reload(name, "failed")
+        except Exception:
+            _log.exception("%s: the replaced file cannot be loaded, the old model stays", name)
+            self._on_reload(name, "failed")
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        stat = file.stat()
+    except OSError:  # gone for a moment, while it is replaced
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _version(file: Path) -> str:
+    with file.open("rb") as opened:
+        digest = hashlib.sha256()
+        while chunk := opened.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:12]

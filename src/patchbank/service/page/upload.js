@@ -1,0 +1,123 @@
+// Images dropped on the page, or chosen: sent a few at a time until each has a result, whatever the service is busy with.
+
+import { inspect } from "./api.js";
+import { fill, h } from "./dom.js";
+import { currentModel, refreshItems, untilDone } from "./state.js";
+import { count } from "./words.js";
+
+const AT_ONCE = 4, BYTES = 12e6; // of one request, unless a single image is larger
+const IMAGE = /\.(png|jpe?g|bmp|tiff?|webp|gif|pgm|ppm)$/i;
+const queue = [];
+const tally = { total: 0, done: 0, rejected: 0, skipped: 0, errors: [], waiting: "", running: false };
+const panel = document.getElementById("uploads");
+
+/** Anything dropped anywhere on the page. */
+export function acceptDrops() {
+  const shade = document.getElementById("drop");
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  window.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    shade.hidden = false;
+  });
+  window.addEventListener("dragleave", (event) => { if (!event.relatedTarget) shade.hidden = true; });
+  window.addEventListener("drop", async (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    shade.hidden = true;
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...event.dataTransfer.files];
+    enqueue(files, entries.some((entry) => entry.isDirectory));
+  });
+  window.addEventListener("beforeunload", (event) => { if (tally.running) event.preventDefault(); });
+}
+
+/** Buttons for who does not drag. */
+export function chooseImages() {
+  const chooser = (words, attributes, fromFolder) => {
+    const input = h("input.hidden", { type: "file", multiple: true, tabindex: -1, "aria-hidden": "true", "aria-label": words, ...attributes });
+    input.addEventListener("change", () => {
+      enqueue([...input.files], fromFolder);
+      input.value = "";
+    });
+    return [input, h("button", { type: "button", onclick: () => input.click() }, words)];
+  };
+  return h("span.choosers", {}, chooser("Inspect images …", { accept: "image/*,.tif,.tiff,.pgm,.ppm" }, false), chooser("Inspect a folder …", { webkitdirectory: true }, true));
+}
+
+/** All files below a dropped folder, or the file. */
+async function filesOf(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const entries = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+    if (!some.length) break;
+    entries.push(...some);
+  }
+  return (await Promise.all(entries.map(filesOf))).flat();
+}
+
+/** Files of a folder that are no images are left out, and counted; a file that was chosen itself is sent. */
+function enqueue(files, fromFolder) {
+  const images = fromFolder ? files.filter((file) => IMAGE.test(file.name) && !file.name.startsWith(".")) : files;
+  if (!tally.running) Object.assign(tally, { total: 0, done: 0, rejected: 0, skipped: 0, errors: [] });
+  tally.skipped += files.length - images.length;
+  tally.total += images.length;
+  queue.push(...images);
+  show();
+  if (!tally.running) work();
+}
+
+async function work() {
+  tally.running = true;
+  while (queue.length) {
+    const batch = nextBatch();
+    const results = await send(batch);
+    tally.waiting = "";
+    tally.done += batch.length;
+    for (const result of results) {
+      if (result.error) tally.errors.push(result);
+      else if (result.is_anomalous) tally.rejected += 1;
+    }
+    show();
+    refreshItems().catch(() => {}); // the banner tells of a lost connection
+  }
+  tally.running = false;
+  show();
+}
+
+function nextBatch() {
+  let [many, bytes] = [1, queue[0].size];
+  while (many < Math.min(AT_ONCE, queue.length) && bytes + queue[many].size <= BYTES) bytes += queue[many++].size;
+  return queue.splice(0, many);
+}
+
+async function send(files) {
+  const model = currentModel();
+  if (!model) return files.map((file) => ({ name: file.name, error: "no model is loaded" }));
+  try {
+    return await untilDone(() => inspect(model.name, files), (error) => {
+      tally.waiting = `${error.message}; trying again …`;
+      show();
+    });
+  } catch (error) {
+    if (files.length === 1) return [{ name: files[0].name, error: error.message }];
+    return (await Promise.all(files.map((file) => send([file])))).flat(); // one bad file must not take its neighbours along
+  }
+}
+
+function show() {
+  const { total, done, errors, running } = tally;
+  panel.hidden = !total && !tally.skipped;
+  const words = running ? `Inspecting: ${done} of ${total}` : `${count(done - errors.length, "image")} inspected, ${tally.rejected} rejected`;
+  fill(
+    panel,
+    h("p", { role: "status" }, h("b", {}, words), errors.length ? `, ${errors.length} not` : ""),
+    h("progress", { max: total || 1, value: done, "aria-label": "Images inspected" }),
+    tally.waiting ? h("p.hint", {}, tally.waiting) : null,
+    tally.skipped ? h("p.hint", {}, `${count(tally.skipped, "file")} without an image's ending left out`) : null,
+    errors.length ? h("ul.errors", {}, errors.slice(-20).map((error) => h("li", {}, h("b", {}, error.name), ` ${error.error}`))) : null,
+    running ? null : h("button", { type: "button", onclick: () => { panel.hidden = true; } }, "Close"),
+  );
+}

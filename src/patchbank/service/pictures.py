@@ -1,0 +1,34 @@
+"""Pictures as the API sends them."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from patchbank.images import Source, read_image
+from patchbank.report.heat import Picture
+from patchbank.service.uploads import Upload
+
+
+def rgb_of(upload: Upload) -> Picture:
+    """RGB uint8 of an image. Raises `ImageError`."""
+    return read_image(Source(upload.name, upload.image())).astype("uint8", copy=False)
+
+
+def png_of(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def jpeg_of(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def data_uri(picture: Picture) -> str:
+    """A PNG that a page can show without another request."""
+    return "data:image/png;base64," + base64.b64encode(png_of(picture)).decode()
