@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from patchbank.files import replacing
 from patchbank.images import Source
+
+if TYPE_CHECKING:
+    from patchbank.detectors import Detector
 
 _LOOK_AGAIN = 0.01  # of the limit: after so much was written, what other processes wrote is counted too
 _SLACK = 0.95  # of the limit is left when entries are removed, not to remove one at every write
@@ -35,22 +39,13 @@ class FeatureCache:
         self.folder, self.limit = folder, limit
         self.hits = self.misses = 0
         self._lock = threading.Lock()
-        self._asleep = self._broken = False
+        self.asleep = self._broken = False
         self._known, self._added = -1, 0  # bytes at the last look; bytes added since
 
     @property
     def active(self) -> bool:
         """Whether it is asked at all."""
-        return not (self._asleep or self._broken)
-
-    @contextlib.contextmanager
-    def asleep(self) -> Iterator[None]:
-        """Within the block features are computed, as where there is no cache: to take the time."""
-        self._asleep = True
-        try:
-            yield
-        finally:
-            self._asleep = False
+        return not (self.asleep or self._broken)
 
     def digest(self, source: Source) -> str | None:
         """The SHA-256 of an image's file and of the angle it is turned by; None for what is no file."""
@@ -114,6 +109,19 @@ class FeatureCache:
             path.unlink(missing_ok=True)
             total -= size
         self._known, self._added = total, 0
+
+
+@contextlib.contextmanager
+def no_cache(detector: Detector) -> Iterator[bool]:
+    """Within the block features are computed, to take the time; whether they were not before."""
+    caches = [part.feature_cache for part in detector._parts() if part.feature_cache]
+    for cache in caches:
+        cache.asleep = True
+    try:
+        yield bool(caches)
+    finally:
+        for cache in caches:
+            cache.asleep = False
 
 
 def _read(path: Path) -> Tensor | None:

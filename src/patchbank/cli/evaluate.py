@@ -52,11 +52,11 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, output: Path) -> None:
-    """metrics.json and report.html in a folder."""
+    """report.html and then metrics.json in a folder, which says that all is there."""
     from patchbank.report.html import write_report
 
-    write_text(output / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
     write_report(evaluation, output / "report.html")
+    write_text(output / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
 
 
 def summary(evaluation: Evaluation) -> str:

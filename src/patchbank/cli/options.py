@@ -96,7 +96,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
     for key in given:
         if key not in detector_class.parameter_names():
             raise OptionError(f"--{key.replace('_', '-')}: {method} has no such option (`patchbank methods`)")
-    if "levels" in given:
+    if isinstance(given.get("levels"), str):
         given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])
@@ -119,7 +119,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "--memory-budget") -> int:
     """ "4GB", "500 MB" or a plain number of bytes → bytes."""
     units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
     number = text.strip().rstrip("BbKkMmGgIi ")
@@ -127,7 +127,7 @@ def parse_bytes(text: str) -> int:
     try:
         return int(float(number) * units[unit])
     except (ValueError, KeyError, OverflowError):
-        raise OptionError(f"--memory-budget takes a size such as 4GB or 500MB, not {text!r}") from None
+        raise OptionError(f"{option} takes a size such as 4GB or 500MB, not {text!r}") from None
 
 
 def parse_seed(text: str) -> int:

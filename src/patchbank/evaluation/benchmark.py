@@ -1,7 +1,9 @@
-"""Fit and evaluate over a grid of datasets, methods, backbones and seeds; finished cells are not run again."""
+"""Fit and evaluate over a grid of datasets, methods, backbones and seeds; finished cells are not run again, and several
+run at a time where that is wanted. A cell's results do not depend on which others ran, nor when."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,26 +14,33 @@ from typing import Any
 
 from patchbank.datasets import Dataset
 from patchbank.detectors import Detector
+from patchbank.environment import cores
 from patchbank.errors import PatchbankError
+from patchbank.evaluation.comparison import over_seeds
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
+from patchbank.evaluation.workers import run_in_processes
 from patchbank.extraction import OnError, Progress
+from patchbank.feature_cache import FeatureCache
 from patchbank.files import write_csv, write_text
 from patchbank.memory import reset_peak
 
 COLUMNS = (
     "dataset", "method", "backbone", "seed", "image_auroc", "image_ap", "image_f1_max", "misclassified", "pixel_auroc",
     "pixel_ap", "aupro", "false_alarm_rate", "recall_at_threshold", "n_train", "fit_seconds", "latency_ms_p50",
-    "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb",
+    "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb", "label", "jobs", "fit_cached",
 )  # fmt: skip
+Row = dict[str, Any]
+Write = Callable[[Evaluation, Path], None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid: a dataset and a detector with all its options."""
+    """One run of the grid: a dataset and a detector with all its options; `label`: which variant of a preset it is."""
 
     dataset: Dataset
     detector: Detector
+    label: str | None = None
 
     @property
     def name(self) -> str:
@@ -45,47 +54,81 @@ class Cell:
         return f"{self.dataset.name}-{self.detector.method}-{backbone}-seed{self.detector.seed}-{digest}"
 
 
-def run_grid(
-    cells: Sequence[Cell],
-    output: Path,
-    write: Callable[[Evaluation, Path], None],
-    *,
-    on_error: OnError,
-    progress: Progress | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Run each cell that has no results in `output` yet, and give each cell's row; the tables are rewritten after each.
-    `on_error` also hears of a cell that cannot be run, and the others are.
+@dataclass(frozen=True)
+class Runner:
+    """Runs cells: their results go to `output`; `write(evaluation, folder)` writes the files of one, metrics.json last;
+    `cache` bytes of features are kept in `output`/cache, 0 for none; `jobs` cells run at a time, each in a process with
+    its share of the threads."""
 
-    `write(evaluation, folder)` writes metrics.json, last of its files, and the report.
-    """
-    rows = []
-    for cell in cells:
-        folder = output / cell.name
-        if not (folder / "metrics.json").exists():
+    output: Path
+    write: Write
+    cache: int = 0
+    jobs: int = 1
+
+    def run(self, cells: Sequence[Cell], *, on_error: OnError, progress: Progress | None = None) -> Iterator[Row]:
+        """Run each cell that has no results yet, and give each cell's row as it is done; the tables are rewritten after
+        each, in the order of the cells. `on_error` also hears of a cell that cannot be run, and the others are."""
+        rows: dict[int, Row] = {}
+        for number in self._finished(cells, on_error, progress):
+            metrics = json.loads((self._folder(cells[number]) / "metrics.json").read_text(encoding="utf-8"))
+            rows[number] = _row(cells[number], metrics)
+            in_order = [rows[i] for i in sorted(rows)]
+            write_csv(self.output / "results.csv", COLUMNS, in_order)
+            write_text(self.output / "results.md", markdown(in_order) + over_seeds(in_order))
+            yield rows[number]
+
+    def _finished(self, cells: Sequence[Cell], on_error: OnError, progress: Progress | None) -> Iterator[int]:
+        """The numbers of the cells that have results, those first that had them before."""
+        alike: dict[str, list[int]] = {}  # variants of a preset can be the same cell
+        for i, cell in enumerate(cells):
+            alike.setdefault(cell.name, []).append(i)
+        todo = [numbers for numbers in alike.values() if not self._is_done(cells[numbers[0]])]
+        for numbers in alike.values():
+            if numbers not in todo:
+                yield from numbers
+        if self.jobs > 1:
+            work = [(cells[numbers[0]].name, cells[numbers[0]]) for numbers in todo]
+            for i in run_in_processes(self.one, work, self.jobs, on_error, progress):
+                yield from todo[i]
+            return
+        for numbers in todo:
             try:
-                _run(cell, folder, write, on_error, progress)
+                self.one(cells[numbers[0]], on_error, progress)
             except PatchbankError as error:  # such as a method that this dataset cannot be given to
-                on_error(cell.name, error)
+                name = cells[numbers[0]].name
+                on_error(name, PatchbankError(f"{name}: {error}"))
                 continue
-        rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
-        write_csv(output / "results.csv", COLUMNS, rows)
-        write_text(output / "results.md", markdown(rows))
-        yield rows[-1]
+            yield from numbers
+
+    def one(self, cell: Cell, on_error: OnError, progress: Progress | None = None) -> None:
+        """Run a cell and write its results. Nothing of it is held afterwards."""
+        folder, detector = self._folder(cell), deepcopy(cell.detector)  # what it learns goes with the cell
+        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
+        cache = FeatureCache(self.output / "cache", self.cache) if self.cache else None
+        for part in detector._parts():
+            part.feature_cache = cache
+            if self.jobs > 1 and part.threads is None:
+                part.threads = max(1, cores() // self.jobs)
+        gc.collect()  # the one before it, where it holds itself
+        reset_peak()  # each cell's own peak, not that of the largest before it
+        detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
+        seen = cache.hits + cache.misses if cache else 0
+        cached = cache.hits / seen if cache and seen else 0.0
+        model_file = folder / "model.patchbank"
+        detector.save(model_file)
+        evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
+        evaluation.metrics.update(jobs=self.jobs, fit_cached=cached)
+        self.write(evaluation, folder)
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.output / cell.name
+
+    def _is_done(self, cell: Cell) -> bool:
+        return (self._folder(cell) / "metrics.json").exists()
 
 
-def _run(
-    cell: Cell, folder: Path, write: Callable[[Evaluation, Path], None], on_error: OnError, progress: Progress | None
-) -> None:
-    reset_peak()  # each cell's own peak, not that of the largest before it
-    model_file = folder / "model.patchbank"
-    detector = deepcopy(cell.detector)  # what it learns goes with the cell
-    detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
-    detector.save(model_file)
-    evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
-    write(evaluation, folder)
-
-
-def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
+def _row(cell: Cell, metrics: dict[str, Any]) -> Row:
     detector = cell.detector
     row = {key: metrics.get(key) for key in COLUMNS}
     row |= {
@@ -93,16 +136,18 @@ def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
         "method": detector.method,
         "backbone": detector.backbone,
         "seed": detector.seed,
+        "label": cell.label,
+        "layout": cell.dataset.layout,
     }
     row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
     return row
 
 
 _SHOWN = {
-    "dataset": "dataset", "method": "method", "backbone": "backbone", "seed": "seed", "n_train": "trained on",
-    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "false_alarm_rate": "false alarms",
-    "recall_at_threshold": "recall", "fit_seconds": "fit, s", "latency_ms_p50": "one image, ms",
-    "images_per_second": "images/s", "bank_mb": "bank, MB", "peak_rss_mb": "peak memory, MB",
+    "dataset": "dataset", "label": "variant", "method": "method", "backbone": "backbone", "seed": "seed",
+    "n_train": "trained on", "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO",
+    "false_alarm_rate": "false alarms", "recall_at_threshold": "recall", "fit_seconds": "fit, s",
+    "latency_ms_p50": "one image, ms", "images_per_second": "images/s", "bank_mb": "bank, MB", "peak_rss_mb": "peak memory, MB",
 }  # fmt: skip
 _DIGITS = {"fit_seconds": 1, "latency_ms_p50": 1, "images_per_second": 1, "bank_mb": 1, "peak_rss_mb": 0}
 
@@ -115,6 +160,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             return "–"
         return f"{value:.{_DIGITS.get(key, 3)}f}" if isinstance(value, float) else str(value)
 
-    lines = ["| " + " | ".join(_SHOWN.values()) + " |", "|" + "---|" * len(_SHOWN)]
-    lines += ["| " + " | ".join(cell(key, row[key]) for key in _SHOWN) + " |" for row in rows]
+    shown = {key: name for key, name in _SHOWN.items() if key != "label" or any(row["label"] for row in rows)}
+    lines = ["| " + " | ".join(shown.values()) + " |", "|" + "---|" * len(shown)]
+    lines += ["| " + " | ".join(cell(key, row[key]) for key in shown) + " |" for row in rows]
     return "\n".join(lines) + "\n"
