@@ -147,7 +147,8 @@ _SHOWN = {
     "dataset": "dataset", "label": "variant", "method": "method", "backbone": "backbone", "seed": "seed",
     "n_train": "trained on", "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO",
     "false_alarm_rate": "false alarms", "recall_at_threshold": "recall", "fit_seconds": "fit, s",
-    "latency_ms_p50": "one image, ms", "images_per_second": "images/s", "bank_mb": "bank, MB", "peak_rss_mb": "peak memory, MB",
+    "latency_ms_p50": "one image, ms", "images_per_second": "images/s", "bank_mb": "bank, MB",
+    "peak_rss_mb": "peak memory, MB",
 }  # fmt: skip
 _DIGITS = {"fit_seconds": 1, "latency_ms_p50": 1, "images_per_second": 1, "bank_mb": 1, "peak_rss_mb": 0}
 
