@@ -9,7 +9,7 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars
-from patchbank.errors import DatasetError, OptionError
+from patchbank.errors import DatasetError
 
 if TYPE_CHECKING:
     from patchbank.datasets import Dataset
@@ -144,8 +144,6 @@ def benchmark(
         shots,
     )
     failures = Failures()
-    if chosen and shots is not None:
-        raise OptionError("--shots does not go with --preset: patchcore-lowshot draws its own")
     cells = of_preset(chosen, wanted, typer.echo) if chosen else of_options(wanted)
     runner = Runner(output, write_evaluation, o.parse_bytes(cache, "--cache"), jobs)
     rows = []
@@ -156,7 +154,7 @@ def benchmark(
     failures.write(output / "errors.csv")
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
     if chosen and rows:
-        given_words = {"backbones": backbones, **learning}
+        given_words = {"backbones": backbones, "shots": shots, "every": every, **learning}
         _compare(chosen, rows, output, given_words, assignments or [])
     raise typer.Exit(failures.exit_code if rows else 2)
 

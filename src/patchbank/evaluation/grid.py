@@ -57,10 +57,12 @@ def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], None]) -> lis
             if variant.shots and variant.shots > len(dataset.train):
                 too_small.add(f"{dataset.name} has {len(dataset.train)} training images: {variant.shots} are left out")
                 continue
+            if variant.shots and wanted.shots:
+                raise OptionError(f"--shots does not go with the preset {preset.name}, which draws its own")
             options = variant.options_with({**wanted.options, "backbone": backbone, "seed": seed})
             detector = wanted.make(variant.method, options)
             label = variant.label_with({name: getattr(detector, name) for name in detector.parameter_names()})
-            cell = Cell(dataset.with_shots(variant.shots, seed), detector, label)
+            cell = Cell(dataset.with_shots(variant.shots or wanted.shots, seed), detector, label)
             cells.setdefault((cell.name, label), cell)  # options that were given can make two variants one
     for words in sorted(too_small):
         say(words)

@@ -9,13 +9,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from patchbank.errors import PatchbankError
-from patchbank.extraction import OnError, Progress
+
+if TYPE_CHECKING:
+    from patchbank.extraction import OnError, Progress
 
 Item = TypeVar("Item")
 Do: TypeAlias = "Callable[[Item, OnError], None]"
@@ -75,10 +77,26 @@ def _start(do: Do[Item], work: Sequence[tuple[str, Item]], number: int) -> _Work
     context = multiprocessing.get_context("spawn")  # a forked child has none of the threads that compute
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(do, there), daemon=True)
-    process.start()
+    with _no_interruption():
+        process.start()
     there.close()  # so that the end of the process ends the pipe
     _give(here, work[number][1])
     return _Worker(process, here, number)
+
+
+@contextlib.contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and does not reach what is started within it until that handles it: it
+    would fill the screen with the tracebacks of half-imported modules."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it would end the waiting
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _give(pipe: Connection, item: object) -> None:
