@@ -115,7 +115,7 @@ def table(preset: Preset, lines: Sequence[Line], departures: str = "") -> str:
         words.append(f"Run with {departures}.")
     if any(line.published and not line.comparable for line in lines):
         whose = "" if preset.data.categories == 1 else f", mean of {preset.data.categories} categories"
-        words.append(f"Published: on {preset.data.name}{whose}; other data have no difference to it.")
+        words.append(f"Published: on {preset.data.name}{whose}; no difference is taken to other data.")
     if any(value.std is not None for line in lines for value in line.ours.values()):
         words.append("± is the standard deviation over seeds.")
     if preset.note:
@@ -141,11 +141,14 @@ def over_seeds(rows: Sequence[Row]) -> str:
     groups = list(_grouped(rows, "dataset", "label", "method", "backbone"))
     if all(len(of_group) == 1 for _, of_group in groups):
         return ""
-    heads = ["dataset", "variant", "method", "backbone", "seeds", *(m.title for m in _OVER_SEEDS.values())]
+    keys = {"dataset": "dataset", "label": "variant", "method": "method", "backbone": "backbone"}
+    if not any(row["label"] for row in rows):
+        del keys["label"]
+    heads = [*keys.values(), "seeds", *(m.title for m in _OVER_SEEDS.values())]
     cells = []
-    for key, of_group in groups:
+    for _, of_group in groups:
         values = [_text(_over([_of(row, m) for row in of_group]), m.digits) for m in _OVER_SEEDS.values()]
-        cells.append([*(str(part or "–") for part in key), str(len(of_group)), *values])
+        cells.append([*(str(of_group[0][key]) for key in keys), str(len(of_group)), *values])
     return "\nMean ± standard deviation over seeds:\n\n" + markdown_table(heads, cells)
 
 

@@ -118,6 +118,10 @@ def _patchcore(share: float, published: Published | None = None) -> Variant:
     return Variant("PatchCore-{coreset}", options={"coreset": share}, published=published or p.PATCHCORE[share])
 
 
+def _accuracy(published: Published) -> Published:
+    return {name: published[name] for name in _ACCURACY}
+
+
 _SPEED = (
     Variant("PatchCore-100 %", options=_IDENTITY, published=p.SPEED["PatchCore-100"]),
     _patchcore(0.1, p.SPEED["PatchCore-10"]),
@@ -128,12 +132,12 @@ _SPEED = (
 )  # fmt: skip
 
 _SAMPLERS = (
-    Variant("none, 100 %", options=_IDENTITY, published=p.SPEED["PatchCore-100"]),
+    Variant("none, 100 %", options=_IDENTITY, published=_accuracy(p.SPEED["PatchCore-100"])),
     *(
         Variant("{sampler}, {coreset}", options={"sampler": sampler, "coreset": share}, published=published)
         for share in (0.25, 0.1, 0.01)
         for sampler, published in (
-            ("greedy", p.PATCHCORE[share]),
+            ("greedy", _accuracy(p.PATCHCORE[share])),
             ("random", p.RANDOM_10 if share == 0.1 else {}),
             ("proxies", {}),
         )
