@@ -151,10 +151,10 @@ _SAMPLERS = (
 _LOW_SHOT = tuple(
     Variant(label, method, options, p.low_shot(key, shots), shots)
     for label, method, options, key in (
-        ("PatchCore-{coreset}, {shots} shots", "patchcore", {"coreset": 0.1}, "patchcore 0.1"),
-        ("PatchCore-{coreset}, {shots} shots", "patchcore", {"coreset": 0.25}, "patchcore 0.25"),
-        ("PaDiM, {shots} shots", "padim", _PADIM, "padim"),
-        ("SPADE, {shots} shots", "spade", {}, "spade"),
+        ("PatchCore-{coreset}, {shots}-shot", "patchcore", {"coreset": 0.1}, "patchcore 0.1"),
+        ("PatchCore-{coreset}, {shots}-shot", "patchcore", {"coreset": 0.25}, "patchcore 0.25"),
+        ("PaDiM, {shots}-shot", "padim", _PADIM, "padim"),
+        ("SPADE, {shots}-shot", "spade", {}, "spade"),
     )
     for shots in p.SHOTS
 )
