@@ -155,12 +155,18 @@ def benchmark(
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
     if chosen and rows:
         given_words = {"backbones": backbones, "shots": shots, "every": every, **learning}
-        _compare(chosen, rows, output, given_words, assignments or [])
+        whole_sets = shots is None and every in (None, chosen.every)
+        _compare(chosen, rows, output, given_words, assignments or [], whole_sets)
     raise typer.Exit(failures.exit_code if rows else 2)
 
 
 def _compare(
-    preset: Any, rows: list[dict[str, Any]], output: Path, given: dict[str, Any], assignments: list[str]
+    preset: Any,
+    rows: list[dict[str, Any]],
+    output: Path,
+    given: dict[str, Any],
+    assignments: list[str],
+    whole_sets: bool,
 ) -> None:
     """preset.csv and preset.md, and the latter on the screen."""
     from patchbank.evaluation.comparison import COLUMNS, as_rows, compare, table
@@ -168,7 +174,7 @@ def _compare(
 
     words = [f"`--{key.replace('_', '-')} {value}`" for key, value in given.items() if value is not None]
     words += [f"`--set {assignment}`" for assignment in assignments]
-    lines = compare(preset, rows)
+    lines = compare(preset, rows, whole_sets)
     page = table(preset, lines, " ".join(words))
     write_csv(output / "preset.csv", COLUMNS, as_rows(preset, lines))
     write_text(output / "preset.md", page)

@@ -69,9 +69,9 @@ class Line:
         return self.ours[metric].mean - self.published[metric].mean
 
 
-def compare(preset: Preset, rows: Sequence[Row]) -> list[Line]:
+def compare(preset: Preset, rows: Sequence[Row], whole_sets: bool = True) -> list[Line]:
     """A line for each variant and dataset, means over the seeds; before them, where there are several datasets of the
-    paper's data, their mean for each variant."""
+    paper's data, their mean for each variant. `whole_sets`: not only some of their images, which are other data."""
     metrics = {name: METRICS[name] for name in preset.metrics}
     lines, means = [], []
     for (variant, method, backbone), of_variant in _grouped(rows, "label", "method", "backbone"):
@@ -79,7 +79,7 @@ def compare(preset: Preset, rows: Sequence[Row]) -> list[Line]:
         of_all = {name: values[ALL] for name, values in theirs.items()}
         of_paper = [row for row in of_variant if preset.data.has(row["dataset"], row["layout"])]
         for (dataset, layout), of_dataset in _grouped(of_variant, "dataset", "layout"):
-            same = preset.data.has(dataset, layout)
+            same = whole_sets and preset.data.has(dataset, layout)
             found = {name: values[dataset] for name, values in theirs.items() if dataset in values}
             if not same or preset.data.categories == 1:
                 found = of_all
@@ -89,7 +89,7 @@ def compare(preset: Preset, rows: Sequence[Row]) -> list[Line]:
         if len(names) > 1:
             runs = [of_seed for _, of_seed in _grouped(of_paper, "seed") if len(of_seed) == len(names)]
             ours = {n: v for n, m in metrics.items() if (v := _over([_of_categories(run, m) for run in runs]))}
-            whole = len(names) == preset.data.categories
+            whole = whole_sets and len(names) == preset.data.categories
             data = f"{preset.data.name}, all {len(names)}" if whole else f"{len(names)} of {preset.data.categories}"
             means.append(Line(data, variant, method, backbone, len(runs), ours, of_all if whole else {}, whole))
     return means + lines
