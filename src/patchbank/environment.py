@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@lru_cache
 def package_version(name: str) -> str | None:
     """The installed version of a package, None where it is not installed."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
 from patchbank.errors import DatasetError, ImageError
+from patchbank.feature_cache import FeatureCache
 from patchbank.images import Geometry, RegionOfInterest, Source, Tiling, View, image_size, prefetch, read_image, turn
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
@@ -24,6 +25,7 @@ from patchbank.storage import allocate, release
 OnError: TypeAlias = Callable[[str, Exception], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
+_NOT_FEATURES = ("backbone", "roi", "keeps_grid", "cache")  # the first is described by its identity
 _CUDA_BATCH = 16  # on a CPU one image at a time is as fast, and its features do not depend on its company
 
 
@@ -115,7 +117,8 @@ class FeatureSet:
 class Extractor:
     """The stages before the memory, with their options. `roi`: the region of interest that is inspected; `keeps_grid`:
     patches outside it are not left out; `painted`: the region that was learned from: what lies outside it has the mean
-    colour of what lies inside before the network sees it, whose patches look far beyond their own pixels."""
+    colour of what lies inside before the network sees it, whose patches look far beyond their own pixels; `cache`:
+    where features are kept that were computed before."""
 
     backbone: Backbone
     geometry: Geometry
@@ -124,6 +127,13 @@ class Extractor:
     keeps_grid: bool = False
     painted: RegionOfInterest | None = None
     tiling: Tiling | None = None
+    cache: FeatureCache | None = None
+
+    @property
+    def _how(self) -> str:
+        """Everything that decides the features of an image; what is done with them afterwards is not."""
+        stages = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in _NOT_FEATURES]
+        return " ".join([self.backbone.identity, *stages])
 
     @property
     def dimension(self) -> int:
@@ -151,7 +161,7 @@ class Extractor:
         # a tiled image is large: one is decoded while the network is at another
         ahead = {"workers": 1, "ahead": 1} if self.tiling else {}
         loaded = self._readable(prefetch(self._load, sources, **ahead), on_error)
-        for _, group in groupby(loaded, key=lambda item: item[1].inspected):
+        for _, group in groupby(loaded, key=lambda item: (item.view.inspected, item.kept is None)):
             for batch in _batches(group, 1 if self.backbone.device.type == "cpu" or self.tiling else _CUDA_BATCH):
                 for item in self._features(batch):
                     if np.isfinite(item.vectors.cpu().numpy()).all():
@@ -224,41 +234,56 @@ class Extractor:
 
     def _load(self, source: Source) -> _Loaded | tuple[Source, ImageError]:
         started = time.perf_counter()
+        digest = self.cache.digest(source) if self.cache else None
+        kept = self.cache.get(digest, self._how) if self.cache else None
         try:
-            rgb = read_image(source)
-            view = self.geometry.view(rgb.shape[0], rgb.shape[1])
+            rgb = read_image(source) if kept is None else None
+            view = self.geometry.view(*(image_size(source) if rgb is None else rgb.shape[:2]))
             self._inside_of(source, view, self.grid(view))
         except ImageError as error:
             return source, error
+        if kept is not None:
+            return _Loaded(source, view, time.perf_counter() - started, kept=kept)
+        assert rgb is not None
         if self.painted is not None:
             mask = _turned(self.painted.pixels(*view.input_size), source.angle)
             rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
         pixels = view.pixels(rgb) if self.tiling else view.apply(rgb)
-        return source, view, pixels, time.perf_counter() - started
+        return _Loaded(source, view, time.perf_counter() - started, pixels, digest=digest)
 
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:
-            if len(item) == 2:
-                if not item[0].angle:
-                    on_error(item[0].name, item[1])
-            else:
+            if isinstance(item, _Loaded):
                 yield item
+            elif not item[0].angle:
+                on_error(item[0].name, item[1])
 
     def _arranged(self, images: Tensor) -> Tensor:
         """B×3×h×w → B×rows×columns×D."""
         maps = self.backbone(images)
         return maps[0] if self.backbone.has_head else self.arrangement(maps)
 
+    def _computed(self, batch: list[_Loaded]) -> Iterable[Tensor]:
+        """The features of each image of a batch, rows×columns×D."""
+        pixels = [item.pixels for item in batch if item.pixels is not None]
+        if self.tiling:
+            grid = self.grid(batch[0].view)
+            features = self.tiling.stitched(pixels[0], grid, lambda tile: self._arranged(tile)[0])[None]
+        else:
+            images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+            features = self._arranged(torch.from_numpy(images))
+        if self.cache:
+            for item, of_image in zip(batch, features, strict=True):
+                self.cache.put(item.digest, self._how, of_image)
+        return features
+
     def _features(self, batch: list[_Loaded]) -> Iterator[ImageFeatures]:
         started = time.perf_counter()
-        if self.tiling:
-            ((_, view, pixels, _),) = batch
-            features = self.tiling.stitched(pixels, self.grid(view), lambda tile: self._arranged(tile)[0])[None]
-        else:
-            images = batch[0][2][None] if len(batch) == 1 else np.stack([pixels for _, _, pixels, _ in batch])
-            features = self._arranged(torch.from_numpy(images))
+        kept = [item.kept.to(self.backbone.device) for item in batch if item.kept is not None]
+        features = kept or self._computed(batch)  # a batch has one kind or the other
         network = (time.perf_counter() - started) / len(batch)
-        for (source, view, _, decode), of_image in zip(batch, features, strict=True):
+        for item, of_image in zip(batch, features, strict=True):
+            source, view, decode = item.source, item.view, item.seconds
             timings = {"decode_ms": 1e3 * decode, "network_ms": 1e3 * network}
             grid = (of_image.shape[0], of_image.shape[1])
             vectors, inside = of_image.flatten(0, 1), self.inside(view, grid, source.angle)
@@ -271,7 +296,16 @@ def _turned(mask: NDArray[np.bool_], angle: float) -> NDArray[np.bool_]:
     return turn(mask.astype(np.uint8), angle) > 0 if angle else mask
 
 
-_Loaded: TypeAlias = "tuple[Source, View, NDArray[np.float32] | NDArray[np.uint8], float]"
+@dataclass(frozen=True)
+class _Loaded:
+    """An image on its way to the network, or its features that the cache had. `seconds`: what that took."""
+
+    source: Source
+    view: View
+    seconds: float
+    pixels: NDArray[np.float32] | NDArray[np.uint8] | None = None
+    kept: Tensor | None = None
+    digest: str | None = None
 
 
 def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:

@@ -121,8 +121,9 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     assert rows[0]["image_auroc"] == "1.0"
     assert rows[0]["fit_seconds_features"]
     assert (tmp_path / rows[0]["cell"] / "scores.csv").exists()
-    assert (tmp_path / "results.md").read_text().count("\n") == 4
     assert (tmp_path / "results.tex").read_text().endswith("\\end{tabular}\n")
+    assert (tmp_path / "results.md").read_text().count("\n") == 4 + 6  # the cells, and their mean over seeds
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
     first = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")}
     assert len(first) == 2
     report = (tmp_path / "report.html").read_text()
@@ -131,6 +132,20 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     assert 'alt="spot/' in report  # a picture of a defect found
     assert patchbank(*command).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")} == first
+
+
+def test_a_preset_prints_what_is_published_beside_ours(parts: Path, tmp_path: Path) -> None:
+    done = patchbank("benchmark", parts, "-o", tmp_path, "--preset", "lmf-table4", "--weights", "random", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "# lmf-table4" in done.stdout
+    assert "`--weights random` `--image-size 96` `--bank-size 100`" in done.stdout
+    assert (tmp_path / "preset.md").read_text() in done.stdout
+    (row, _) = csv.DictReader((tmp_path / "preset.csv").open())
+    assert (row["variant"], row["backbone"], row["published"]) == ("LMF-Core", "wide_resnet50", "96.4")
+    assert row["difference"] == ""
+    listed = patchbank("benchmark", "--preset", "list")
+    assert listed.returncode == 0
+    assert len(listed.stdout.splitlines()) == 15
 
 
 def test_a_cell_that_cannot_be_run_does_not_end_a_grid(parts: Path, tmp_path: Path) -> None:
@@ -229,6 +244,9 @@ MISTAKES = {
     "benchmark {parts} -o out --categories nothing": "none of these",
     "benchmark {parts} -o out --seeds a": "whole numbers",
     "report {parts}": "no finished cell",
+    "benchmark {parts} -o out --preset table9": "--preset list",
+    "benchmark {parts} -o out --preset lmf-table4 --methods padim": "has lmf",
+    "benchmark {parts} -o out --cache much": "--cache takes a size",
 }
 
 

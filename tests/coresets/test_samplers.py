@@ -14,13 +14,14 @@ from patchbank.coresets import (
     ApproximateGreedyCoresetSampler,
     GreedyCoresetSampler,
     IdentitySampler,
+    ProxySampler,
     RandomSampler,
 )
 from patchbank.coresets import farthest_first as ff
 from patchbank.coresets.by_product import farthest_first_by_product
 from patchbank.coresets.samplers import covering_radius, project
 
-ALL = [RandomSampler, GreedyCoresetSampler, ApproximateGreedyCoresetSampler]
+ALL = [RandomSampler, GreedyCoresetSampler, ApproximateGreedyCoresetSampler, ProxySampler]
 
 
 def distance_matrix(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

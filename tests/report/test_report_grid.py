@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tests.finished_cells import write_cell
 
-from patchbank.evaluation.grid import read_grid
+from patchbank.evaluation.finished import read_grid
 from patchbank.report import gallery, grid, grid_plots, grid_tables
 from patchbank.report.advice import advise, pareto
 from patchbank.report.gallery import read_gallery, write_gallery

@@ -23,6 +23,7 @@ from patchbank.backbones.registry import (
     read_state,
 )
 from patchbank.backbones.runtime import Head
+from patchbank.environment import package_version
 from patchbank.errors import OptionError
 from patchbank.threads import thread_count
 
@@ -85,6 +86,13 @@ class Backbone:
             if self.runtime != "torch":
                 self._check(batch)
             return self._run(batch)
+
+    @property
+    def identity(self) -> str:
+        """Everything about it that decides features, the last digit included: weights, what runs them and on what."""
+        ran_by = [f"{name}={package_version(name)}" for name in ("patchbank", "torch", self.runtime, "pillow")]
+        head = f"head={self.has_head} precision={self.precision} device={self.device} threads={thread_count()}"
+        return f"{self.name} {self.checksum} levels={self.levels} runtime={self.runtime} {head} {' '.join(ran_by)}"
 
     def _check(self, batch: Tensor) -> None:
         """Compare with torch on the first image of a new shape; a runtime that computes something else is not used."""

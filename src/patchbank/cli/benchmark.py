@@ -1,10 +1,9 @@
-"""`patchbank benchmark`: fit and evaluate over datasets, methods, backbones and seeds."""
+"""`patchbank benchmark`: fit and evaluate over datasets, methods, backbones and seeds, or as a paper did."""
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,16 +13,70 @@ from patchbank.cli.evaluate import write_evaluation
 from patchbank.errors import DatasetError
 
 if TYPE_CHECKING:
+    from patchbank.datasets import Dataset
     from patchbank.evaluation.results import Evaluation
+
+_GRID = "The grid"
+
+
+def _list_presets(name: str | None) -> str | None:
+    if name == "list":
+        from patchbank.evaluation.presets import PRESETS
+
+        for preset in PRESETS:
+            typer.echo(f"{preset.name:24} {preset.source}: {preset.what}")
+        raise typer.Exit
+    return name
 
 
 def benchmark(
     datasets: Annotated[list[Path], typer.Argument(help="Datasets, or roots of categories.")],
     output: o.Out,
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "patchcore",
-    backbones: Annotated[str | None, typer.Option(help="Backbones, separated by commas.")] = None,
-    categories: Annotated[str | None, typer.Option(help="Only these categories, separated by commas.")] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A table or figure of a paper, and how far ours is from it; `list` shows them. Options given beside "
+            "it are used instead of the paper's.",
+            callback=_list_presets,
+            is_eager=True,
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas [default: patchcore; of a preset, all].", rich_help_panel=_GRID
+        ),
+    ] = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="Backbones, separated by commas.", rich_help_panel=_GRID)
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option(help="Only these categories, separated by commas.", rich_help_panel=_GRID)
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Seeds, separated by commas [default: 0; of a preset, as many as its paper had].",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(help="Take every so many-th image, in the order of file names.", min=1, rich_help_panel=_GRID),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            help="Cells that run at a time, each with its share of the threads.", min=1, rich_help_panel=_GRID
+        ),
+    ] = 1,
+    cache: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE", help="Most room for features in OUT/cache, 0 for no cache.", rich_help_panel=_GRID
+        ),
+    ] = "20GB",
     weights: o.Weights = None,
     levels: o.Levels = None,
     image_size: o.ImageSize = None,
@@ -49,63 +102,92 @@ def benchmark(
 
     Finished cells are not run again; the report shows all that are in the folder.
     """
-    from patchbank.datasets import Dataset, open_datasets
-    from patchbank.evaluation.benchmark import Cell, run_grid
+    from patchbank.datasets import open_datasets
+    from patchbank.evaluation.benchmark import Runner
+    from patchbank.evaluation.grid import Wanted, of_options, of_preset
+    from patchbank.evaluation.presets import get_preset
     from patchbank.evaluation.tables import markdown
     from patchbank.report.grid import write_grid_report
 
-    wanted = set(categories.split(",")) if categories else None
-    cells = []
+    chosen = get_preset(preset) if preset else None
+    categories_wanted = set(categories.split(",")) if categories else None
 
     def opened(seed: int) -> list[Dataset]:
         found = [
-            dataset.with_shots(shots, seed)
+            dataset.with_every(every or (chosen.every if chosen else 1))
             for path in datasets
             for dataset in open_datasets(path, layout=layout, seed=seed, split=split, train_list=train_list)
-            if wanted is None or dataset.name in wanted
+            if categories_wanted is None or dataset.name in categories_wanted
         ]
         if not found:
             raise DatasetError(f"--categories {categories}: none of these is in {', '.join(map(str, datasets))}")
-        return found
-
-    for seed in map(o.parse_seed, seeds.split(",")):
-        for dataset, method, backbone in product(opened(seed), methods.split(","), (backbones or "").split(",")):
-            detector = o.make_detector(
-                method,
-                assignments,
-                backbone=backbone or None,
-                weights=weights,
-                levels=levels,
-                image_size=image_size,
-                geometry=geometry,
-                coreset=coreset,
-                bank_size=bank_size,
-                bank_mb=bank_mb,
-                false_alarm_rate=false_alarm_rate,
-                roi=roi and str(roi),
-                tile=tile,
-                overlap=overlap,
-                seed=seed,
-                device=device,
-                runtime=runtime,
-                threads=threads,
-                memory_budget=memory_budget,
-            )
+        for dataset in found:
             if not dataset.test:
                 raise DatasetError(f"{dataset.root}: the {dataset.layout} layout of this folder has no test images")
-            cells.append(Cell(dataset, detector))
+        return found
+
+    learning = {
+        "weights": weights,
+        "levels": levels,
+        "image_size": image_size,
+        "geometry": geometry,
+        "coreset": coreset,
+        "bank_size": bank_size,
+        "bank_mb": bank_mb,
+        "false_alarm_rate": false_alarm_rate,
+        "roi": roi and str(roi),
+        "tile": tile,
+        "overlap": overlap,
+    }
+    machine = {"device": device, "runtime": runtime, "threads": threads, "memory_budget": memory_budget}
+    wanted = Wanted(
+        opened,
+        lambda method, given: o.make_detector(method, assignments, **given),
+        learning | machine,
+        tuple(methods.split(",")) if methods else (),
+        tuple(backbones.split(",")) if backbones else (),
+        tuple(map(o.parse_seed, seeds.split(","))) if seeds else (),
+        shots,
+    )
     failures = Failures()
+    cells = of_preset(chosen, wanted, typer.echo) if chosen else of_options(wanted)
+    runner = Runner(output, write_cell, o.parse_bytes(cache, "--cache"), jobs)
     rows = []
     with progress_bars() as progress:
-        for row in run_grid(cells, output, write_cell, on_error=failures, progress=progress):
+        for row in runner.run(cells, on_error=failures, progress=progress):
             rows.append(row)
             typer.echo(markdown([row]).splitlines()[-1])
     failures.write(output / "errors.csv")
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
+    if chosen and rows:
+        given_words = {"backbones": backbones, "shots": shots, "every": every, **learning}
+        whole_sets = shots is None and every in (None, chosen.every)
+        _compare(chosen, rows, output, given_words, assignments or [], whole_sets)
     if rows:
         write_grid_report(output)
         typer.echo(f"report: {output / 'report.html'}")
     raise typer.Exit(failures.exit_code if rows else 2)
+
+
+def _compare(
+    preset: Any,
+    rows: list[dict[str, Any]],
+    output: Path,
+    given: dict[str, Any],
+    assignments: list[str],
+    whole_sets: bool,
+) -> None:
+    """preset.csv and preset.md, and the latter on the screen."""
+    from patchbank.evaluation.beside_paper import COLUMNS, as_rows, compare, table
+    from patchbank.files import write_csv, write_text
+
+    words = [f"`--{key.replace('_', '-')} {value}`" for key, value in given.items() if value is not None]
+    words += [f"`--set {assignment}`" for assignment in assignments]
+    lines = compare(preset, rows, whole_sets)
+    page = table(preset, lines, " ".join(words))
+    write_csv(output / "preset.csv", COLUMNS, as_rows(preset, lines))
+    write_text(output / "preset.md", page)
+    typer.echo(f"\n{page}")
 
 
 def write_cell(evaluation: Evaluation, folder: Path) -> None:

@@ -96,7 +96,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
     for key in given:
         if key not in detector_class.parameter_names():
             raise OptionError(f"--{key.replace('_', '-')}: {method} has no such option (`patchbank methods`)")
-    if "levels" in given:
+    if isinstance(given.get("levels"), str):
         given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])

@@ -52,17 +52,21 @@ class BaseSampler:
 
         Raises `ValueError` for features that are empty, not a matrix, or not finite.
         """
-        tensor = torch.as_tensor(features).detach()
-        if tensor.ndim != 2 or len(tensor) == 0:
-            raise OptionError(f"features must be a matrix N×D with N of at least 1, not {tuple(tensor.shape)}")
-        if not all(bool(torch.isfinite(block).all()) for _, block in in_blocks(tensor)):
-            raise OptionError("features hold NaN or infinite values: no distance to them is defined")
+        tensor = self._checked(features)
         indices = self._select(tensor, min(self._count(len(tensor)), len(tensor)), progress)
         self.indices_ = indices.cpu()
         if isinstance(features, np.ndarray):
             kept: Features = features[self.indices_.numpy()]
             return kept
         return take(features, indices.to(features.device))
+
+    def _checked(self, features: Features) -> Tensor:
+        tensor = torch.as_tensor(features).detach()
+        if tensor.ndim != 2 or len(tensor) == 0:
+            raise OptionError(f"features must be a matrix N×D with N of at least 1, not {tuple(tensor.shape)}")
+        if not all(bool(torch.isfinite(block).all()) for _, block in in_blocks(tensor)):
+            raise OptionError("features hold NaN or infinite values: no distance to them is defined")
+        return tensor
 
     def _count(self, total: int) -> int:
         return max(1, self.count if self.count is not None else int(total * self.percentage))
@@ -148,14 +152,6 @@ class ApproximateGreedyCoresetSampler(GreedyCoresetSampler):
         return torch.cat(means).square()
 
 
-SAMPLERS: dict[str, Callable[..., Any]] = {
-    "greedy": GreedyCoresetSampler,
-    "approximate": ApproximateGreedyCoresetSampler,
-    "random": RandomSampler,
-    "identity": IdentitySampler,
-}
-
-
 def project(features: Tensor, dimension: int, seed: int) -> Tensor:
     """N×D → N×`dimension` float32 by a Gaussian random projection that keeps distances in expectation.
 
@@ -174,5 +170,10 @@ def project(features: Tensor, dimension: int, seed: int) -> Tensor:
 
 def covering_radius(features: Tensor, indices: Tensor) -> float:
     """Largest distance of any of N×D features to its nearest among the rows `indices`."""
-    index = make_index(features[indices.to(features.device)].float())
+    return covering_radius_of(features, features[indices.to(features.device)])
+
+
+def covering_radius_of(features: Tensor, kept: Tensor) -> float:
+    """Largest distance of any of N×D features to its nearest of K×D kept vectors."""
+    index = make_index(kept.float())
     return max(float(index.nearest(block.float())[0].max()) for _, block in in_blocks(features, 4096))

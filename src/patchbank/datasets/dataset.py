@@ -52,6 +52,14 @@ class Dataset:
         drawn = np.random.default_rng(seed).choice(len(self.train), shots, replace=False)
         return replace(self, train=tuple(self.train[i] for i in sorted(drawn)))
 
+    def with_every(self, nth: int) -> Dataset:
+        """The same with every `nth` training and test image in the order of their file names, as frames of a video."""
+        if nth == 1:
+            return self
+        test = sorted(self.test, key=lambda sample: sample.path.name)[::nth]
+        train = sorted(self.train, key=lambda path: path.name)[::nth]
+        return replace(self, train=tuple(sorted(train)), test=tuple(sorted(test, key=lambda sample: sample.path)))
+
 
 def read_mask(sample: Sample, mask_above: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Which pixels of `sample` are defective: bool, H×W with `size` = (H, W); None for a defect that has no

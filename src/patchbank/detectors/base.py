@@ -24,6 +24,7 @@ from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
+from patchbank.feature_cache import FeatureCache
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, Tiling, View, gather, read_roi, turned_back
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
@@ -40,6 +41,7 @@ class Detector(Calibrating):
     learned_roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)
     roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)  # or a part of it
     thumbnails_: dict[str, Thumbnail] = dataclasses.field(init=False, repr=False, default_factory=dict)
+    feature_cache: FeatureCache | None = dataclasses.field(init=False, repr=False, default=None)  # of a grid
     _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
 
     def __new__(cls, *_: Any, backbone: Any = None, **options: Any) -> Any:
@@ -247,7 +249,9 @@ class Detector(Calibrating):
         tiling = None if self.tile is None else Tiling(self.tile, self.overlap)
         if tiling:
             tiling.check(backbone.multiple)
-        return Extractor(backbone, geometry, arrangement, self.roi_, self.keeps_grid, self.learned_roi_, tiling)
+        return Extractor(
+            backbone, geometry, arrangement, self.roi_, self.keeps_grid, self.learned_roi_, tiling, self.feature_cache
+        )
 
     def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:
         """Score and map of one image's patches; the calibration must not know the image."""

@@ -41,9 +41,10 @@ class PatchCore(MemoryBankDetector):
     """A memory bank of nominal patch features, thinned to a coreset; the score is the distance to the nearest one.
 
     coreset: share of all patches to keep (by default 10 %, but no more than 10 000 patches), or "stream" to select
-    chunk by chunk where not all patches fit into memory; sampler: "greedy", "approximate", "random" or "identity";
-    coreset_radius: stop as soon as every patch is that close to a kept one; balance: scale the levels to equal
-    variance, so that none drowns the other (not in the paper; `docs/backbones.md` has what it brings).
+    chunk by chunk where not all patches fit into memory; sampler: "greedy", "approximate", "random", "identity", or
+    "proxies", vectors learned after Eq. 8, each said to come from the patch nearest to it; coreset_radius: stop as soon
+    as every patch is that close to a kept one; balance: scale the levels to equal variance, so that none drowns the
+    other (not in the paper; `docs/backbones.md` has what it brings).
 
     For few images and a vision transformer, as AnomalyDINO (arXiv 2405.14529): distance: "euclidean", or "cosine" of
     normalised features, which also changes the defaults to those of `COSINE` and keeps all patches; augment:
@@ -80,6 +81,10 @@ class PatchCore(MemoryBankDetector):
             raise OptionError("foreground does not go with a region of interest: give one of them")
         if self.sampler == "identity" and (self.coreset, self.bank_size, self.bank_mb) != (None, None, None):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
+        if self.sampler == "proxies" and (self.coreset == STREAM or self.distance == "cosine"):
+            raise OptionError(
+                f"sampler='proxies' needs all patches at once, and lengths: not coreset={STREAM!r} or cosine"
+            )
         if self.coreset_radius is not None and self.coreset_radius <= 0:
             raise OptionError(f"coreset_radius must be positive, not {self.coreset_radius}")
         if self.coreset_radius is not None and self.sampler not in ("greedy", "approximate"):
@@ -108,7 +113,7 @@ class PatchCore(MemoryBankDetector):
             super()._check_coreset()
 
     def _plan_options(self) -> dict[str, Any]:
-        projects = self.sampler != "random" and self._projects(self._open().dimension)
+        projects = self.sampler in ("greedy", "approximate") and self._projects(self._open().dimension)
         copied = self._open().dimension if self.distance == "cosine" else 0
         return {"stream": self.coreset == STREAM, "projected": (PROJECTION if projects else 0) + copied}
 
@@ -215,7 +220,7 @@ class PatchCore(MemoryBankDetector):
 
     def _leaves_holes(self) -> bool:
         # of a million patches, any number: whether all are kept
-        return self.sampler in ("greedy", "approximate") and self.coreset != STREAM and self._kept(10**6) < 10**6
+        return self.sampler not in ("random", "identity") and self.coreset != STREAM and self._kept(10**6) < 10**6
 
     def _selects_again(self) -> bool:
         # from the features as they are stored: not normalised, not projected
@@ -240,7 +245,7 @@ class PatchCore(MemoryBankDetector):
         return Calibration.of_rows(rows, self.false_alarm_rate)
 
     def _absorbs(self) -> bool:
-        return self._leaves_holes() and self.geometry != "paper"
+        return self._leaves_holes() and self.sampler != "proxies" and self.geometry != "paper"
 
     def _default_kept(self, patches: int) -> int:
         if self.distance == "cosine":
@@ -256,6 +261,7 @@ class PatchCore(MemoryBankDetector):
         options: dict[str, Any] = {"count": count, "seed": self.seed}
         if self.sampler != "random":
             options["device"] = self.torch_device
+        if self.sampler in ("greedy", "approximate"):
             options["radius"] = share * (self.coreset_radius or 0.0)
             options["dimension_to_project_features_to"] = PROJECTION if self._projects(dimension) else dimension
         return SAMPLERS[self.sampler](min(count / patches, 0.999), **options)

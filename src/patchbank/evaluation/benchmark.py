@@ -1,7 +1,9 @@
-"""Fit and evaluate over a grid of datasets, methods, backbones and seeds; finished cells are not run again."""
+"""Fit and evaluate over a grid of datasets, methods, backbones and seeds; finished cells are not run again, and several
+run at a time where that is wanted. A cell's results do not depend on which others ran, nor when."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +14,15 @@ from typing import Any
 
 from patchbank.datasets import Dataset
 from patchbank.detectors import Detector
+from patchbank.environment import cores
 from patchbank.errors import PatchbankError
+from patchbank.evaluation.beside_paper import over_seeds
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.evaluation.tables import flat, latex, markdown
+from patchbank.evaluation.workers import run_in_processes
 from patchbank.extraction import OnError, Progress
+from patchbank.feature_cache import FeatureCache
 from patchbank.files import write_csv, write_text
 from patchbank.memory import reset_peak
 
@@ -27,16 +33,20 @@ COLUMNS = (
     "aupro_interval_high", "aupimo", "iou_at_threshold", "region_recall_at_threshold", "false_alarm_rate_asked",
     "false_alarm_rate", "recall_at_threshold", "threshold", "map_threshold", "n_train", "n_good", "n_anomalous",
     "fit_seconds", "fit_seconds_features", "fit_seconds_memory", "fit_seconds_calibration", "latency_ms_p50",
-    "latency_ms_p95", "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb", "cell",
+    "latency_ms_p95", "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb", "cell", "label",
+    "jobs", "fit_cached",
 )  # fmt: skip
+Row = dict[str, Any]
+Write = Callable[[Evaluation, Path], None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid: a dataset and a detector with all its options."""
+    """One run of the grid: a dataset and a detector with all its options; `label`: which variant of a preset it is."""
 
     dataset: Dataset
     detector: Detector
+    label: str | None = None
 
     @property
     def name(self) -> str:
@@ -50,52 +60,85 @@ class Cell:
         return f"{self.dataset.name}-{self.detector.method}-{backbone}-seed{self.detector.seed}-{digest}"
 
 
-def run_grid(
-    cells: Sequence[Cell],
-    output: Path,
-    write: Callable[[Evaluation, Path], None],
-    *,
-    on_error: OnError,
-    progress: Progress | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Run each cell that has no results in `output` yet, and give each cell's row; the tables are rewritten after each.
-    `on_error` also hears of a cell that cannot be run, and the others are.
+@dataclass(frozen=True)
+class Runner:
+    """Runs cells: their results go to `output`; `write(evaluation, folder)` writes the files of one, metrics.json last;
+    `cache` bytes of features are kept in `output`/cache, 0 for none; `jobs` cells run at a time, each in a process with
+    its share of the threads."""
 
-    `write(evaluation, folder)` writes the report, the pictures and, last of its files, metrics.json.
-    """
-    rows = []
-    for cell in cells:
-        folder = output / cell.name
-        if not (folder / "metrics.json").exists():
+    output: Path
+    write: Write
+    cache: int = 0
+    jobs: int = 1
+
+    def run(self, cells: Sequence[Cell], *, on_error: OnError, progress: Progress | None = None) -> Iterator[Row]:
+        """Run each cell that has no results yet, and give each cell's row as it is done; the tables are rewritten after
+        each, in the order of the cells. `on_error` also hears of a cell that cannot be run, and the others are."""
+        rows: dict[int, Row] = {}
+        for number in self._finished(cells, on_error, progress):
+            metrics = json.loads((self._folder(cells[number]) / "metrics.json").read_text(encoding="utf-8"))
+            rows[number] = _row(cells[number], metrics)
+            in_order = [rows[i] for i in sorted(rows)]
+            write_csv(self.output / "results.csv", COLUMNS, in_order)
+            write_text(self.output / "results.md", markdown(in_order) + over_seeds(in_order))
+            write_text(self.output / "results.tex", latex(in_order))
+            yield rows[number]
+
+    def _finished(self, cells: Sequence[Cell], on_error: OnError, progress: Progress | None) -> Iterator[int]:
+        """The numbers of the cells that have results, those first that had them before."""
+        alike: dict[str, list[int]] = {}  # variants of a preset can be the same cell
+        for i, cell in enumerate(cells):
+            alike.setdefault(cell.name, []).append(i)
+        todo = [numbers for numbers in alike.values() if not self._is_done(cells[numbers[0]])]
+        for numbers in alike.values():
+            if numbers not in todo:
+                yield from numbers
+        if self.jobs > 1:
+            work = [(cells[numbers[0]].name, cells[numbers[0]]) for numbers in todo]
+            for i in run_in_processes(self.one, work, self.jobs, on_error, progress):
+                yield from todo[i]
+            return
+        for numbers in todo:
             try:
-                _run(cell, folder, write, on_error, progress)
+                self.one(cells[numbers[0]], on_error, progress)
             except PatchbankError as error:  # such as a method that this dataset cannot be given to
-                on_error(cell.name, error)
+                name = cells[numbers[0]].name
+                on_error(name, PatchbankError(f"{name}: {error}"))
                 continue
-        rows.append(_row(cell, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
-        write_csv(output / "results.csv", COLUMNS, rows)
-        write_text(output / "results.md", markdown(rows))
-        write_text(output / "results.tex", latex(rows))
-        yield rows[-1]
+            yield from numbers
+
+    def one(self, cell: Cell, on_error: OnError, progress: Progress | None = None) -> None:
+        """Run a cell and write its results. Nothing of it is held afterwards."""
+        folder, detector = self._folder(cell), deepcopy(cell.detector)  # what it learns goes with the cell
+        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
+        cache = FeatureCache(self.output / "cache", self.cache) if self.cache else None
+        for part in detector._parts():
+            part.feature_cache = cache
+            if self.jobs > 1 and part.threads is None:
+                part.threads = max(1, cores() // self.jobs)
+        gc.collect()  # the one before it, where it holds itself
+        reset_peak()  # each cell's own peak, not that of the largest before it
+        detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
+        seen = cache.hits + cache.misses if cache else 0
+        cached = cache.hits / seen if cache and seen else 0.0
+        model_file = folder / "model.patchbank"
+        detector.save(model_file)
+        evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
+        # so that a folder of cells says by itself what was compared (evaluation/finished.py)
+        options = json.loads(json.dumps(detector.parameters(), default=str))
+        evaluation.metrics.update(options=options, n_train=len(cell.dataset.train), jobs=self.jobs, fit_cached=cached)
+        evaluation.metrics["root"] = str(cell.dataset.root.resolve())
+        self.write(evaluation, folder)
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.output / cell.name
+
+    def _is_done(self, cell: Cell) -> bool:
+        return (self._folder(cell) / "metrics.json").exists()
 
 
-def _run(
-    cell: Cell, folder: Path, write: Callable[[Evaluation, Path], None], on_error: OnError, progress: Progress | None
-) -> None:
-    reset_peak()  # each cell's own peak, not that of the largest before it
-    model_file = folder / "model.patchbank"
-    detector = deepcopy(cell.detector)  # what it learns goes with the cell
-    detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
-    detector.save(model_file)
-    evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
-    # so that a folder of cells says by itself what was compared (evaluation/grid.py)
-    options = json.loads(json.dumps(detector.parameters(), default=str))
-    evaluation.metrics.update(method=detector.method, options=options, n_train=len(cell.dataset.train))
-    evaluation.metrics["root"] = str(cell.dataset.root.resolve())
-    write(evaluation, folder)
-
-
-def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
+def _row(cell: Cell, metrics: dict[str, Any]) -> Row:
     detector = cell.detector
     row = dict.fromkeys(COLUMNS) | flat(metrics)
     row |= {
@@ -104,6 +147,8 @@ def _row(cell: Cell, metrics: dict[str, Any]) -> dict[str, Any]:
         "method": detector.method,
         "backbone": detector.backbone,
         "seed": detector.seed,
+        "label": cell.label,
+        "layout": cell.dataset.layout,
     }
     row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
     return row

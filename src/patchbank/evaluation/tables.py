@@ -10,10 +10,11 @@ Row = Mapping[str, Any]
 
 # of a benchmark: column of results.csv → heading
 SHOWN = {
-    "dataset": "dataset", "method": "method", "backbone": "backbone", "seed": "seed", "n_train": "trained on",
-    "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "false_alarm_rate": "false alarms",
-    "recall_at_threshold": "recall", "fit_seconds": "fit, s", "latency_ms_p50": "one image, ms",
-    "images_per_second": "images/s", "bank_mb": "bank, MB", "peak_rss_mb": "peak memory, MB",
+    "dataset": "dataset", "label": "variant", "method": "method", "backbone": "backbone", "seed": "seed",
+    "n_train": "trained on", "image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO",
+    "false_alarm_rate": "false alarms", "recall_at_threshold": "recall", "fit_seconds": "fit, s",
+    "latency_ms_p50": "one image, ms", "images_per_second": "images/s", "bank_mb": "bank, MB",
+    "peak_rss_mb": "peak memory, MB",
 }  # fmt: skip
 _DIGITS = {"fit_seconds": 1, "latency_ms_p50": 1, "images_per_second": 1, "bank_mb": 1, "peak_rss_mb": 0}
 _LATEX = {
@@ -23,15 +24,17 @@ _LATEX = {
 }  # fmt: skip
 
 
-def markdown(rows: Sequence[Row], shown: Mapping[str, str] = SHOWN) -> str:
-    """The rows as a Markdown table; `shown`: column → heading."""
+def markdown(rows: Sequence[Row], shown: Mapping[str, str] | None = None) -> str:
+    """The rows as a Markdown table; `shown`: column → heading, those of a benchmark where it is None."""
+    shown = shown or _of_benchmark(rows)
     lines = ["| " + " | ".join(shown.values()) + " |", "|" + "---|" * len(shown)]
     lines += ["| " + " | ".join(cell(row, key).replace("|", r"\|") for key in shown) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def latex(rows: Sequence[Row], shown: Mapping[str, str] = SHOWN) -> str:
+def latex(rows: Sequence[Row], shown: Mapping[str, str] | None = None) -> str:
     """The rows as a `tabular` in the manner of booktabs (`\\usepackage{booktabs}`), numbers to the right."""
+    shown = shown or _of_benchmark(rows)
     columns = "".join("r" if right else "l" for right in _numeric(rows, shown))
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(map(escaped, shown.values())) + r" \\", r"\midrule"]
@@ -39,6 +42,11 @@ def latex(rows: Sequence[Row], shown: Mapping[str, str] = SHOWN) -> str:
         cells = [escaped(cell(row, key)) for key in shown]
         lines.append(" & ".join(_with_minus(words) for words in cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _of_benchmark(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Its columns; variants where a preset has some."""
+    return {key: name for key, name in SHOWN.items() if key != "label" or any(row["label"] for row in rows)}
 
 
 def aligned(rows: Sequence[Row], shown: Mapping[str, str]) -> str:

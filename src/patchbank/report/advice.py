@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from patchbank.evaluation.grid import Configuration, Grid, Summary
+from patchbank.evaluation.finished import Configuration, Grid, Summary
 
 # What decides, in this order; only where it cannot tell configurations apart is the next one asked.
 MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO", "pixel_auroc": "pixel AUROC"}

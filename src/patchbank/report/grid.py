@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from patchbank.evaluation.grid import Configuration, FinishedCell, Grid, Sweep, read_grid, sweeps
+from patchbank.evaluation.finished import Configuration, FinishedCell, Grid, Sweep, read_grid, sweeps
 from patchbank.files import replacing
 from patchbank.report import grid_plots
 from patchbank.report.advice import COST, MEASURES, advise, best_on, pareto

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import matplotlib
 from matplotlib.colors import to_hex
 
-from patchbank.evaluation.grid import Configuration, Grid
+from patchbank.evaluation.finished import Configuration, Grid
 from patchbank.report.advice import level_with_best
 from patchbank.report.html import number
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from patchbank.errors import DatasetError
-from patchbank.evaluation.grid import Summary, read_grid, sweeps
+from patchbank.evaluation.finished import Summary, read_grid, sweeps
 from tests.finished_cells import write_cell
 
 
