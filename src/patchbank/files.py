@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
+import math
 import os
 import shutil
 import tempfile
@@ -35,6 +36,27 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: str | PathLike[str]) -> Iterator[Path]:
+    """As `replacing`, for a folder and all that the block writes into it; what was at `path` goes when all is there."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    temporary, before = whole / "new", whole / "before"
+    temporary.mkdir()  # not of mkdtemp, whose folders are for the owner alone
+    try:
+        yield temporary
+        if final.exists():
+            os.replace(final, before)
+        os.replace(temporary, final)
+    except BaseException:
+        if before.exists() and not final.exists():
+            os.replace(before, final)
+        raise
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
 def keep_copy(path: str | PathLike[str]) -> Path:
     """A copy of a file beside it, under the first free of NAME.bak, NAME.bak2, …"""
     original = Path(path)
@@ -57,6 +79,15 @@ def write_csv(path: str | PathLike[str], columns: Sequence[str], rows: Iterable[
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def finite(value: Any) -> Any:
+    """Numbers that are infinite, or none, as None, also inside: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _umask() -> int:

@@ -18,6 +18,7 @@ from patchbank.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     fit,
     info,
     methods,
@@ -56,6 +57,7 @@ app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)
 app.command()(benchmark.benchmark)
 app.command()(demo.demo)
+app.command()(export.export)
 app.command()(audit.audit)
 app.command()(bank.add)
 app.command()(bank.forget)

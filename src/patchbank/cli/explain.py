@@ -10,9 +10,9 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures
-from patchbank.cli.predict import finite, output_names
+from patchbank.cli.predict import output_names
 from patchbank.errors import ImageError, OptionError
-from patchbank.files import replacing, write_text
+from patchbank.files import finite, replacing, write_text
 
 
 def explain(

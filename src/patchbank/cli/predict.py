@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars
 from patchbank.errors import OptionError
-from patchbank.files import replacing, write_csv
+from patchbank.files import finite, replacing, write_csv
 
 if TYPE_CHECKING:
     from patchbank.prediction import Prediction
@@ -87,15 +86,6 @@ def predict(
             rejected = sum(row["is_anomalous"] for row in rows)
             typer.echo(f"{len(rows)} images inspected, {rejected} rejected; results in {output}")
     raise typer.Exit(failures.exit_code if rows else 2)
-
-
-def finite(value: Any) -> Any:
-    """Numbers that are infinite, or none, as None, also inside: JSON has no word for them."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
