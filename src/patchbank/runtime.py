@@ -238,7 +238,9 @@ def _openvino(path: Path, document: dict[str, Any], threads: int) -> Run:
 def _torchscript(path: Path, document: dict[str, Any], threads: int) -> Run:
     import torch
 
-    graph = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its successor, which needs a compiler
+        graph = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     inputs, outputs = ([entry["name"] for entry in document[key]] for key in ("inputs", "outputs"))
 
     def run(feeds: Feeds) -> dict[str, NDArray[Any]]:

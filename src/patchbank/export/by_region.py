@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchbank.export.comparing import PAIRS, Compared, Comparison, Memory, at, nearest_of, norm
+from patchbank.export.comparing import Compared, Comparison, Memory, at, nearest_of, norm, together
 from patchbank.regions import RegionBanks
 
 
@@ -115,10 +115,11 @@ class PyramidComparison(Comparison):
         split: tuple[Sequence[int], Sequence[int]],
     ):
         super().__init__()
-        self.memory = {"pooled": pooled, "pixels": pixels, "image_of": image_of}
-        self.growing = {"pixels": 0, "image_of": 0}
         self.compared, self.split = min(images_compared, len(pooled)), split
-        self.together = max(16, PAIRS // len(pixels))
+        self.memory, self.growing = {"pooled": pooled, "pixels": pixels}, {"pixels": 0}
+        if self.compared < len(pooled):
+            self.memory["image_of"], self.growing["image_of"] = image_of, 0
+        self.together = together(len(pixels))
 
     def forward(self, vectors: Tensor, inside: Tensor | None, memory: Memory) -> Compared:
         grid = (int(vectors.shape[1]), int(vectors.shape[2]))
@@ -132,7 +133,7 @@ class PyramidComparison(Comparison):
         nearest = to_images.topk(self.compared, dim=1, largest=False)
         queries, fine = pyramid_pixels(cells, grid, self.split)
         penalty = None
-        if self.compared < len(self.memory["pooled"]):
+        if "image_of" in memory:
             numbers = torch.arange(len(self.memory["pooled"]))[None, :, None]
             among = (nearest.indices[:, None] == numbers).float().amax(2)  # B×images
             penalty = ((1 - among) * 1e30).index_select(1, memory["image_of"])

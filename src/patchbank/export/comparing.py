@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 Memory: TypeAlias = dict[str, Tensor]
 
-PAIRS = 1 << 22  # distances to the bank held at a time, for each image of a batch
+PAIRS = 1 << 24  # most distances held at a time, for each image of a batch
+_TOGETHER = 512  # queries compared at a time; one number for all but the largest banks, so that graphs do not differ
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class BankComparison(Comparison):
         self.register_buffer("shift", shift)
         self.memory, self.growing = {"bank": bank}, {"bank": 0}
         self.neighbours, self.cosine = min(neighbours, len(bank)), cosine
-        self.together = max(16, PAIRS // len(bank))
+        self.together = together(len(bank))
 
     def forward(self, vectors: Tensor, inside: Tensor | None, memory: Memory) -> Compared:
         grid, bank = (int(vectors.shape[1]), int(vectors.shape[2])), memory["bank"]
@@ -145,6 +146,11 @@ class WholeImageComparison(Comparison):
 # ---- what several share ----------------------------------------------------------------------------------------------
 
 
+def together(vectors: int) -> int:
+    """How many queries are compared with that many vectors at a time."""
+    return max(16, min(_TOGETHER, PAIRS // vectors))
+
+
 def norm(vectors: Tensor) -> Tensor:
     """Lengths along the last axis."""
     return vectors.square().sum(-1).sqrt()
@@ -162,16 +168,17 @@ def at(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[:, None, None].expand(-1, 1, values.shape[2]))[:, 0]
 
 
-def nearest_of(queries: Tensor, bank: Tensor, together: int, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """B×Q×D, M×D → distances and indices of the nearest, B×Q, `together` queries at a time; `penalty`: B×M, huge for
+def nearest_of(queries: Tensor, bank: Tensor, step: int, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """B×Q×D, M×D → distances and indices of the nearest, B×Q, `step` queries at a time; `penalty`: B×M, huge for
     vectors that an image is not compared with. As `BlockedIndex`: the expanded form decides, the distance is taken from
     the difference."""
     squared, transposed = bank.square().sum(1)[None, None], bank.T
     if penalty is not None:
         squared = squared + penalty[:, None]
     distances, indices = [], []
-    for start in range(0, int(queries.shape[1]), together):
-        part = queries[:, start : start + together]
+    count = int(queries.shape[1])
+    for start in range(0, count, step):
+        part = queries[:, start : min(start + step, count)]
         index = (squared - (2 * part) @ transposed).argmin(2)
         distances.append(norm(part - bank[index]))
         indices.append(index)

@@ -80,7 +80,9 @@ def write_openvino(graph: Graph, folder: Path) -> str:
 def write_torchscript(graph: Graph, folder: Path) -> str:
     """`model.pt`."""
     buffer = io.BytesIO()
-    torch.jit.save(_traced(graph), buffer)
+    traced = _traced(graph)
+    with _quietly():
+        torch.jit.save(traced, buffer)
     buffer.seek(0)
     reader: Any = torch._C.PyTorchFileReader(buffer)
     # the archive is named after the file; without the notes on which lines of which files it was traced from
@@ -110,7 +112,7 @@ def _traced(graph: Graph) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The tracer warns about every Python branch on a shape."""
+    """The tracer warns about every Python branch on a shape, and of its successor, which needs a compiler."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -183,11 +183,13 @@ def make_graph(detector: Detector, inspected: tuple[int, int], external: bool) -
         if not detector.localizes:
             fine = (0, 0)
         else:
-            found = comparison(features(torch.zeros(1, 3, *inspected)), None, comparison.memory).distances
-            assert found is not None
-            fine = (found.shape[1], found.shape[2])
-    if extractor.roi is not None and detector.localizes:
-        masks = {"inside": grid, **({"inside_fine": fine} if fine != grid else {}), "inside_pixels": inspected}
+            found = comparison(features(torch.zeros(1, 3, *inspected)), None, comparison.memory)
+            assert found.distances is not None
+            fine = (found.distances.shape[1], found.distances.shape[2])
+            if extractor.roi is not None:
+                masks = {"inside": grid, **({"inside_fine": fine} if fine != grid else {})}
+                if found.image is None and detector.option("image_score") == "smoothed":
+                    masks["inside_pixels"] = inspected
     normal: tuple[float, float] = getattr(detector, "normal_", (0.0, 1.0))
     graph = Graph(
         features, comparison, inspected, fine, masks, external, detector.option("image_score"),

@@ -77,7 +77,7 @@ def check(parity: Parity) -> None:
         of_map = f", the map by {parity.map.relative:.1e}" if parity.map else ""
         raise ExportError(
             f"the exported graph does not compute what the model does: over {parity.images} images the score differs "
-            f"by {parity.score.relative:.1e}{of_map} (relative; at most {TOLERANCE:.0e} is allowed): nothing was written"
+            f"by {parity.score.relative:.1e}{of_map} (relative; {TOLERANCE:.0e} is allowed): nothing was written"
         )
 
 

@@ -13,6 +13,9 @@ import numpy as np
 from patchbank.images import Source, read_image
 from patchbank.runtime import ExportedGraph, Feeds, Run
 
+# with the activations, whose range is that of the convolution before them: on a set of hazelnuts distances to the bank
+# were off by 11 % then, by 51 % without
+_KINDS = ("Conv", "Clip", "Relu")
 _RUNS = 20  # timed, of which the median counts
 
 
@@ -33,7 +36,7 @@ def quantise(exported: ExportedGraph, graph: Path, sources: Sequence[Source]) ->
     with _without_advice():
         quantize_static(
             graph, quantised, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-            op_types_to_quantize=["Conv"], nodes_to_quantize=_convolutions(graph),
+            op_types_to_quantize=list(_KINDS), nodes_to_quantize=_of_the_network(graph),
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
     quantised.replace(graph)
@@ -58,12 +61,12 @@ def _inputs(exported: ExportedGraph, source: Source) -> Feeds:
     return {**exported.memory, **masks, "image": image}
 
 
-def _convolutions(graph: Path) -> list[str]:
-    """Those of the network; the averaging of "reference" features is one as well."""
+def _of_the_network(graph: Path) -> list[str]:
+    """The operations in eight bits; sums stay in float32, and so does what follows the network."""
     import onnx
 
     nodes = onnx.load(str(graph), load_external_data=False).graph.node
-    return [node.name for node in nodes if node.op_type == "Conv" and "/network/" in node.name]
+    return [node.name for node in nodes if node.op_type in _KINDS and "/network/" in node.name]
 
 
 @contextmanager
