@@ -21,6 +21,7 @@ from patchbank.export import folder as exporting
 from patchbank.export.methods import COMPARISONS
 from patchbank.files import replacing_folder
 from patchbank.images import RegionOfInterest
+from patchbank.search import make_index
 from tests.conftest import bad_image, good_image
 
 pytest.importorskip("onnxruntime")
@@ -270,6 +271,17 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no earlier export"):
         export(model, out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_approximate_search_becomes_an_exact_one(tmp_path: Path) -> None:
+    model: Any = small("patchcore", bank_size=60, neighbours=0).fit(GOOD)
+    exact, bank = model.predict(CHECKED[1]), model.bank_
+    model.bank_ = dataclasses.replace(bank, search="hnsw")
+    model.bank_.__dict__["index"] = make_index(bank.vectors[:5])  # one that misses much
+    assert model.predict(CHECKED[1]).score > 1.01 * exact.score
+    document = export(model, tmp_path / "out", images=CHECKED)
+    assert document["parity"]["map"]["relative"] < 1e-5
+    assert runtime.load(tmp_path / "out").predict(CHECKED[1]).score == pytest.approx(exact.score, rel=1e-5)
 
 
 def test_an_earlier_export_is_replaced_or_stays_whole(tmp_path: Path) -> None:
