@@ -7,14 +7,15 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from patchbank.errors import OptionError
+
+if TYPE_CHECKING:  # an exported model decides without torch
+    from torch import Tensor
 
 CORRECTED = "corrected leave-one-out"
 WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
@@ -131,6 +132,8 @@ class Calibration:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As tensors and plain values."""
+        import torch
+
         tensors = {f"calibration.{name}": torch.from_numpy(getattr(self, name)) for name in ("scores", "peaks")}
         names = ("false_alarm_rate", "how", "images", "chosen", "chosen_by")
         values = {name: getattr(self, name) for name in names}
@@ -143,6 +146,14 @@ class Calibration:
         # unnamed scores keep their places among those that come later
         images = tuple(values.get("images", ())) or ("",) * len(scores)
         return cls(scores, peaks, **{**values, "images": images})
+
+
+def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
+    """Values in standard deviations of those of nominal images above their mean."""
+    finite = nominal[np.isfinite(nominal)]
+    if len(finite) < 2 or finite.std() == 0:
+        return values
+    return (values - finite.mean()) / finite.std(ddof=1)
 
 
 def _typical_ratio(apart: NDArray[np.float64], left_out: NDArray[np.float64]) -> float:

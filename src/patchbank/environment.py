@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,18 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: package_version(name) for name in _PACKAGES},
     }
+
+
+def import_openvino() -> Any:
+    """The library, without what reports its use over the network: its converter does so, unasked, wherever it finds the
+    package `openvino_telemetry`, which is installed with it."""
+    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
+        return import_module("openvino")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # not to be found
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules["openvino_telemetry"]
 
 
 def cores() -> int:

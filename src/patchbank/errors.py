@@ -28,6 +28,10 @@ class ModelFileError(PatchbankError):
     """A file is not a `.patchbank` model, or not an intact one."""
 
 
+class ExportError(PatchbankError):
+    """An exported graph does not compute what the model does."""
+
+
 class MissingPackageError(PatchbankError, ImportError):
     """An optional package is needed for what was asked; the message has the install command."""
 

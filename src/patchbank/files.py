@@ -35,6 +35,27 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: str | PathLike[str]) -> Iterator[Path]:
+    """As `replacing`, for a folder and all that the block writes into it; what was at `path` goes when all is there."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    temporary, before = whole / "new", whole / "before"
+    temporary.mkdir()  # not of mkdtemp, whose folders are for the owner alone
+    try:
+        yield temporary
+        if final.exists():
+            os.replace(final, before)
+        os.replace(temporary, final)
+    except BaseException:
+        if before.exists() and not final.exists():
+            os.replace(before, final)
+        raise
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
 def keep_copy(path: str | PathLike[str]) -> Path:
     """A copy of a file beside it, under the first free of NAME.bak, NAME.bak2, …"""
     original = Path(path)

@@ -76,7 +76,8 @@ class Cells:
         cells = []
         for feature_map in maps:
             local = _average(feature_map, self.patch_size)
-            cells.append(F.pixel_unshuffle(local, feature_map.shape[2] // maps[-1].shape[2]))
+            # int: a tracer's shapes are tensors, and no format takes such a factor
+            cells.append(F.pixel_unshuffle(local, int(feature_map.shape[2]) // int(maps[-1].shape[2])))
         return torch.cat(cells, dim=1).permute(0, 2, 3, 1).contiguous()
 
     def dimension(self, channels: Sequence[int], strides: Sequence[int]) -> int:

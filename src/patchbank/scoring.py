@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from patchbank.prediction import Prediction, Region
+
+if TYPE_CHECKING:  # an exported model finds its regions without torch
+    from torch import Tensor
 
 IMAGE_SCORES = ("max", "smoothed", "top")
 TOP_SHARE = 0.01
@@ -26,7 +28,7 @@ def anomaly_map(
     another. With `inside` (h×w bool) the distances outside do not count: the Gaussian is normalised by what is inside.
     """
     down, across = (
-        _enlarge_and_smooth(cells, pixels, sigma).to(distances.device)
+        enlarge_and_smooth(cells, pixels, sigma).to(distances.device)
         for cells, pixels in zip(distances.shape, size, strict=True)
     )
     if inside is None:
@@ -38,8 +40,10 @@ def anomaly_map(
 
 
 @lru_cache(maxsize=16)  # of 33 MB each for a side of 8192 pixels
-def _enlarge_and_smooth(cells: int, pixels: int, sigma: float) -> Tensor:
+def enlarge_and_smooth(cells: int, pixels: int, sigma: float) -> Tensor:
     """pixels×cells: what each cell adds to each pixel of one row or column."""
+    import torch
+
     centre = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
     left = np.minimum(np.floor(centre).astype(int), max(cells - 2, 0))
     enlarge = np.zeros((pixels, cells))
@@ -57,6 +61,8 @@ def reweight(patch: Tensor, nearest: Tensor, neighbourhood: Tensor) -> float:
 
     `patch` m_test: D; `nearest` m*: D; `neighbourhood` N_b(m*): b×D, m* among them. A softmax, so it cannot overflow.
     """
+    import torch
+
     to_nearest = torch.linalg.vector_norm(patch - nearest)
     to_others = torch.linalg.vector_norm(neighbourhood - patch, dim=1)
     return float(1 - torch.exp(to_nearest - torch.logsumexp(to_others, 0)))
@@ -71,6 +77,8 @@ def image_score(kind: str, distances: Tensor, smoothed: NDArray[np.float32]) -> 
     if kind == "smoothed":
         return float(smoothed.max())
     if kind == "top":
+        import torch
+
         count = max(1, round(TOP_SHARE * distances.numel()))
         return float(torch.topk(distances.flatten(), count).values.mean())
     return float(distances.max())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import signal
-import sys
 import tempfile
 import threading
 import warnings
@@ -21,6 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from patchbank.environment import import_openvino
 from patchbank.errors import MissingPackageError, OptionError
 from patchbank.threads import thread_count
 
@@ -88,20 +88,8 @@ def torch_runtime(network: Normalised, device: torch.device, precision: str = "f
     return run
 
 
-def _openvino() -> Any:
-    """The library, without what reports its use over the network: its converter does so, unasked, wherever it finds the
-    package `openvino_telemetry`, which is installed with it."""
-    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
-        return importlib.import_module("openvino")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # not to be found
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules["openvino_telemetry"]
-
-
 @contextmanager
-def _interrupted_later() -> Iterator[None]:
+def interrupted_later() -> Iterator[None]:
     """Ctrl-C waits for the end of the block: an exception on the way through the converter, which calls Python from
     C++, is lost or ends the process."""
     if threading.current_thread() is not threading.main_thread():
@@ -120,8 +108,8 @@ def _interrupted_later() -> Iterator[None]:
 def openvino_runtime(network: Normalised, example: Tensor) -> Run:
     """OpenVINO on the CPU, traced on `example`. Its default precision here may be bf16, which changes features:
     float32 is set."""
-    ov = _openvino()
-    with _interrupted_later(), torch.no_grad(), warnings.catch_warnings():
+    ov = import_openvino()
+    with interrupted_later(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns about every Python branch on a shape
         logging.getLogger("openvino").setLevel(logging.ERROR)
         # tracing once is enough: torch would trace again to compare, and features are compared below

@@ -19,6 +19,7 @@ from patchbank.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     fit,
     info,
     methods,
@@ -62,6 +63,7 @@ app.command()(benchmark.benchmark)
 app.command()(compare.compare)
 app.command()(report.report)
 app.command()(demo.demo)
+app.command()(export.export)
 app.command()(audit.audit)
 app.command()(bank.add)
 app.command()(bank.forget)

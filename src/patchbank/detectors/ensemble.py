@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.calibration import CORRECTED, Calibration
+from patchbank.calibration import CORRECTED, Calibration, standardised
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import ImageError, OptionError
@@ -97,9 +96,9 @@ class Ensemble(Detector):
         first, *others = (member.calibration_ for member in self.members)
         if any(other.images != first.images for other in others):
             raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
-        scores = [_standardised(m.calibration_.scores, m.calibration_.scores) for m in self.members]
+        scores = [standardised(m.calibration_.scores, m.calibration_.scores) for m in self.members]
         # a method may have made the maps of some images only: NaN for the others
-        peaks = [_standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
+        peaks = [standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
         return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(peaks, axis=0))
 
     def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
@@ -126,8 +125,8 @@ class Ensemble(Detector):
         found = [next(member._predictions([source], give_up)) for member in self.members]
         calibrations = [member.calibration_ for member in self.members]
         pairs = list(zip(found, calibrations, strict=True))
-        score = float(np.mean([_standardised(np.float64(p.score), c.scores) for p, c in pairs]))
-        mean_map = np.mean([_standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
+        score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in pairs]))
+        mean_map = np.mean([standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
         timings = {key: sum(p.timings[key] for p in found) for key in found[0].timings}
         return verdict(
             source.name, score, mean_map, self.calibration_, nearest=found[0]._nearest, timings=timings
@@ -169,14 +168,6 @@ class Ensemble(Detector):
         self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None
     ) -> PatchScores:
         raise NotImplementedError("each member compares its own")
-
-
-def _standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
-    """In standard deviations of nominal images above their mean."""
-    finite = nominal[np.isfinite(nominal)]
-    if len(finite) < 2 or finite.std() == 0:
-        return values
-    return (values - finite.mean()) / finite.std(ddof=1)
 
 
 def _silent(name: str, error: Exception) -> None:

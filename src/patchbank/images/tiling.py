@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from patchbank.errors import OptionError
 from patchbank.images.read import RGB
+
+if TYPE_CHECKING:  # reading and placing images needs no torch: an exported model runs without
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Tiling:
     ) -> Tensor:
         """H×W×3 pixels → the grid of patch features, rows×columns×D; `features` takes 1×3×h×w float32 in 0..255 to
         h'×w'×D of a tile."""
+        import torch
+
         height, width = pixels.shape[:2]
         down, across = height // grid[0], width // grid[1]  # pixels of a cell
         whole: Tensor | None = None

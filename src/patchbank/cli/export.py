@@ -1,0 +1,76 @@
+"""`patchbank export`: a model as a graph of ONNX, OpenVINO or TorchScript."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchbank.cli import options as o
+from patchbank.errors import OptionError
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    output: o.Out,
+    to: Annotated[str, typer.Option(help="onnx, openvino or torchscript")] = "onnx",
+    bank: Annotated[str, typer.Option(help="The memory: inside the graph, or in external files beside it.")] = "inside",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Inspected size [default: that of most training images].", show_default=False),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Images or folders to check the export with [default: the pictures in the model]."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="The backbone in eight bits (onnx), its ranges from the images.")
+    ] = False,
+    roi: o.Roi = None,
+    weights: o.Weights = None,
+    device: o.Device = "auto",
+    runtime: o.Runtime = "auto",
+    threads: o.Threads = None,
+) -> None:
+    """Write a model as a graph, checked against the model on real images; the threshold stays data (docs/export.md)."""
+    inspected = _size(size)
+    from patchbank.export import export as write
+    from patchbank.modelfile import load
+
+    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if roi is not None:
+        detector.restrict(roi)
+    document = write(detector, output, to=to, bank=bank, size=inspected, images=images, int8=int8)
+    for line in _summary(document, output):
+        typer.echo(line)
+
+
+def _summary(document: dict[str, Any], output: Path) -> list[str]:
+    """What was written, how well it agrees, and what int8 changed."""
+    parity = document["parity"]
+    of_map = f", map by {parity['map']['relative']:.1e}" if parity["map"] else ""
+    lines = [
+        f"{output}: {document['method']} as {document['to']}; on {parity['images']} images the score differs by "
+        f"{parity['score']['relative']:.1e}{of_map} (relative)"
+    ]
+    if int8 := document["int8"]:
+        lines.append(
+            f"int8: the score differs by {int8['score']['relative']:.1e}, {int8['verdicts']} of {int8['images']} "
+            f"verdicts change, median score × {int8['score_ratio']:.3f}; graph {int8['ms'][0]:.1f} → "
+            f"{int8['ms'][1]:.1f} ms, {int8['mb'][0]:.1f} → {int8['mb'][1]:.1f} MB; set the threshold anew "
+            "(docs/export.md)"
+        )
+    return lines
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+        if min(height, width) < 1:
+            raise ValueError
+    except ValueError:
+        raise OptionError(f"--size takes a height and a width such as 384x512, not {text!r}") from None
+    return height, width
