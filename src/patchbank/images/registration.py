@@ -3,7 +3,8 @@
 A coarse search turns and scales the reference and correlates it with the picture at every shift (by Fourier transforms
 of pictures of 64 pixels); the likeliest places are refined on ever finer pictures by Gauss-Newton steps (Lucas and
 Kanade, 1981) on the four numbers of the transform, with the gain and offset of the light fitted in each step. Of what
-comes out the one wins whose fine structure agrees best: two bright blobs on a dark ground correlate as they are.
+comes out those go on whose fine structure agrees best: two bright blobs on a dark ground correlate as they are, and a
+gleam turns with the lamp, not with the part.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ Matrix = NDArray[np.float64]  # 2×3: pixel centres of one picture → those of 
 
 SIDE = 256  # of the longer side of the finest pictures that are compared, in pixels
 _SIDES = (64, 128, SIDE)
-_ANGLES, _SCALES = np.arange(0.0, 360.0, 5.0), (0.87, 1.0, 1.15)  # of the coarse search
-_APART = 15.0  # degrees between two places of the coarse search
-_TRIED, _KEPT = 5, 2  # places that are refined at the coarsest level, and at the others
+_ANGLES, _SCALES = np.arange(0.0, 360.0, 7.5), (0.87, 1.0, 1.15)  # of the coarse search
+_UPRIGHT = (0.0, 7.5, 352.5)  # parts mostly lie as the reference does: always tried
+_APART = 15.0  # degrees between other places of the coarse search
+_TRIED, _KEPT = 7, 3  # places that are refined at the coarsest level, and at the others
+_TURNED = 0.1 / np.pi  # correlation that a place must have more for each radian that it is turned
 _STEPS = 20
-_STILL = 0.02  # pixels; a step that moves no corner farther was the last
-_COARSE = 12.0  # σ in pixels of the finest pictures: what is smoother than that is no fine structure
+_GAIN = 1e-5  # a step that gains less correlation was the last
+_COARSE = 12 / 256  # σ in sides of a picture: what is smoother than that is no fine structure
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,27 @@ class Registration:
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """A picture at one of `_SIDES`: h×w, and the matrix from the pixels of the picture to its own."""
+    """A picture at one of `_SIDES`: h×w; its fine structure; the matrix from the pixels of the picture to its own."""
 
     field: Field
+    fine: Field
     scaling: Matrix
 
     @classmethod
     def all_of(cls, grey: Field) -> list[_Level]:
         """The levels of a picture, coarse to fine."""
-        height, width = grey.shape
+        grey = (grey - grey.mean()).astype(np.float32)
         levels = []
         for side in _SIDES:
-            w, h = (max(round(s * side / max(height, width)), 8) for s in (width, height))
-            field = cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA)
-            x, y = w / width, h / height
-            # lightly smoothed, so that slopes hold for a step of a pixel
-            levels.append(cls(cv2.GaussianBlur(field, (0, 0), 1), np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])))
+            scale = side / max(grey.shape)
+            height, width = (max(round(s * scale), 8) for s in grey.shape)
+            scaling = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+            # lightly smoothed, so that slopes hold for a step of a pixel, and more where pixels are left out
+            smooth = cv2.GaussianBlur(grey, (0, 0), max(0.4 / scale, 0.5)) if scale < 1 else grey
+            field = cv2.warpAffine(smooth, scaling, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            field = cv2.GaussianBlur(field, (0, 0), 1)
+            fine = field - cv2.GaussianBlur(field, (0, 0), _COARSE * side)
+            levels.append(cls(field, fine, scaling))
         return levels
 
 
@@ -68,23 +76,28 @@ class Pattern:
     def register(self, grey: Field) -> Registration:
         """Lay a grey picture, h×w, over this one."""
         levels = _Level.all_of(grey)
-        found = [_refined(self._levels[0].field, levels[0].field, start) for start in self._places(levels[0].field)]
+        found = self._at(0, levels[0], self._places(levels[0].field))
         for level in range(1, len(_SIDES)):
-            likely = sorted(found, key=lambda r: -r.correlation)[:_KEPT]
-            changes = [after(new[level].scaling, inverse(new[level - 1].scaling)) for new in (self._levels, levels)]
-            starts = [_similar(after(changes[0], after(r.matrix, inverse(changes[1])))) for r in likely]
-            found = [_refined(self._levels[level].field, levels[level].field, start) for start in starts]
-        reference, image = _fine(self._levels[-1].field), _fine(levels[-1].field)
-        best = max((_measured(reference, image, r.matrix)[0] for r in found), key=lambda r: r.correlation)
+            likely = [r.matrix for r in found[:_KEPT]]
+            growth = _SIDES[level] / _SIDES[level - 1]
+            found = self._at(level, levels[level], [_grown(matrix, growth) for matrix in likely])
+        best = found[0]
         matrix = after(inverse(self._levels[-1].scaling), after(best.matrix, levels[-1].scaling))
         return Registration(matrix, best.correlation, best.overlap)
+
+    def _at(self, level: int, image: _Level, places: list[Matrix]) -> list[Registration]:
+        """Places refined at a level, best fine structure first; of those that are alike, the least turned."""
+        reference = self._levels[level]
+        refined = [_refined(reference.field, image.field, place) for place in places]
+        found = [_measured(reference.fine, image.fine, matrix)[0] for matrix in refined]
+        return sorted(found, key=lambda r: _TURNED * abs(np.arctan2(r.matrix[1, 0], r.matrix[0, 0])) - r.correlation)
 
     @cached_property
     def _turned(self) -> tuple[list[Matrix], int, NDArray[np.complex64]]:
         """Matrices that turn and scale the coarsest reference, and the conjugate transforms of what that gives, of a
         side that holds it and a picture beside it."""
         reference = self._levels[0].field
-        side = cv2.getOptimalDFTSize(int(2.2 * _SIDES[0]))
+        side = cv2.getOptimalDFTSize(int(1.5 * _SIDES[0]))
         poses, transforms = [], []
         for scale in _SCALES:
             for angle in _ANGLES.tolist():
@@ -103,18 +116,18 @@ class Pattern:
         agreement = np.fft.irfft2(np.fft.rfft2(padded).astype(np.complex64) * turned, (side, side))
         agreement = agreement.reshape(len(poses), -1)
         peaks = agreement.argmax(1)
-        places, angles = list[Matrix](), list[float]()
-        for i in np.argsort(-agreement.max(1)).tolist():
-            angle = float(_ANGLES[i % len(_ANGLES)])
-            if all(abs((angle - other + 180) % 360 - 180) >= _APART for other in angles):
-                row, column = divmod(int(peaks[i]), side)
-                shift = [v - side if v > side / 2 else v for v in (column, row)]
-                pose = poses[i].copy()
-                pose[:, 2] += shift
-                places.append(inverse(pose))
-                angles.append(angle)
-            if len(places) == _TRIED:
-                break
+        order = np.argsort(-agreement.max(1)).tolist()
+        angles = [float(_ANGLES[i % len(_ANGLES)]) for i in order]
+        chosen = {angle: order[angles.index(angle)] for angle in _UPRIGHT}  # each at its best scale
+        for i, angle in zip(order, angles, strict=True):
+            if len(chosen) < _TRIED and all(abs((angle - other + 180) % 360 - 180) >= _APART for other in chosen):
+                chosen[angle] = i
+        places = []
+        for i in chosen.values():
+            row, column = divmod(int(peaks[i]), side)
+            pose = poses[i].copy()
+            pose[:, 2] += [v - side if v > side / 2 else v for v in (column, row)]
+            places.append(inverse(pose))
         return places
 
 
@@ -136,56 +149,50 @@ def _turning(reference: Field, angle: float, scale: float, side: int) -> Matrix:
     return np.asarray(pose)
 
 
-def _similar(matrix: Matrix) -> Matrix:
-    """The nearest matrix that turns, scales and shifts (sides are rounded to pixels one by one)."""
-    a, b = (matrix[0, 0] + matrix[1, 1]) / 2, (matrix[1, 0] - matrix[0, 1]) / 2
-    return np.array([[a, -b, matrix[0, 2]], [b, a, matrix[1, 2]]])
+def _grown(matrix: Matrix, factor: float) -> Matrix:
+    """A matrix between pictures → that between the same pictures `factor` times as large."""
+    corner = (factor - 1) / 2  # pixel centres have whole numbers
+    shift = factor * matrix[:, 2] + corner - corner * matrix[:, :2].sum(1)
+    return np.hstack([matrix[:, :2], shift[:, None]])
 
 
-def _fine(field: Field) -> Field:
-    """What of a finest picture is no smoother than `_COARSE`."""
-    fine: Field = field - cv2.GaussianBlur(field, (0, 0), _COARSE)
-    return fine
-
-
-def _refined(reference: Field, image: Field, start: Matrix) -> Registration:
+def _refined(reference: Field, image: Field, start: Matrix) -> Matrix:
     """The best matrix near a first one, by steps that are taken while the correlation grows."""
     height, width = reference.shape
-    y, x = (v.astype(np.float32) for v in np.mgrid[:height, :width])
-    x, y = x - (width - 1) / 2, y - (height - 1) / 2
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    x, y = (
+        (np.arange(width) - centre[0]).astype(np.float32),
+        (np.arange(height) - centre[1]).astype(np.float32)[:, None],
+    )
     best, laid, inside = _measured(reference, image, start)
     for _ in range(_STEPS):
-        if inside.sum() < 32:
-            break
         dx, dy = (cv2.Sobel(laid, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
+        # reference = gain · (laid + slopes · step) + offset, by least squares
         columns = [dx * x + dy * y, dy * x - dx * y, dx, dy, laid, np.ones_like(laid)]
         system = np.stack(columns).reshape(len(columns), -1) * inside.ravel()
         solution = np.linalg.lstsq(system @ system.T, system @ reference.ravel(), rcond=None)[0]
-        if abs(solution[4]) < 1e-6:  # no likeness at all
-            break
-        grown, turned, right, down = solution[:4] / solution[4]
-        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        grown, turned, right, down = solution[:4] / (solution[4] or 1.0)
         linear = np.array([[1 + grown, -turned], [turned, 1 + grown]])
+        if not 0.5 < np.linalg.det(linear) < 2:  # nothing alike
+            break
         shift = centre + np.array([right, down]) - linear @ centre
         step = np.hstack([linear, shift[:, None]])
-        if not 0.5 < np.linalg.det(linear) < 2:
-            break
         found, laid, inside = _measured(reference, image, after(inverse(step), best.matrix))
-        if found.correlation <= best.correlation:
+        gain = found.correlation - best.correlation
+        best = found if gain > 0 else best
+        if gain < _GAIN:
             break
-        best = found
-        if np.hypot(grown, turned) * np.hypot(*centre) + np.hypot(right, down) < _STILL:
-            break
-    return best
+    return best.matrix
 
 
-def _measured(reference: Field, image: Field, matrix: Matrix) -> tuple[Registration, Field, NDArray[np.bool_]]:
-    """How well a matrix lays a picture over the reference; the picture laid over it, and where that is."""
+def _measured(reference: Field, image: Field, matrix: Matrix) -> tuple[Registration, Field, Field]:
+    """How well a matrix lays a picture over the reference; the picture laid over it, and where it is, 0 or 1."""
     size = (reference.shape[1], reference.shape[0])
     laid = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    inside = cv2.warpAffine(np.ones(image.shape, np.uint8), matrix, size, flags=cv2.INTER_NEAREST) > 0
-    a, b = reference[inside].astype(np.float64), laid[inside].astype(np.float64)
-    correlation = 0.0
-    if a.size and a.std() > 1e-3 and b.std() > 1e-3:
-        correlation = float(((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std()))
-    return Registration(matrix, correlation, float(inside.mean())), laid, inside
+    inside = cv2.warpAffine(np.ones_like(image), matrix, size, flags=cv2.INTER_NEAREST)
+    count = max(float(inside.sum()), 1.0)
+    a, b = (v - float(np.vdot(v, inside)) / count for v in (reference, laid))
+    a, b = a * inside, b * inside
+    spread = float(np.vdot(a, a)) * float(np.vdot(b, b))
+    correlation = float(np.vdot(a, b)) / spread**0.5 if spread > (1e-3 * count) ** 2 else 0.0
+    return Registration(matrix, correlation, count / inside.size), laid, inside
