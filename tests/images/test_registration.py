@@ -68,7 +68,7 @@ def test_parts_of_one_kind_lie_where_they_were_drawn(defect: str | None) -> None
     """Two drawings of one seed show one pose: whatever the defect, both come to lie at the same place."""
     pattern = Pattern(grey("gear", 4))
     good, bad = pattern.register(grey("gear", 5)), pattern.register(grey("gear", 5, defect))
-    assert farthest(after(bad.matrix, inverse(good.matrix)), (256, 320)) < 1
+    assert farthest(after(bad.matrix, inverse(good.matrix)), (256, 320)) < 2
     assert bad.correlation > 0.7
     assert bad.overlap > 0.8
 

@@ -61,8 +61,9 @@ class AlignedView(View):
 
     def covered(self) -> NDArray[np.bool_]:
         height, width = self.input_size
-        everything = np.ones(self.given_size, np.uint8)
-        return np.asarray(cv2.warpAffine(everything, self._matrix, (width, height), flags=cv2.INTER_NEAREST) > 0)
+        everything = np.full(self.given_size, 255, np.uint8)
+        # with what the image has a share in, so that its outermost pixels find themselves there
+        return np.asarray(cv2.warpAffine(everything, self._matrix, (width, height), flags=cv2.INTER_LINEAR) > 0)
 
     def to_input(self, values: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         left, top, right, bottom = self.inspected_box
