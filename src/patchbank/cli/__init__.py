@@ -14,6 +14,7 @@ from patchbank.cli import (
     bank,
     benchmark,
     calibrate,
+    datasets,
     demo,
     doctor,
     evaluate,
@@ -64,6 +65,7 @@ app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)
 app.command()(methods.methods)
+app.command()(datasets.datasets)
 
 
 def main() -> None:
