@@ -19,23 +19,26 @@ from patchbank.search import Index, make_index
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """One image the bank was drawn from: name, (height, width) in pixels, (rows, columns) of its patch grid, and the
-    angle in degrees that it was turned by; turned ones follow the one they were made of."""
+    """One image the bank was drawn from: name, (height, width) in pixels, (rows, columns) of its patch grid, the angle
+    in degrees that it was turned by (turned ones follow the one they were made of), and the matrix that laid it over a
+    reference, if one did."""
 
     name: str
     size: tuple[int, int]
     grid: tuple[int, int]
     angle: float = 0.0
+    alignment: tuple[float, ...] = ()
 
     def state(self) -> list[Any]:
         """As plain values, for the model file."""
-        return [self.name, *self.size, *self.grid, *([self.angle] if self.angle else [])]
+        rest = [self.angle, *self.alignment] if self.angle or self.alignment else []
+        return [self.name, *self.size, *self.grid, *rest]
 
     @classmethod
     def of(cls, state: list[Any]) -> TrainingImage:
         """The inverse of `state`."""
-        name, height, width, rows, columns, *angle = state
-        return cls(name, (height, width), (rows, columns), *angle)
+        name, height, width, rows, columns, *rest = state
+        return cls(name, (height, width), (rows, columns), rest[0] if rest else 0.0, tuple(rest[1:]))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,20 @@ from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
 from patchbank.errors import DatasetError, ImageError
 from patchbank.feature_cache import FeatureCache
-from patchbank.images import Geometry, RegionOfInterest, Source, Tiling, View, image_size, prefetch, read_image, turn
+from patchbank.images import (
+    RGB,
+    AlignedView,
+    Geometry,
+    Reference,
+    RegionOfInterest,
+    Source,
+    Tiling,
+    View,
+    image_size,
+    prefetch,
+    read_image,
+    turn,
+)
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
 
@@ -90,7 +103,10 @@ class FeatureSet:
 
     def add(self, item: ImageFeatures) -> None:
         """Note an image whose features come next."""
-        self.images.append(TrainingImage(item.source.name, item.view.input_size, item.grid, item.source.angle))
+        view = item.view
+        self.images.append(
+            TrainingImage(item.source.name, view.original_size, item.grid, item.source.angle, view.alignment)
+        )
         self.views.append(item.view)
         self.insides.append(item.inside)
         self.starts.append(self.starts[-1] + len(item.vectors))
@@ -118,7 +134,8 @@ class Extractor:
     """The stages before the memory, with their options. `roi`: the region of interest that is inspected; `keeps_grid`:
     patches outside it are not left out; `painted`: the region that was learned from: what lies outside it has the mean
     colour of what lies inside before the network sees it, whose patches look far beyond their own pixels; `cache`:
-    where features are kept that were computed before."""
+    where features are kept that were computed before; `reference`: what images are laid over first, in whose pixels the
+    regions are then, and without a cache."""
 
     backbone: Backbone
     geometry: Geometry
@@ -128,6 +145,7 @@ class Extractor:
     painted: RegionOfInterest | None = None
     tiling: Tiling | None = None
     cache: FeatureCache | None = None
+    reference: Reference | None = None
 
     @property
     def _how(self) -> str:
@@ -143,12 +161,28 @@ class Extractor:
         """(rows, columns) of the patch grid of a view."""
         return self.arrangement.grid(view.inspected, self.backbone.strides)
 
+    def view(self, rgb: RGB, name: str) -> View:
+        """How an image is inspected. Raises `ImageError` where it cannot be laid over the reference."""
+        if self.reference is None:
+            return self.geometry.view(rgb.shape[0], rgb.shape[1])
+        return self.reference.view(self.geometry.view(*self.reference.size), rgb, name)
+
+    def view_of(self, image: TrainingImage) -> View:
+        """How an image was inspected when it was learned from."""
+        if self.reference is None:
+            return self.geometry.view(*image.size)
+        return AlignedView.of(self.geometry.view(*self.reference.size), image.size, image.alignment)
+
     def pixels(self, view: View, angle: float = 0.0) -> NDArray[np.bool_] | None:
-        """H×W of the input: what the region of interest has of it; None without one."""
-        return None if self.roi is None else _turned(self.roi.pixels(*view.input_size), angle)
+        """H×W of what is viewed: what the region of interest has of it, and what of it is there; None for all."""
+        covered = view.covered()
+        if self.roi is None:
+            return covered
+        inside = _turned(self.roi.pixels(*view.input_size), angle)
+        return inside if covered is None else inside & covered
 
     def inside(self, view: View, grid: tuple[int, int], angle: float = 0.0) -> NDArray[np.bool_] | None:
-        """Which cells of a grid the region of interest touches; None without one. Raises `ImageError` for none."""
+        """Which cells of a grid `pixels` touch; None for all. Raises `ImageError` for none."""
         if (mask := self.pixels(view, angle)) is None:
             return None
         inside = view.cells(mask, grid)
@@ -181,7 +215,8 @@ class Extractor:
             if progress:
                 progress("features", count, len(sources))
         if not count:
-            raise DatasetError(f"none of the {len(sources)} images could be read")
+            what = "read" if self.reference is None else f"aligned with {self.reference.name}"
+            raise DatasetError(f"none of the {len(sources)} images could be {what}")
 
     def collect(
         self,
@@ -205,11 +240,12 @@ class Extractor:
         return features
 
     def survey(self, sources: list[Source], on_error: OnError) -> list[tuple[Source, int]]:
-        """The images whose headers can be read, and how many patches each will give."""
+        """The images whose headers can be read, and how many patches each will give (at most, if it is aligned)."""
         readable = []
         for source in sources:
             try:
-                view = self.geometry.view(*image_size(source))
+                size = image_size(source)
+                view = self.geometry.view(*(size if self.reference is None else self.reference.size))
                 count = self._count(source, view)
             except ImageError as error:
                 if not source.angle:  # said once for all the ways it is turned
@@ -237,8 +273,12 @@ class Extractor:
         digest = self.cache.digest(source) if self.cache else None
         kept = self.cache.get(digest, self._how) if self.cache else None
         try:
-            rgb = read_image(source) if kept is None else None
-            view = self.geometry.view(*(image_size(source) if rgb is None else rgb.shape[:2]))
+            if kept is None:
+                rgb = read_image(source)
+                view = self.view(rgb, source.name)
+                rgb = view.laid(rgb)
+            else:
+                rgb, view = None, self.geometry.view(*image_size(source))
             self._inside_of(source, view, self.grid(view))
         except ImageError as error:
             return source, error

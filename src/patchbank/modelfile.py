@@ -22,7 +22,7 @@ from patchbank.calibration import Calibration
 from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
 from patchbank.files import replacing
-from patchbank.images import RegionOfInterest
+from patchbank.images import Reference, RegionOfInterest
 
 FORMAT_VERSION = 2
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
@@ -52,7 +52,9 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
     tensors, memory = detector._memory_state()
     of_calibration, calibration = detector.calibration_.state()
     pictures, listed = thumbnails.state(detector.thumbnails_)
-    tensors |= of_calibration | pictures
+    reference = next((part.reference_ for part in detector._parts() if part.reference_), None)
+    of_reference, aligned_to = ({}, None) if reference is None else reference.state()
+    tensors |= of_calibration | pictures | of_reference
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     options = {k: v for k, v in detector.parameters().items() if k not in _UNSAVED}
     document = {
@@ -63,6 +65,7 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
         "calibration": calibration,
         "thumbnails": listed,
         "roi": None if (roi := detector._parts()[0].learned_roi_) is None else roi.state(),
+        "reference": aligned_to,
         "memory": memory,
         "training": detector.training_,
     }
@@ -113,6 +116,9 @@ def load(
     if roi := document.get("roi"):
         for part in detector._parts():
             part.roi_ = part.learned_roi_ = RegionOfInterest.of(roi)
+    if reference := document.get("reference"):
+        for part in detector._parts():
+            part.reference_ = Reference.restore(tensors, reference) if part.align else None
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
     detector._restore_memory(memory, document["memory"])
     for part in detector._parts():

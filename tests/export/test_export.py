@@ -265,6 +265,8 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         export(small("patchcore"), out)
     with pytest.raises(OptionError, match="--images"):
         export(small("padim").fit(GOOD), out)
+    with pytest.raises(OptionError, match="align=true cannot be exported"):
+        export(small("patchcore", align=True).fit(GOOD), out)
     with pytest.raises(OptionError, match="foreground"):
         export(small("patchcore", foreground=True, neighbours=0).fit(GOOD), out)
     (out / "mine").mkdir(parents=True)

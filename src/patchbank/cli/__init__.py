@@ -15,6 +15,7 @@ from patchbank.cli import (
     benchmark,
     calibrate,
     compare,
+    datasets,
     demo,
     doctor,
     evaluate,
@@ -74,6 +75,7 @@ app.command()(info.info)
 app.command()(doctor.doctor)
 app.command()(backbones.backbones)
 app.command()(methods.methods)
+app.command()(datasets.datasets)
 
 
 def main() -> None:

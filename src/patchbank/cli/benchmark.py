@@ -86,6 +86,7 @@ def benchmark(
     bank_mb: o.BankMb = None,
     false_alarm_rate: o.FalseAlarmRate = None,
     roi: o.Roi = None,
+    align: o.Align = False,
     tile: o.Tile = None,
     overlap: o.Overlap = None,
     shots: o.Shots = None,
@@ -136,6 +137,7 @@ def benchmark(
         "bank_mb": bank_mb,
         "false_alarm_rate": false_alarm_rate,
         "roi": roi and str(roi),
+        "align": align or None,
         "tile": tile,
         "overlap": overlap,
     }

@@ -32,6 +32,7 @@ def fit(
     bank_mb: o.BankMb = None,
     false_alarm_rate: o.FalseAlarmRate = None,
     roi: o.Roi = None,
+    align: o.Align = False,
     tile: o.Tile = None,
     overlap: o.Overlap = None,
     drop_suspicious: Annotated[
@@ -65,6 +66,7 @@ def fit(
         bank_mb=bank_mb,
         false_alarm_rate=false_alarm_rate,
         roi=roi and str(roi),
+        align=align or None,
         tile=tile,
         overlap=overlap,
         seed=seed,

@@ -64,6 +64,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "threshold_chosen_by": calibration.chosen_by or None,
         "calibration": f"{calibration.how}, {len(calibration)} images",
         "region_of_interest": _roi_words(document.get("roi")),
+        "aligned_with": _reference_words(document.get("reference")),
         "weights": training["weights"],
         "weights_sha256": training["weights_sha256"],
         "runtime_of_fit": training["runtime"],
@@ -81,6 +82,13 @@ def _roi_words(roi: dict[str, Any] | None) -> str | None:
     words = [f"{len(roi[key])} {key} polygons" for key in ("include", "ignore") if roi[key]]
     size = f"for {roi['size'][1]}×{roi['size'][0]} pixels" if roi["size"] else "for images of any size"
     return ", ".join([*words, *(["a mask"] if roi["mask"] else []), size])
+
+
+def _reference_words(reference: dict[str, Any] | None) -> str | None:
+    if reference is None:
+        return None
+    height, width = reference["size"]
+    return f"{reference['name']} ({width}×{height} pixels)"
 
 
 def _plain(value: Any) -> str:

@@ -54,6 +54,9 @@ Roi: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/regions.md)."),
 ]
+Align: TypeAlias = Annotated[
+    bool, typer.Option("--align", help="Lay each image over a training image first.", rich_help_panel=_LEARNING)
+]
 Tile: TypeAlias = Annotated[
     int | None,
     typer.Option(help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING),

@@ -25,7 +25,19 @@ from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
 from patchbank.feature_cache import FeatureCache
-from patchbank.images import Geometry, Images, RegionOfInterest, Source, Tiling, View, gather, read_roi, turned_back
+from patchbank.images import (
+    Geometry,
+    Images,
+    Reference,
+    RegionOfInterest,
+    Source,
+    Tiling,
+    View,
+    choose_reference,
+    gather,
+    read_roi,
+    turned_back,
+)
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scoring import anomaly_map, image_score, peaks
@@ -40,6 +52,7 @@ class Detector(Calibrating):
 
     learned_roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)
     roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)  # or a part of it
+    reference_: Reference | None = dataclasses.field(init=False, repr=False, default=None)  # if `align`
     thumbnails_: dict[str, Thumbnail] = dataclasses.field(init=False, repr=False, default_factory=dict)
     feature_cache: FeatureCache | None = dataclasses.field(init=False, repr=False, default=None)  # of a grid
     _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
@@ -79,6 +92,7 @@ class Detector(Calibrating):
         self.roi_ = self.learned_roi_ = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
         given = gather(images)
         work = Work(on_error, progress, on_plan)
+        self.reference_ = self._choose_reference(given)
         readable = self._open().survey(self._views(given), on_error)
         parts = folds_of([bool(source.angle) for source, _ in readable], self.seed)
         way = self._way(sum(not source.angle for source, _ in readable))
@@ -122,6 +136,12 @@ class Detector(Calibrating):
         }
         self._note("fitted", images=learned, vectors=self.memory_vectors)
         return self
+
+    def _choose_reference(self, sources: list[Source]) -> Reference | None:
+        if not self.align:
+            return None
+        self._check()
+        return choose_reference(sources)
 
     def _learn(self, readable: list[tuple[Source, int]], work: Work) -> FeatureSet:
         """Features and memory of images, each with its number of patches."""
@@ -199,8 +219,9 @@ class Detector(Calibrating):
         return Explanation(prediction, tuple(places))
 
     def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
-        """From now on inspect a region of interest only, within the one that was learned from, if any. The threshold
-        stays, and what lies outside still reaches into patches near the border; the model file does not change."""
+        """From now on inspect a region of interest only, within the one that was learned from, if any; of an aligned
+        model, in pixels of its reference. The threshold stays, and what lies outside still reaches into patches near
+        the border; the model file does not change."""
         if not self.localizes:
             raise OptionError(f"{self.method} sees whole images only: give the region of interest when it is fitted")
         given = roi if isinstance(roi, RegionOfInterest) else read_roi(roi)
@@ -250,7 +271,15 @@ class Detector(Calibrating):
         if tiling:
             tiling.check(backbone.multiple)
         return Extractor(
-            backbone, geometry, arrangement, self.roi_, self.keeps_grid, self.learned_roi_, tiling, self.feature_cache
+            backbone,
+            geometry,
+            arrangement,
+            self.roi_,
+            self.keeps_grid,
+            self.learned_roi_,
+            tiling,
+            None if self.align else self.feature_cache,  # an image is read again to be laid over the reference
+            self.reference_,
         )
 
     def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:
@@ -290,9 +319,7 @@ class Detector(Calibrating):
         with on_this_thread():
             vectors = self._prepare(item.vectors)
         scored = self._score(vectors, item.grid, item.view, without_image)
-        anomaly, scores = item.view.to_input(scored.smoothed), scored.patches
-        if (mask := self._open().pixels(item.view)) is not None:
-            anomaly[~mask] = np.nan
+        anomaly, scores = item.view.to_input(scored.smoothed, self._open().pixels(item.view)), scored.patches
 
         def neighbour_at(x: int, y: int) -> Neighbour:
             assert scores.nearest is not None
@@ -312,7 +339,7 @@ class Detector(Calibrating):
         self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
     ) -> Neighbour:
         """A patch of a training image, in pixels of that image as it was given."""
-        box = self._open().geometry.view(*image.size).patch_box(row, column, grid)
+        box = self._open().view_of(image).patch_box(row, column, grid)
         return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
 
 

@@ -186,14 +186,17 @@ class LivingBank(Detector):
     def _check_mergeable(self, other: Self) -> None:
         """Raise `OptionError` unless patches of both models are the same features."""
         mine, theirs = self.parameters(), other.parameters()
-        names = ("backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "bank_dtype")
-        for name in (*names, "distance", "image_score", "sigma", "tile", "overlap", "neighbours", "foreground"):
+        of_features = ("backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "align")
+        of_scores = ("bank_dtype", "distance", "image_score", "sigma", "tile", "overlap", "neighbours", "foreground")
+        for name in (*of_features, *of_scores):
             if mine.get(name) != theirs.get(name):
                 raise OptionError(
                     f"the models cannot be merged: {name} is {mine.get(name)} in one, {theirs.get(name)} in the other"
                 )
         if self.learned_roi_ != other.learned_roi_:
             raise OptionError("the models cannot be merged: they have different regions of interest")
+        if self.align and not (self.reference_ and self.reference_.same_as(other.reference_)):
+            raise OptionError("the models cannot be merged: their images are aligned with different references")
         if self.training_["weights_sha256"] != other.training_["weights_sha256"]:
             raise OptionError("the models cannot be merged: they were fitted with different weights of the backbone")
 

@@ -45,6 +45,8 @@ class MahalanobisAD(Detector):
         super()._check()
         if self.tile is not None:
             raise OptionError("mahalanobis averages over the whole image: it does not go with tile")
+        if self.align:
+            raise OptionError("mahalanobis averages over the whole image, wherever the part lies: leave out align")
 
     def _arrange(self) -> Arrangement:
         return Pooled()

@@ -35,8 +35,9 @@ class Options:
     `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
     the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
     small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
-    `patchbank.images.roi`, or a `RegionOfInterest`; tile, overlap: inspect images at their own size in tiles of so many
-    pixels, see `patchbank.images.tiling`.
+    `patchbank.images.roi`, or a `RegionOfInterest`; align: lay each image over one of the training images first, in
+    whose pixels the roi is then (docs/alignment.md); tile, overlap: inspect images at their own size in tiles of so
+    many pixels, see `patchbank.images.tiling`.
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
     """
 
@@ -60,6 +61,7 @@ class Options:
     memory_budget: int | None = None
     thumbnails: float = 5.0
     roi: Any = None
+    align: bool = False
     tile: int | None = None
     overlap: int = 128
 

@@ -79,6 +79,8 @@ class PatchCore(MemoryBankDetector):
             raise OptionError("foreground does not go with the re-weighting of Eq. 7: set neighbours=0")
         if self.foreground and self.roi is not None:
             raise OptionError("foreground does not go with a region of interest: give one of them")
+        if self.align and (self.augment or self.foreground):
+            raise OptionError("align lays every part the same way: leave out augment and foreground")
         if self.sampler == "identity" and (self.coreset, self.bank_size, self.bank_mb) != (None, None, None):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         if self.sampler == "proxies" and (self.coreset == STREAM or self.distance == "cosine"):

@@ -55,6 +55,8 @@ class SubspaceAD(StreamingDetector):
             raise OptionError(f"variance must lie in (0, 1), such as 0.99, not {self.variance}")
         if self.augment not in (None, "rotations"):
             raise OptionError(f"augment must be rotations or none, not {self.augment!r}")
+        if self.augment and self.align:
+            raise OptionError("align lays every part the same way: leave out augment")
 
     def _views(self, sources: list[Source]) -> list[Source]:
         return turned_by(sources) if self.augment else sources

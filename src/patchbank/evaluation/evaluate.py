@@ -252,11 +252,12 @@ def _tiling(detector: Detector, sample: Sample) -> Picture:
     rgb = read_image(Source(str(sample.path), sample.path)).astype(np.uint8, copy=False)
     extractor = detector._open()
     assert extractor.tiling is not None
-    return tiling_picture(rgb, extractor.tiling, extractor.geometry.view(rgb.shape[0], rgb.shape[1]).inspected)
+    view = extractor.view(rgb, str(sample.path))
+    return tiling_picture(view.laid(rgb).astype(np.uint8, copy=False), extractor.tiling, view.inspected)
 
 
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
-    training = detector.training_
+    training, parts = detector.training_, detector._parts()
     method = detector.method + " with " + ", ".join(f"{k}={v}" for k, v in detector.parameters().items())
     return {
         "Method": method,
@@ -264,7 +265,8 @@ def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
         "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
         "Learned from": f"{training['images']} good images, {training['patches']} patches",
         "Threshold": _threshold_words(detector.calibration_),
-        **({"Inspected": "a region of interest only"} if detector._parts()[0].roi_ else {}),
+        **({"Aligned with": parts[0].reference_.name} if parts[0].reference_ else {}),
+        **({"Inspected": "a region of interest only"} if parts[0].roi_ else {}),
         "Tested on": f"{len(dataset.test)} images of {dataset.name} ({dataset.layout} layout)",
     }
 

@@ -26,6 +26,8 @@ def comparison_of(detector: Detector, grid: Grid) -> Comparison:
     """For images of that patch grid. Raises `OptionError` for what no graph can hold."""
     if detector.method not in COMPARISONS:
         raise OptionError(f"{detector.method} cannot be exported: no graph is known for it")
+    if detector.align:
+        raise OptionError("align=true cannot be exported: images are laid over the reference before the graph")
     return COMPARISONS[detector.method](detector, grid)
 
 

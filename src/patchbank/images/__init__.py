@@ -1,5 +1,6 @@
 """Files → RGB arrays; geometry: resize, crop, and the way back to input pixels."""
 
+from patchbank.images.alignment import AlignedView, Reference, choose_reference
 from patchbank.images.geometry import Geometry, View
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
@@ -11,13 +12,16 @@ from patchbank.images.turning import turn, turned_back, turned_by
 __all__ = [
     "IMAGE_SUFFIXES",
     "RGB",
+    "AlignedView",
     "Geometry",
     "ImageLike",
     "Images",
+    "Reference",
     "RegionOfInterest",
     "Source",
     "Tiling",
     "View",
+    "choose_reference",
     "gather",
     "image_size",
     "list_images",

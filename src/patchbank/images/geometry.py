@@ -39,6 +39,24 @@ class View:
     offset: tuple[int, int]
     inspected: tuple[int, int]
 
+    @property
+    def original_size(self) -> tuple[int, int]:
+        """Of the image as it was given, before it was laid over a reference (`patchbank.images.alignment`)."""
+        return self.input_size
+
+    @property
+    def alignment(self) -> tuple[float, ...]:
+        """What laid it there; nothing where nothing did."""
+        return ()
+
+    def laid(self, rgb: RGB) -> RGB:
+        """The image as it was given → the image that this is a view of."""
+        return rgb
+
+    def covered(self) -> NDArray[np.bool_] | None:
+        """Which pixels of the latter show something of the former, `input_size`; None for all."""
+        return None
+
     def apply(self, rgb: RGB) -> NDArray[np.float32]:
         """H×W×3 RGB array → 3×h×w float32 in 0..255, resized and cropped."""
         return np.ascontiguousarray(self.pixels(rgb).transpose(2, 0, 1), dtype=np.float32)
@@ -63,14 +81,17 @@ class View:
         top, left, bottom, right = self._to_input(*self.offset, *np.add(self.offset, self.inspected))
         return left, top, right, bottom
 
-    def to_input(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A map of the inspected size → a map in pixels of the input, NaN where the input was not inspected."""
+    def to_input(self, values: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """A map of the inspected size → a map in pixels of the input, NaN where the input was not inspected or lies
+        outside a mask of `input_size`."""
         left, top, right, bottom = self.inspected_box
         part = cv2.resize(values, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-        if part.shape == self.input_size:
-            return np.asarray(part, dtype=np.float32)
-        whole = np.full(self.input_size, np.nan, dtype=np.float32)
-        whole[top:bottom, left:right] = part
+        whole = np.asarray(part, dtype=np.float32)
+        if part.shape != self.input_size:
+            whole = np.full(self.input_size, np.nan, dtype=np.float32)
+            whole[top:bottom, left:right] = part
+        if mask is not None:
+            whole[~mask] = np.nan
         return whole
 
     def cells(self, mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:

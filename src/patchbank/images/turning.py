@@ -32,13 +32,17 @@ def turn(rgb: NDArray[np.uint8] | NDArray[np.float32], angle: float) -> NDArray[
 def turned_back(box: tuple[int, int, int, int], size: tuple[int, int], angle: float) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) in the turned image → what encloses it in the image as it was, of `size` (height,
     width)."""
-    if not angle:
-        return box
+    return carried(box, cv2.invertAffineTransform(_matrix(size, angle)), size) if angle else box
+
+
+def carried(
+    box: tuple[int, int, int, int], matrix: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """What encloses a box after a 2×3 matrix took its pixels into an image of `size` (height, width)."""
     left, top, right, bottom = box
     # pixel centres have whole numbers: the edges of a box lie half a pixel beside
     corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]], float) - 0.5
-    inverse = cv2.invertAffineTransform(_matrix(size, angle))
-    back = (corners @ inverse[:, :2].T + inverse[:, 2] + 0.5).round(6)
+    back = (corners @ matrix[:, :2].T + matrix[:, 2] + 0.5).round(6)
     height, width = size
     (x0, y0), (x1, y1) = np.floor(back.min(0)).astype(int), np.ceil(back.max(0)).astype(int)
     x0, y0 = int(np.clip(x0, 0, width - 1)), int(np.clip(y0, 0, height - 1))
