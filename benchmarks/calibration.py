@@ -20,7 +20,8 @@ from patchbank.calibration import CORRECTED, Calibration
 from patchbank.datasets import GOOD, open_dataset
 from patchbank.detectors.work import Work
 from patchbank.environment import environment
-from patchbank.extraction import FeatureSet, ImageFeatures, give_up
+from patchbank.extraction import give_up
+from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import Source, gather
 
 RATES = (0.005, 0.01, 0.05, 0.1)

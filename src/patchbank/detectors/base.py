@@ -17,14 +17,14 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.backbones import reuse_backbone
-from patchbank.bank import TrainingImage
 from patchbank.calibration import CORRECTED, FOLDS, folds_of
-from patchbank.detectors.calibrating import Calibrating
+from patchbank.detectors.explaining import Explaining
 from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
-from patchbank.extraction import Extractor, FeatureSet, ImageFeatures, OnError, Progress, give_up, warn
+from patchbank.extraction import Extractor, OnError, Progress, give_up, warn
 from patchbank.feature_cache import FeatureCache
+from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import (
     Geometry,
     Images,
@@ -36,18 +36,17 @@ from patchbank.images import (
     choose_reference,
     gather,
     read_roi,
-    turned_back,
 )
 from patchbank.planning import Plan, plan_fit
-from patchbank.prediction import Explanation, Neighbour, Place, Prediction
-from patchbank.scoring import anomaly_map, image_score, peaks
+from patchbank.prediction import Neighbour, Prediction
+from patchbank.scoring import anomaly_map, image_score
 from patchbank.threads import on_this_thread, set_threads
 from patchbank.thumbnails import Thumbnail, make_thumbnails
 from patchbank.verdict import verdict
 
 
 @dataclass(kw_only=True, eq=False)
-class Detector(Calibrating):
+class Detector(Explaining):
     """A fitted or unfitted method. Its constructor takes the `Options` of all methods and its own."""
 
     learned_roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)
@@ -188,36 +187,6 @@ class Detector(Calibrating):
         """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
         return self._predictions(gather(images), on_error)
 
-    def explain(
-        self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
-    ) -> Explanation:
-        """What the verdict on an image rests on: the peaks of its regions (of the map where there is none), three at
-        most, or the pixel column and row `at`; for each, the nearest patches of `count` training images.
-        `without_image`: the number of this image in the memory, which is left out.
-
-        Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
-        """
-        item = next(self._open().stream(gather(image)[:1], give_up))
-        prediction = self._predict(item, without_image)
-        vectors = self._prepare(item.vectors)
-        places = []
-        for x, y in [at] if at else peaks(prediction):
-            if not (0 <= x < prediction.map.shape[1] and 0 <= y < prediction.map.shape[0]):
-                height, width = prediction.map.shape
-                raise OptionError(f"position {x},{y} lies outside the image of {width}×{height} pixels")
-            row, column = item.view.patch_at(x, y, item.grid)
-            if np.isnan(prediction.map[y, x]) and self.localizes:
-                raise OptionError(f"position {x},{y} is not inspected")
-            cell = row * item.grid[1] + column
-            if item.inside is not None and not self.keeps_grid:
-                cell = int(item.inside.ravel()[:cell].sum())
-            closest = self._closest(vectors, cell, count, without_image)
-            if not closest and self.keeps_patches:
-                closest = [prediction.nearest(x, y)]
-            box = item.view.patch_box(row, column, item.grid)
-            places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
-        return Explanation(prediction, tuple(places))
-
     def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
         """From now on inspect a region of interest only, within the one that was learned from, if any; of an aligned
         model, in pixels of its reference. The threshold stays, and what lies outside still reaches into patches near
@@ -334,13 +303,6 @@ class Detector(Calibrating):
             nearest=None if scores.nearest is None else neighbour_at,
             timings={**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)},
         )
-
-    def _patch_of(
-        self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
-    ) -> Neighbour:
-        """A patch of a training image, in pixels of that image as it was given."""
-        box = self._open().view_of(image).patch_box(row, column, grid)
-        return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
 
 
 def _as_tensor(inside: NDArray[np.bool_] | None, like: Tensor) -> Tensor | None:

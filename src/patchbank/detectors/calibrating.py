@@ -12,7 +12,8 @@ from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, WELL_RESOLV
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
-from patchbank.extraction import Extractor, FeatureSet, Progress
+from patchbank.extraction import Extractor, Progress
+from patchbank.features import FeatureSet
 from patchbank.images import Source, View
 
 

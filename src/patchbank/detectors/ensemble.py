@@ -14,7 +14,8 @@ from patchbank.calibration import CORRECTED, Calibration, standardised
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import ImageError, OptionError
-from patchbank.extraction import FeatureSet, OnError, Progress, give_up, warn
+from patchbank.extraction import OnError, Progress, give_up, warn
+from patchbank.features import FeatureSet
 from patchbank.images import Images, Source, gather
 from patchbank.planning import Plan
 from patchbank.prediction import Explanation, Prediction

@@ -19,7 +19,8 @@ from patchbank.coresets.samplers import project
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet, Progress
+from patchbank.extraction import Progress
+from patchbank.features import FeatureSet
 from patchbank.patches import Arrangement, Cells, OneGrid
 from patchbank.prediction import Neighbour
 from patchbank.regions import Indices, RegionBanks, Regions

@@ -23,7 +23,8 @@ from patchbank.detectors.base import Detector
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.work import Work
 from patchbank.errors import MemoryBudgetError, OptionError
-from patchbank.extraction import FeatureSet, OnError, Progress, warn
+from patchbank.extraction import OnError, Progress, warn
+from patchbank.features import FeatureSet
 from patchbank.images import Images, Source, gather
 from patchbank.thumbnails import make_thumbnails
 

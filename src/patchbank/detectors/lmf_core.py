@@ -19,7 +19,8 @@ from patchbank.coresets import SAMPLERS
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.detectors.method import Scored
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet, Progress
+from patchbank.extraction import Progress
+from patchbank.features import FeatureSet
 from patchbank.images import View
 from patchbank.moments import Moments
 from patchbank.storage import in_blocks, take

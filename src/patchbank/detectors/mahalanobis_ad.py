@@ -14,7 +14,8 @@ from torch import Tensor
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet, Progress
+from patchbank.extraction import Progress
+from patchbank.features import FeatureSet
 from patchbank.patches import Arrangement, Pooled
 from patchbank.whitening import whiten_tied
 

@@ -14,7 +14,7 @@ from patchbank.bank import Bank, TrainingImage
 from patchbank.detectors.living_bank import LivingBank
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet
+from patchbank.features import FeatureSet
 from patchbank.prediction import Neighbour
 from patchbank.scoring import reweight
 from patchbank.search import check_search

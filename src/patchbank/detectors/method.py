@@ -15,7 +15,8 @@ from patchbank.backbones import numbers_layers
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
 from patchbank.detectors.work import Work
-from patchbank.extraction import FeatureSet, Progress
+from patchbank.extraction import Progress
+from patchbank.features import FeatureSet
 from patchbank.images import Source
 from patchbank.patches import Arrangement, OneGrid
 from patchbank.prediction import Neighbour

@@ -15,7 +15,8 @@ from patchbank.calibration import Calibration
 from patchbank.detectors.method import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
 from patchbank.errors import DatasetError, ImageError, OptionError
-from patchbank.extraction import FeatureSet, ImageFeatures, Progress
+from patchbank.extraction import Progress
+from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.moments import KINDS, Moments
 from patchbank.whitening import distances, whiten, whiten_tied
 

@@ -20,7 +20,8 @@ from patchbank.coresets.merge_reduce import MergeReduce
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet, OnError, Progress
+from patchbank.extraction import OnError, Progress
+from patchbank.features import FeatureSet
 from patchbank.foreground import foreground_mask
 from patchbank.images import Source, turned_by
 from patchbank.patches import level_balance

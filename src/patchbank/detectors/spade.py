@@ -16,7 +16,8 @@ from patchbank.calibration import Calibration
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import MemoryBudgetError, OptionError
-from patchbank.extraction import FeatureSet, OnError, Progress
+from patchbank.extraction import OnError, Progress
+from patchbank.features import FeatureSet
 from patchbank.images import Source
 from patchbank.patches import Arrangement, Cells
 from patchbank.planning import Plan, plan_fit

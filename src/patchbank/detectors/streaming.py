@@ -7,7 +7,8 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from patchbank.detectors.base import Detector
-from patchbank.extraction import FeatureSet, ImageFeatures, OnError, Progress
+from patchbank.extraction import OnError, Progress
+from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import Source
 from patchbank.planning import Plan, plan_statistics
 

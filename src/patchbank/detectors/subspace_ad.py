@@ -13,7 +13,8 @@ from patchbank.calibration import Calibration
 from patchbank.detectors.method import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
 from patchbank.errors import OptionError
-from patchbank.extraction import FeatureSet, ImageFeatures, Progress
+from patchbank.extraction import Progress
+from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import Source, turned_by
 from patchbank.moments import Moments
 

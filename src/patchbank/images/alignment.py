@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from patchbank.errors import ImageError
 from patchbank.images.geometry import Box, View
@@ -24,6 +22,9 @@ from patchbank.images.read import RGB, read_image
 from patchbank.images.registration import SIDE, Field, Matrix, Pattern, inverse
 from patchbank.images.sources import Source
 from patchbank.images.turning import carried
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEAST_CORRELATION = 0.25  # of the fine structure: parts of one kind have more, other pictures less (docs/alignment.md)
 LEAST_OVERLAP = 0.5  # of the reference that an image must cover
@@ -141,6 +142,8 @@ class Reference:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As a tensor and plain values, for the model file."""
+        import torch
+
         values = {"name": self.name, "size": list(self.size), "weights": list(self.weights)}
         return {"reference": torch.from_numpy(self.grey)}, values
 

@@ -1,0 +1,63 @@
+"""What a verdict rests on: the suspicious places of an image, and the nominal patches nearest to them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from patchbank.bank import TrainingImage
+from patchbank.detectors.calibrating import Calibrating
+from patchbank.errors import OptionError
+from patchbank.extraction import give_up
+from patchbank.features import ImageFeatures
+from patchbank.images import gather, turned_back
+from patchbank.prediction import Explanation, Neighbour, Place, Prediction
+from patchbank.scoring import peaks
+
+
+@dataclass(kw_only=True, eq=False)
+class Explaining(Calibrating):
+    """A method whose predictions can be explained."""
+
+    @abstractmethod
+    def _predict(self, item: ImageFeatures, without_image: int | None = None) -> Prediction: ...
+
+    def explain(
+        self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
+    ) -> Explanation:
+        """What the verdict on an image rests on: the peaks of its regions (of the map where there is none), three at
+        most, or the pixel column and row `at`; for each, the nearest patches of `count` training images.
+        `without_image`: the number of this image in the memory, which is left out.
+
+        Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
+        """
+        item = next(self._open().stream(gather(image)[:1], give_up))
+        prediction = self._predict(item, without_image)
+        vectors = self._prepare(item.vectors)
+        places = []
+        for x, y in [at] if at else peaks(prediction):
+            if not (0 <= x < prediction.map.shape[1] and 0 <= y < prediction.map.shape[0]):
+                height, width = prediction.map.shape
+                raise OptionError(f"position {x},{y} lies outside the image of {width}×{height} pixels")
+            row, column = item.view.patch_at(x, y, item.grid)
+            if np.isnan(prediction.map[y, x]) and self.localizes:
+                raise OptionError(f"position {x},{y} is not inspected")
+            cell = row * item.grid[1] + column
+            if item.inside is not None and not self.keeps_grid:
+                cell = int(item.inside.ravel()[:cell].sum())
+            closest = self._closest(vectors, cell, count, without_image)
+            if not closest and self.keeps_patches:
+                closest = [prediction.nearest(x, y)]
+            box = item.view.patch_box(row, column, item.grid)
+            places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
+        return Explanation(prediction, tuple(places))
+
+    def _patch_of(
+        self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
+    ) -> Neighbour:
+        """A patch of a training image, in pixels of that image as it was given."""
+        box = self._open().view_of(image).patch_box(row, column, grid)
+        return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
