@@ -68,3 +68,18 @@ def test_without_a_budget_most_of_the_free_memory_may_be_used(monkeypatch: pytes
         plan(100_000_000, None)
     monkeypatch.setattr(planning, "available_bytes", lambda: None)
     assert plan(10**12, None).where == "memory"
+
+
+def test_a_budget_is_no_more_than_the_gpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning.torch.cuda, "mem_get_info", lambda _: (GB, 2 * GB))
+    with pytest.raises(MemoryBudgetError, match=r"80% of the GPU's free memory \(0\.8 GB\)"):
+        plan_fit(1000, 10**6, 152, 10_000, torch.device("cuda"), 4 * GB)
+
+
+def test_what_learning_each_vector_takes_is_planned() -> None:
+    def needed(learned: int) -> Plan:
+        return plan_fit(10, 10_000, 152, 10_000, CPU, GB, learned=learned)
+
+    assert needed(0).where == "memory"
+    with pytest.raises(MemoryBudgetError):
+        needed(40_000)  # 0.4 GB of 0.5

@@ -11,7 +11,7 @@ import torch
 from patchbank.errors import MemoryBudgetError
 from patchbank.memory import available_bytes, rss_bytes
 
-_SHARE = 0.8  # of the memory that is free now, where no budget is given
+SHARE = 0.8  # of the memory that is free now, where no budget is given
 _BUFFERS = 150_000_000  # the network's own, decoded images, blocks of intermediate results
 _PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates, distances, counters
 _PAGES = 600_000_000  # of a file, mapped at one time
@@ -41,14 +41,15 @@ def plan_fit(
     *,
     stream: bool = False,
     projected: int = 0,
+    learned: int = 0,
 ) -> Plan:
     """Plan a fit of that many patches, `bank` of which are kept, within `budget` bytes of this process's memory (None:
-    most of what is free); `projected`: dimension that the selection projects to, 0 for none. Raises
-    `MemoryBudgetError` for one that cannot fit."""
+    most of what is free); `projected`: dimension that the selection projects to, 0 for none; `learned`: bytes that the
+    making of each kept vector takes, where they are not patches. Raises `MemoryBudgetError` for one that cannot fit."""
     features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected
     room, whose = _room(device, budget)
     # the bank, the copy in the order of the search, and its coordinates
-    fixed = _BUFFERS + bank * (8 * dimension + 700)
+    fixed = _BUFFERS + bank * (8 * dimension + 700 + learned)
     work = f"{images} images, {patches} patches × {dimension}"
     if stream:
         chunk = min(patches, (room - fixed) // (4 * dimension + per_patch))
@@ -80,12 +81,14 @@ def _room(device: torch.device, budget: int | None) -> tuple[int, str]:
     """Bytes a fit may add to what there is, and in words whose they are."""
     if budget is not None:
         used = rss_bytes()
-        return max(budget - used, 0), f"the memory budget leaves beside the {_size(used)} in use"
-    free = available_bytes()
-    room = 2**62 if free is None else int(_SHARE * free)
-    if device.type == "cuda" and (of_gpu := int(_SHARE * torch.cuda.mem_get_info(device)[0])) < room:
-        return of_gpu, f"{_SHARE:.0%} of the GPU's free memory"
-    return room, f"{_SHARE:.0%} of the memory that is free"
+        room, whose = max(budget - used, 0), f"the memory budget leaves beside the {_size(used)} in use"
+    else:
+        free = available_bytes()
+        room = 2**62 if free is None else int(SHARE * free)
+        whose = f"{SHARE:.0%} of the memory that is free"
+    if device.type == "cuda" and (of_gpu := int(SHARE * torch.cuda.mem_get_info(device)[0])) < room:
+        return of_gpu, f"{SHARE:.0%} of the GPU's free memory"
+    return room, whose
 
 
 def _refusal(work: str, needed: int, room: int, whose: str, ways_out: str) -> str:

@@ -6,7 +6,6 @@ image.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,8 @@ from numpy.typing import NDArray
 from patchbank.calibration import Calibration, standardised
 from patchbank.environment import import_openvino
 from patchbank.errors import ImageError, MissingPackageError, ModelFileError, OptionError, PatchbankError
-from patchbank.images import Geometry, Images, RegionOfInterest, Source, gather, read_image
+from patchbank.files import file_digest
+from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_image
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
@@ -109,8 +109,9 @@ class ExportedGraph(Exported):
         self.roi, self.painted = (None if d[k] is None else RegionOfInterest.of(d[k]) for k in ("roi", "learned_roi"))
         self.masks = {i["name"]: tuple(i["shape"]) for i in d["inputs"] if i["name"].startswith("inside")}
 
-    def inspect(self, source: Source) -> Prediction:
-        started = time.perf_counter()
+    def feeds(self, source: Source) -> tuple[Feeds, View, NDArray[np.bool_] | None]:
+        """What the graph takes of an image, how that was inspected, and which of its pixels, None for all. Raises
+        `ImageError` for one that is not for this export."""
         rgb = read_image(source)
         view, mask = self.geometry.view(rgb.shape[0], rgb.shape[1]), None
         if view.inspected != self.inspected:
@@ -131,7 +132,11 @@ class ExportedGraph(Exported):
             raise ImageError(f"{source.name}: {error}") from None
         if any(not inside.any() for name, inside in feeds.items() if name in self.masks):
             raise ImageError(f"{source.name}: has nothing of the region of interest in its inspected part")
-        feeds["image"] = view.apply(rgb)[None]
+        return {**feeds, "image": view.apply(rgb)[None]}, view, mask
+
+    def inspect(self, source: Source) -> Prediction:
+        started = time.perf_counter()
+        feeds, view, mask = self.feeds(source)
         decoded = time.perf_counter()
         outputs = self.run(feeds)
         score = float(outputs["score"][0])
@@ -188,14 +193,6 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 # ---- what runs a graph -----------------------------------------------------------------------------------------------
 
 
@@ -243,8 +240,13 @@ def _torchscript(path: Path, document: dict[str, Any], threads: int) -> Run:
     inputs, outputs = ([entry["name"] for entry in document[key]] for key in ("inputs", "outputs"))
 
     def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
-        with torch.inference_mode():
-            found = graph(*(torch.from_numpy(feeds[name]) for name in inputs))
+        before = torch.get_num_threads()  # of the whole process
+        torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                found = graph(*(torch.from_numpy(feeds[name]) for name in inputs))
+        finally:
+            torch.set_num_threads(before)
         return {name: value.numpy() for name, value in zip(outputs, found, strict=True)}
 
     return run

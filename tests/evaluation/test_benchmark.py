@@ -19,10 +19,13 @@ import pytest
 
 from patchbank import PatchCore
 from patchbank.datasets import open_dataset
+from patchbank.evaluation import benchmark
 from patchbank.evaluation.benchmark import Cell, Runner
+from patchbank.evaluation.finished import read_grid
 from patchbank.evaluation.results import Evaluation
 from patchbank.files import write_text
 from patchbank.images import gather
+from tests.cli.running import patchbank
 
 # a model's file has the seconds of its fit in it
 TIMES = ("latency_ms_p50", "latency_ms_p95", "images_per_second", "peak_rss_mb", "model_file_mb", "fit_cached", "jobs")
@@ -110,6 +113,65 @@ def test_processes_give_the_same_table_and_what_fails_is_named(parts: Path, tmp_
     assert len(rows) == 4
     assert list(heard) == [wrong.name]
     assert "such as 0.1 for 10 %" in heard[wrong.name]
+
+
+def test_a_fault_of_ours_costs_one_cell_only(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = cells(parts, (0,))
+    fit = PatchCore.fit
+
+    def out_of_memory(self: PatchCore, *args: Any, **options: Any) -> Any:
+        if self.sampler == "greedy":
+            raise RuntimeError("CUDA out of memory")
+        return fit(self, *args, **options)
+
+    monkeypatch.setattr(PatchCore, "fit", out_of_memory)
+    heard: dict[str, str] = {}
+    runner = Runner(tmp_path, write_metrics)
+    rows = list(runner.run([first, second], on_error=lambda name, error: heard.update({name: str(error)})))
+    assert [row["cell"] for row in rows] == [second.name]
+    assert heard == {first.name: f"{first.name}: RuntimeError: CUDA out of memory"}
+
+
+def test_each_process_has_its_share_of_the_memory(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[int | None] = []
+    fit = PatchCore.fit
+
+    def spied(self: PatchCore, *args: Any, **options: Any) -> Any:
+        budgets.append(self.memory_budget)
+        return fit(self, *args, **options)
+
+    monkeypatch.setattr(PatchCore, "fit", spied)
+    (cell, *_), heard = cells(parts, (0,)), []
+    evaluated = benchmark.evaluate
+    monkeypatch.setattr(
+        benchmark, "evaluate", lambda *a, pixel_memory, **o: heard.append(pixel_memory) or evaluated(*a, **o)
+    )
+    for free in (None, 5 * 10**9):
+        Runner(tmp_path, write_metrics, jobs=2, free=free).one(cell, give_up)
+    assert budgets == [None, 4 * 10**9]
+    assert heard == [None, 25 * 10**8]
+
+
+def test_a_cell_is_named_by_what_its_files_hold(parts: Path, tmp_path: Path) -> None:
+    roi, weights = tmp_path / "roi.png", tmp_path / "weights.pth"
+    names = set()
+    for i in range(2):
+        roi.write_bytes(bytes([i]))
+        for j in range(2):
+            weights.write_bytes(bytes([j]))
+            for backbone in ("resnet18", ["resnet18", "resnet50"]):
+                detector = PatchCore(backbone=backbone, roi=str(roi), weights=str(weights))
+                names.add(Cell(open_dataset(parts), detector).name)
+    assert len(names) == 8
+
+
+def test_an_ensemble_by_the_command(parts: Path, tmp_path: Path) -> None:
+    quick = ["--image-size", "64", "--bank-size", "30", "--weights", "random", "--threads", "1", "--every", "2"]
+    done = patchbank("benchmark", parts, "-o", tmp_path, "--backbones", "efficientnet_lite0+resnet18", *quick)
+    assert done.returncode == 0, done.stderr
+    (only,) = read_grid(tmp_path).configurations
+    assert (only.label, only.backbone, only.seeds) == ("ensemble", "efficientnet_lite0+resnet18", [0])
+    assert "ensemble" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_variants_that_are_one_cell_are_run_once(parts: Path, tmp_path: Path) -> None:

@@ -126,6 +126,15 @@ def test_which_results_belong_together(grid, tmp_path):
     assert len(pairs(others[:1], others[1:])) == 1  # one and one: the images decide
 
 
+def test_pairs_that_would_be_called_the_same_are_told_apart(tmp_path):
+    for seed in (0, 1):
+        for method in ("padim", "spade"):
+            write_result(tmp_path / f"{method}{seed}", method, images=range(8), seed=seed)
+    results = read_results(tmp_path)
+    named = {(row.a, row.b) for row in compare(pairs(results, results))}
+    assert named == {(f"padim (padim{seed})", f"spade (spade{seed})") for seed in (0, 1)}
+
+
 def test_only_common_images_count(grid, tmp_path):
     (whole,), (part,) = (
         read_results(grid / "padim"),

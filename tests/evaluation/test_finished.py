@@ -79,6 +79,27 @@ def test_a_sweep_is_three_values_of_a_number_with_all_else_equal(tmp_path: Path)
     assert all(c.options["coreset"] == x for x, c in found.points)
 
 
+def test_an_ensemble_is_told_apart_by_what_its_members_have(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_cell(tmp_path, seed=seed, options={"image_size": 96})
+        for size in (224, 384):
+            write_cell(tmp_path, seed=seed, options={"image_size": size}, backbones=("a", "b"))
+    grid = read_grid(tmp_path)
+    assert grid.left_out == ()
+    assert [(c.label, c.backbone, c.seeds) for c in grid.configurations] == [
+        ("ensemble, image_size 224", "a+b", [0, 1]),
+        ("ensemble, image_size 384", "a+b", [0, 1]),
+        ("patchcore", "efficientnet_lite0", [0, 1]),
+    ]
+
+
+def test_where_it_ran_is_no_configuration(tmp_path: Path) -> None:
+    for seed, threads in enumerate((1, 2, None)):
+        write_cell(tmp_path, seed=seed, options={"threads": threads, "memory_budget": seed, "device": f"d{seed}"})
+    (only,) = read_grid(tmp_path).configurations
+    assert only.seeds == [0, 1, 2]
+
+
 def test_datasets_of_one_name_are_told_apart_by_their_place(tmp_path: Path) -> None:
     for i, place in enumerate(("/d/gear/parts", "/d/weave/parts", "/d/weave/x/parts")):
         write_cell(tmp_path, "parts", options={"i": i}, root=place)

@@ -145,18 +145,31 @@ def test_a_plain_grid(parts: Path) -> None:
     assert cells[0].dataset.train != cells[2].dataset.train
 
 
-def test_every_frame_is_by_name(parts: Path) -> None:
+def test_every_frame_of_each_kind_is_by_name(parts: Path) -> None:
     dataset = open_dataset(parts)
     thinned = dataset.with_every(3)
     assert [path.name for path in thinned.train] == ["000.png", "003.png", "006.png"]
-    assert len(thinned.test) == 3  # 000 of good, 001 of spot, 003 of good
-    assert sorted(s.path.parent.name + s.path.stem for s in thinned.test) == ["good000", "good003", "spot001"]
+    assert [s.path.parent.name + s.path.stem for s in thinned.test] == ["good000", "good003", "spot000", "spot003"]
     assert dataset.with_every(1) is dataset
+
+
+def test_an_ensemble_in_a_preset_is_labelled_by_its_options(parts: Path) -> None:
+    pair = wanted(parts, backbones=("efficientnet_lite0+resnet18",), options={"weights": "random"})
+    labels = {cell.label for cell in of_preset(get_preset("patchcore-backbones"), pair, print)}
+    assert labels == {"efficientnet_lite0+resnet18, 10 %", "efficientnet_lite0+resnet18, 1 %"}
+    assert "PatchCore-1 %" in {cell.label for cell in of_preset(get_preset("patchcore-table1"), pair, print)}
 
 
 def row(dataset: str, label: str, seed: int, image: float | None, **more: Any) -> dict[str, Any]:
     base = {"dataset": dataset, "label": label, "seed": seed, "image_auroc": image, "pixel_auroc": None, "aupro": 0.5}
-    base |= {"layout": "mvtec", "method": "patchcore", "backbone": "lite", "misclassified": 2, "bank_mb": 1.0}
+    base |= {
+        "root": "/data",
+        "layout": "mvtec",
+        "method": "patchcore",
+        "backbone": "lite",
+        "misclassified": 2,
+        "bank_mb": 1.0,
+    }
     base |= {"false_alarm_rate": 0.0, "recall_at_threshold": 1.0}
     return base | more
 
@@ -222,3 +235,15 @@ def test_means_over_seeds() -> None:
     assert "| a       | x       | patchcore | lite     | 3     | 0.900 ± 0.100 |" in text
     assert "| b       | x       | patchcore | lite     | 1     | –             |" in text
     assert over_seeds(rows[2:]) == ""
+
+
+def test_datasets_of_one_name_are_not_thrown_together() -> None:
+    rows = [
+        row("bottle", "PatchCore-10 %", 0, 0.8 + i / 10, root=f"/data/{place}/bottle") for i, place in enumerate("ab")
+    ]
+    lines = compare(get_preset("patchcore-table1"), rows)
+    assert [(line.data, line.seeds) for line in lines if "of 15" not in line.data] == [("a/bottle", 1), ("b/bottle", 1)]
+    assert over_seeds(rows) == ""
+    page = over_seeds([*rows, *(one | {"seed": 1} for one in rows)])
+    assert "| a/bottle | PatchCore-10 %" in page
+    assert "| b/bottle | PatchCore-10 %" in page

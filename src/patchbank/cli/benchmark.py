@@ -63,7 +63,9 @@ def benchmark(
     ] = None,
     every: Annotated[
         int | None,
-        typer.Option(help="Take every so many-th image, in the order of file names.", min=1, rich_help_panel=_GRID),
+        typer.Option(
+            help="Take every so many-th image of each kind, in the order of file names.", min=1, rich_help_panel=_GRID
+        ),
     ] = None,
     jobs: Annotated[
         int,

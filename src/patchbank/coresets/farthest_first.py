@@ -65,8 +65,9 @@ def farthest_first(
     """Select `count` of N points (N×D float32): each time the one with the largest distance, lowest index among equals.
 
     A point's distance is the smaller of its `anchor` (N float64, squared) and its distance to the nearest point
-    selected so far. No point is selected twice. Stops early once all distances are at most `radius` (0: never).
-    `progress` is called with the number selected since its last call.
+    selected so far. No point is selected twice, and none whose anchor is −inf: at least `count` must have another.
+    Stops early once all distances are at most `radius` (0: never). `progress` is called with the number selected since
+    its last call.
     """
     if points.device.type != "cpu":
         from patchbank.coresets.by_product import farthest_first_by_product

@@ -85,6 +85,12 @@ def learn_proxies(
     return proxies.detach()
 
 
+def vector_bytes(dimension: int) -> int:
+    """What learning takes for each proxy: itself, its gradient, the two states of Adam and its intermediate results,
+    and the matrices of a batch with their gradients."""
+    return 4 * (6 * dimension + 8 * BATCH)
+
+
 def _spread(features: Tensor) -> float:
     """The standard deviation of N×D features about their mean, averaged over the dimensions."""
     mean = torch.stack([block.double().sum(0) for _, block in in_blocks(features)]).sum(0) / len(features)

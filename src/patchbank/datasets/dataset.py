@@ -53,10 +53,13 @@ class Dataset:
         return replace(self, train=tuple(self.train[i] for i in sorted(drawn)))
 
     def with_every(self, nth: int) -> Dataset:
-        """The same with every `nth` training and test image in the order of their file names, as frames of a video."""
+        """The same with every `nth` training image, and test image of each kind, in the order of their file names, as
+        frames of a video."""
         if nth == 1:
             return self
-        test = sorted(self.test, key=lambda sample: sample.path.name)[::nth]
+        by_name = sorted(self.test, key=lambda sample: sample.path.name)
+        kinds = {sample.defect for sample in self.test}
+        test = [sample for kind in kinds for sample in [s for s in by_name if s.defect == kind][::nth]]
         train = sorted(self.train, key=lambda path: path.name)[::nth]
         return replace(self, train=tuple(sorted(train)), test=tuple(sorted(test, key=lambda sample: sample.path)))
 

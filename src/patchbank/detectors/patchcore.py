@@ -17,6 +17,7 @@ from patchbank.calibration import Calibration, folds_of
 from patchbank.coresets import SAMPLERS
 from patchbank.coresets.farthest_first import farthest_first, row_norms
 from patchbank.coresets.merge_reduce import MergeReduce
+from patchbank.coresets.proxies import vector_bytes
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import OptionError
@@ -118,7 +119,10 @@ class PatchCore(MemoryBankDetector):
     def _plan_options(self) -> dict[str, Any]:
         projects = self.sampler in ("greedy", "approximate") and self._projects(self._open().dimension)
         copied = self._open().dimension if self.distance == "cosine" else 0
-        return {"stream": self.coreset == STREAM, "projected": (PROJECTION if projects else 0) + copied}
+        learned = vector_bytes(self._open().dimension) if self.sampler == "proxies" else 0
+        return {
+            "stream": self.coreset == STREAM, "projected": (PROJECTION if projects else 0) + copied, "learned": learned,
+        }  # fmt: skip
 
     def _gather(
         self, sources: list[Source], patches: int, plan: Plan, on_error: OnError, progress: Progress | None
@@ -235,7 +239,7 @@ class PatchCore(MemoryBankDetector):
         points, bank, others = features.stored, self.bank_, len(features)
         anchor = row_norms(points)
         for i in held:
-            anchor[features.starts[i] : features.starts[i + 1]] = 0.0  # as if selected already: never chosen
+            anchor[features.starts[i] : features.starts[i + 1]] = -torch.inf  # never chosen
             others -= features.starts[i + 1] - features.starts[i]
         chosen = farthest_first(points, self._kept(others), anchor, radius=self.coreset_radius or 0.0).indices
         self.bank_ = self._make_bank(points[chosen.to(points.device)], features, chosen, 0.0)

@@ -8,7 +8,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from patchbank.datasets import Dataset
 from patchbank.detectors import Detector
 from patchbank.environment import cores
 from patchbank.errors import PatchbankError
-from patchbank.evaluation.beside_paper import over_seeds
+from patchbank.evaluation.beside_paper import apart, over_seeds
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.evaluation.tables import flat, latex, markdown
-from patchbank.evaluation.workers import run_in_processes
+from patchbank.evaluation.workers import in_words, run_in_processes
 from patchbank.extraction import OnError, Progress
 from patchbank.feature_cache import FeatureCache
-from patchbank.files import write_csv, write_text
-from patchbank.memory import reset_peak
+from patchbank.files import file_digest, write_csv, write_text
+from patchbank.memory import available_bytes, reset_peak
+from patchbank.planning import SHARE
 
 COLUMNS = (
     "dataset", "method", "backbone", "seed", "image_auroc", "image_auroc_interval_low", "image_auroc_interval_high",
@@ -34,7 +36,7 @@ COLUMNS = (
     "false_alarm_rate", "recall_at_threshold", "threshold", "map_threshold", "n_train", "n_good", "n_anomalous",
     "fit_seconds", "fit_seconds_features", "fit_seconds_memory", "fit_seconds_calibration", "latency_ms_p50",
     "latency_ms_p95", "images_per_second", "bank_vectors", "bank_mb", "model_file_mb", "peak_rss_mb", "cell", "label",
-    "jobs", "fit_cached",
+    "jobs", "fit_cached", "root",
 )  # fmt: skip
 Row = dict[str, Any]
 Write = Callable[[Evaluation, Path], None]
@@ -55,21 +57,33 @@ class Cell:
         data = "\n".join(
             map(str, [self.dataset.root.resolve(), *self.dataset.train, *(s.path for s in self.dataset.test)])
         )
-        digest = hashlib.sha256((options + data).encode()).hexdigest()[:8]
+        digest = hashlib.sha256((options + data + self._contents()).encode()).hexdigest()[:8]
         backbone = self.detector.backbone.replace("/", "-")
         return f"{self.dataset.name}-{self.detector.method}-{backbone}-seed{self.detector.seed}-{digest}"
+
+    def _contents(self) -> str:
+        """Regions and weights that were given, of files what is in them; "" without."""
+        lines = []
+        for part in self.detector._parts():
+            for name, given in (("roi", part.roi), ("weights", part.weights)):
+                if isinstance(given, str | PathLike) and Path(given).is_file():
+                    lines.append(f"\n{name} {file_digest(given)}")
+                elif name == "roi" and given is not None:
+                    lines.append(f"\n{name} {given}")
+        return "".join(lines)
 
 
 @dataclass(frozen=True)
 class Runner:
     """Runs cells: their results go to `output`; `write(evaluation, folder)` writes the files of one, metrics.json last;
     `cache` bytes of features are kept in `output`/cache, 0 for none; `jobs` cells run at a time, each in a process with
-    its share of the threads."""
+    its share of the threads and of the memory: `free` bytes, None where nobody knows."""
 
     output: Path
     write: Write
     cache: int = 0
     jobs: int = 1
+    free: int | None = None
 
     def run(self, cells: Sequence[Cell], *, on_error: OnError, progress: Progress | None = None) -> Iterator[Row]:
         """Run each cell that has no results yet, and give each cell's row as it is done; the tables are rewritten after
@@ -80,8 +94,9 @@ class Runner:
             rows[number] = _row(cells[number], metrics)
             in_order = [rows[i] for i in sorted(rows)]
             write_csv(self.output / "results.csv", COLUMNS, in_order)
-            write_text(self.output / "results.md", markdown(in_order) + over_seeds(in_order))
-            write_text(self.output / "results.tex", latex(in_order))
+            named = apart(in_order)
+            write_text(self.output / "results.md", markdown(named) + over_seeds(named))
+            write_text(self.output / "results.tex", latex(named))
             yield rows[number]
 
     def _finished(self, cells: Sequence[Cell], on_error: OnError, progress: Progress | None) -> Iterator[int]:
@@ -95,15 +110,17 @@ class Runner:
                 yield from numbers
         if self.jobs > 1:
             work = [(cells[numbers[0]].name, cells[numbers[0]]) for numbers in todo]
-            for i in run_in_processes(self.one, work, self.jobs, on_error, progress):
+            free = available_bytes()
+            runner = replace(self, free=None if free is None else free // self.jobs)
+            for i in run_in_processes(runner.one, work, self.jobs, on_error, progress):
                 yield from todo[i]
             return
         for numbers in todo:
             try:
                 self.one(cells[numbers[0]], on_error, progress)
-            except PatchbankError as error:  # such as a method that this dataset cannot be given to
+            except Exception as error:  # such as a method that this dataset cannot be given to
                 name = cells[numbers[0]].name
-                on_error(name, PatchbankError(f"{name}: {error}"))
+                on_error(name, PatchbankError(f"{name}: {in_words(error)}"))
                 continue
             yield from numbers
 
@@ -117,6 +134,8 @@ class Runner:
             part.feature_cache = cache
             if self.jobs > 1 and part.threads is None:
                 part.threads = max(1, cores() // self.jobs)
+            if self.free is not None and part.memory_budget is None:
+                part.memory_budget = int(SHARE * self.free)
         gc.collect()  # the one before it, where it holds itself
         reset_peak()  # each cell's own peak, not that of the largest before it
         detector.fit(cell.dataset.train, on_error=on_error, progress=progress)
@@ -124,9 +143,12 @@ class Runner:
         cached = cache.hits / seen if cache and seen else 0.0
         model_file = folder / "model.patchbank"
         detector.save(model_file)
-        evaluation = evaluate(detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress)
+        evaluation = evaluate(
+            detector, cell.dataset, model_file=model_file, on_error=on_error, progress=progress,
+            pixel_memory=None if self.free is None else self.free // 2,
+        )  # fmt: skip
         # so that a folder of cells says by itself what was compared (evaluation/finished.py)
-        options = json.loads(json.dumps(detector.parameters(), default=str))
+        options = json.loads(json.dumps(detector.parameters() | {"roi": detector._parts()[0].roi}, default=str))
         evaluation.metrics.update(options=options, n_train=len(cell.dataset.train), jobs=self.jobs, fit_cached=cached)
         evaluation.metrics["root"] = str(cell.dataset.root.resolve())
         self.write(evaluation, folder)
@@ -149,6 +171,7 @@ def _row(cell: Cell, metrics: dict[str, Any]) -> Row:
         "seed": detector.seed,
         "label": cell.label,
         "layout": cell.dataset.layout,
+        "root": str(cell.dataset.root.resolve()),
     }
     row |= {"fit_seconds": metrics["fit_seconds"]["total"], "n_train": len(cell.dataset.train)}
     return row

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from patchbank.evaluation.finished import told_apart
 from patchbank.evaluation.presets import Preset
 from patchbank.evaluation.published import ALL, Value
 
@@ -73,19 +74,20 @@ def compare(preset: Preset, rows: Sequence[Row], whole_sets: bool = True) -> lis
     """A line for each variant and dataset, means over the seeds; before them, where there are several datasets of the
     paper's data, their mean for each variant. `whole_sets`: not only some of their images, which are other data."""
     metrics = {name: METRICS[name] for name in preset.metrics}
+    shown = {(row["dataset"], row["root"]): named["dataset"] for row, named in zip(rows, apart(rows), strict=True)}
     lines, means = [], []
     for (variant, method, backbone), of_variant in _grouped(rows, "label", "method", "backbone"):
         theirs = preset.published(variant)
         of_all = {name: values[ALL] for name, values in theirs.items()}
         of_paper = [row for row in of_variant if preset.data.has(row["dataset"], row["layout"])]
-        for (dataset, layout), of_dataset in _grouped(of_variant, "dataset", "layout"):
+        for (dataset, root, layout), of_dataset in _grouped(of_variant, "dataset", "root", "layout"):
             same = whole_sets and preset.data.has(dataset, layout)
             found = {name: values[dataset] for name, values in theirs.items() if dataset in values}
             if not same or preset.data.categories == 1:
                 found = of_all
             ours = {n: v for n, m in metrics.items() if (v := _over([_of(row, m) for row in of_dataset]))}
-            lines.append(Line(dataset, variant, method, backbone, len(of_dataset), ours, found, same))
-        names = {row["dataset"] for row in of_paper}
+            lines.append(Line(shown[dataset, root], variant, method, backbone, len(of_dataset), ours, found, same))
+        names = {(row["dataset"], row["root"]) for row in of_paper}
         if len(names) > 1:
             runs = [of_seed for _, of_seed in _grouped(of_paper, "seed") if len(of_seed) == len(names)]
             ours = {n: v for n, m in metrics.items() if (v := _over([_of_categories(run, m) for run in runs]))}
@@ -138,7 +140,7 @@ def as_rows(preset: Preset, lines: Sequence[Line]) -> list[Row]:
 
 def over_seeds(rows: Sequence[Row]) -> str:
     """Means ± standard deviations over seeds, as a Markdown table with a line above it; "" where there is one seed."""
-    groups = list(_grouped(rows, "dataset", "label", "method", "backbone"))
+    groups = list(_grouped(apart(rows), "dataset", "label", "method", "backbone"))
     if all(len(of_group) == 1 for _, of_group in groups):
         return ""
     keys = {"dataset": "dataset", "label": "variant", "method": "method", "backbone": "backbone"}
@@ -150,6 +152,12 @@ def over_seeds(rows: Sequence[Row]) -> str:
         values = [_text(_over([_of(row, m) for row in of_group]), m.digits) for m in _OVER_SEEDS.values()]
         cells.append([*(str(of_group[0][key]) for key in keys), str(len(of_group)), *values])
     return "\nMean ± standard deviation over seeds:\n\n" + markdown_table(heads, cells)
+
+
+def apart(rows: Sequence[Row]) -> list[Row]:
+    """The rows with names of datasets that are each one place's."""
+    names = told_apart([(row["dataset"], row["root"]) for row in rows])
+    return [row | {"dataset": name} for row, name in zip(rows, names, strict=True)]
 
 
 def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
@@ -89,7 +90,7 @@ def pairs(a: Sequence[Result], b: Sequence[Result]) -> list[tuple[Result, Result
 def compare(chosen: Sequence[tuple[Result, Result]]) -> list[Row]:
     """The rows of all pairs, the p-values corrected over all of them. Raises `DatasetError` for a pair without common
     images."""
-    rows = [row for a, b in chosen for row in _rows(a, b)]
+    rows = [row for (a, b), names in zip(chosen, _names(chosen), strict=True) for row in _rows(a, b, names)]
     tested = [i for i, row in enumerate(rows) if row.p_value is not None]
     corrected = holm([p for row in rows if (p := row.p_value) is not None])
     for i, p_value in zip(tested, corrected, strict=True):
@@ -98,9 +99,8 @@ def compare(chosen: Sequence[tuple[Result, Result]]) -> list[Row]:
     return rows
 
 
-def _rows(a: Result, b: Result) -> Iterator[Row]:
+def _rows(a: Result, b: Result, names: tuple[str, str]) -> Iterator[Row]:
     common = _common(a, b)
-    names = _labels(a, b)
     for metric, values, test, found in _differences(a, b, common):
         low, high = found.interval or (None, None)
         yield Row(
@@ -222,6 +222,17 @@ def _common(a: Result, b: Result) -> _Common:
     if differing := [a.paths[i] for i, j in kept if (a.defects[i] == GOOD) != (b.defects[j] == GOOD)]:
         raise DatasetError(f"{differing[0]} is good in one of {a.folder} and {b.folder} and defective in the other")
     return _Common(mine, theirs, is_defective, len(kept) == len(a.paths) == len(b.paths))
+
+
+def _names(chosen: Sequence[tuple[Result, Result]]) -> list[tuple[str, str]]:
+    """The labels of each pair, with the names of their folders where another pair of the dataset has the same."""
+    labels = [_labels(a, b) for a, b in chosen]
+    keys = [(a.metrics["dataset"], *names) for (a, _), names in zip(chosen, labels, strict=True)]
+    count = Counter(keys)
+    return [
+        (f"{names[0]} ({a.folder.name})", f"{names[1]} ({b.folder.name})") if count[key] > 1 else names
+        for (a, b), names, key in zip(chosen, labels, keys, strict=True)
+    ]
 
 
 def _labels(a: Result, b: Result) -> tuple[str, str]:

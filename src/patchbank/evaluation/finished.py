@@ -15,6 +15,7 @@ from typing import Any
 from patchbank.errors import DatasetError
 
 _FIRST = ("backbone", "geometry")  # the options that a label names first
+_UNTOLD = ("seed", "device", "runtime", "threads", "memory_budget")  # where and how it ran is not what was compared
 _EQUAL = 0.0005  # two shares are the same to three decimals
 
 
@@ -29,7 +30,7 @@ class FinishedCell:
 
     @property
     def seed(self) -> int:
-        return int(self.metrics["options"]["seed"])
+        return int(self.metrics["seed"])
 
     def number(self, key: str) -> float | None:
         """A metric, the total where it has parts; None where it could not be computed."""
@@ -54,8 +55,8 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """A method with its options but for the seed, and its `cells`: dataset → seed → cell. `label` says in few words
-    what sets it apart from the others of the grid."""
+    """A method with its options but for the seed and the machine, and its `cells`: dataset → seed → cell. `label` says
+    in few words what sets it apart from the others of the grid."""
 
     method: str
     options: Mapping[str, Any]
@@ -121,8 +122,7 @@ def read_grid(output: Path) -> Grid:
         images[cell.dataset].add(cell.metrics["n_train"])
     found: dict[str, Configuration] = {}
     for cell in cells:
-        options = {k: v for k, v in cell.metrics["options"].items() if k != "seed"}
-        options["images"] = _images(cell, images)
+        options = _options(cell) | {"images": _images(cell, images)}
         method = str(cell.metrics["method"])
         key = json.dumps([method, options], sort_keys=True)
         by_seed = found.setdefault(key, Configuration(method, options)).cells.setdefault(cell.dataset, {})
@@ -148,26 +148,41 @@ def _read_cells(output: Path) -> tuple[list[FinishedCell], list[tuple[str, str]]
         except (OSError, ValueError) as error:
             left_out.append((path.parent.name, f"metrics.json cannot be read: {error}"))
             continue
-        if isinstance(metrics, dict) and {"dataset", "method", "options", "n_train"} <= metrics.keys():
+        if isinstance(metrics, dict) and {"dataset", "method", "seed", "options", "n_train"} <= metrics.keys():
             cells.append(FinishedCell(path.parent, metrics, str(metrics["dataset"])))
         else:
-            left_out.append((path.parent.name, "metrics.json does not name method and options: run the cell again"))
-    return _told_apart(cells), left_out
+            left_out.append(
+                (path.parent.name, "metrics.json does not name method, seed and options: run the cell again")
+            )
+    names = told_apart([(cell.dataset, cell.metrics.get("root", "")) for cell in cells])
+    return [replace(cell, dataset=name) for cell, name in zip(cells, names, strict=True)], left_out
 
 
-def _told_apart(cells: Sequence[FinishedCell]) -> list[FinishedCell]:
-    """With dataset names that are each one place's."""
+def told_apart(datasets: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of datasets, given each with its folder, that are each one place's: with the folder above where another of
+    that name lies elsewhere."""
     roots: dict[str, set[str]] = defaultdict(set)
-    for cell in cells:
-        roots[cell.dataset].add(cell.metrics.get("root", ""))
+    for name, root in datasets:
+        roots[name].add(root)
     named = []
-    for cell in cells:
-        places = [PurePath(root).parts for root in sorted(roots[cell.dataset])]
-        own = PurePath(cell.metrics.get("root", "")).parts
+    for name, root in datasets:
+        places = [PurePath(each).parts for each in sorted(roots[name])]
         length = next((n for n in range(1, 50) if len({parts[-n:] for parts in places}) == len(places)), 50)
-        above = "/".join(own[-length:-1]) if len(places) > 1 else ""
-        named.append(replace(cell, dataset=f"{above}/{cell.dataset}" if above else cell.dataset))
+        above = "/".join(PurePath(root).parts[-length:-1]) if len(places) > 1 else ""
+        named.append(f"{above}/{name}" if above else name)
     return named
+
+
+def _options(cell: FinishedCell) -> dict[str, Any]:
+    """The options that tell configurations apart; those of an ensemble are its members': the value that all share, or
+    theirs in a list."""
+    options = dict(cell.metrics["options"])
+    if members := options.pop("members", None):
+        for name in dict.fromkeys(name for member in members for name in member):
+            values = [member.get(name) for member in members]
+            options[name] = values[0] if all(value == values[0] for value in values) else values
+        options["backbone"] = cell.metrics["backbone"]
+    return {name: value for name, value in options.items() if name not in _UNTOLD}
 
 
 def _images(cell: FinishedCell, images: dict[str, set[int]]) -> int | str:

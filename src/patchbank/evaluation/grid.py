@@ -61,7 +61,9 @@ def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], None]) -> lis
                 raise OptionError(f"--shots does not go with the preset {preset.name}, which draws its own")
             options = variant.options_with({**wanted.options, "backbone": backbone, "seed": seed})
             detector = wanted.make(variant.method, options)
-            label = variant.label_with({name: getattr(detector, name) for name in detector.parameter_names()})
+            part = detector._parts()[0]  # the members of an ensemble differ in their backbones only
+            values = {name: getattr(part, name) for name in part.parameter_names()} | {"backbone": detector.backbone}
+            label = variant.label_with(values)
             cell = Cell(dataset.with_shots(variant.shots or wanted.shots, seed), detector, label)
             cells.setdefault((cell.name, label), cell)  # options that were given can make two variants one
     for words in sorted(too_small):
@@ -72,7 +74,7 @@ def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], None]) -> lis
 
 def _check_weights(preset: Preset, cells: Iterable[Cell]) -> None:
     specs = {spec.name: spec for spec in list_backbones()}
-    names = {name for cell in cells if cell.detector.weights is None for name in cell.detector.backbone.split("+")}
+    names = {part.backbone for cell in cells for part in cell.detector._parts() if part.weights is None}
     for name in sorted(names & set(specs)):
         try:
             specs[name].weights.fetch(name)

@@ -140,12 +140,15 @@ def _serve(do: Do[Item], pipe: Connection) -> None:
             return
         try:
             do(item, on_error)
-        except PatchbankError as error:
-            pipe.send((_FAILED, "", str(error)))
         except Exception as error:  # a fault of ours costs one cell of a night's work, not all
-            pipe.send((_FAILED, "", f"{type(error).__name__}: {error}"))
+            pipe.send((_FAILED, "", in_words(error)))
         else:
             pipe.send((_DONE, "", ""))
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong; of an error that is not a user's, also its type."""
+    return str(error) if isinstance(error, PatchbankError) else f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:

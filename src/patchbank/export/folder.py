@@ -22,10 +22,10 @@ from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.export import parity
 from patchbank.export.formats import WRITERS, check_format
 from patchbank.export.graph import Graph, make_graph
-from patchbank.files import replacing_folder
+from patchbank.files import file_digest, replacing_folder
 from patchbank.images import Images, Source, gather, image_size
 from patchbank.prediction import finite
-from patchbank.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, file_digest, load, open_graph
+from patchbank.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, load, open_graph
 from patchbank.threads import thread_count
 
 BANKS = ("inside", "external")
@@ -147,6 +147,10 @@ def _finish(document: dict[str, Any], folder: Path) -> None:
 
 def _searched_exactly(detector: Detector) -> Detector:
     """A detector with an exact search, as a graph has: what an approximate one misses is no fault of the export."""
+    if isinstance(detector, Ensemble):
+        together = copy.copy(detector)
+        together.members = [_searched_exactly(member) for member in detector.members]
+        return together
     bank = getattr(detector, "bank_", None)
     if bank is None or bank.search not in ("ivfpq", "hnsw"):
         return detector

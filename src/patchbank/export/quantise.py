@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchbank.images import Source, read_image
+from patchbank.images import Source
 from patchbank.runtime import ExportedGraph, Feeds, Run
 
 # with the activations, whose range is that of the convolution before them: on a set of hazelnuts distances to the bank
@@ -23,7 +23,7 @@ def quantise(exported: ExportedGraph, graph: Path, sources: Sequence[Source]) ->
     """Put an int8 graph in the place of a float one, its ranges from these images; returns the inputs made of them."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    inputs = [_inputs(exported, source) for source in sources]
+    inputs = [exported.feeds(source)[0] for source in sources]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -52,13 +52,6 @@ def milliseconds(run: Run, inputs: Sequence[Feeds]) -> float:
         run(inputs[i % len(inputs)])
         times.append(time.perf_counter() - started)
     return 1e3 * float(np.median(times))
-
-
-def _inputs(exported: ExportedGraph, source: Source) -> Feeds:
-    rgb = read_image(source)
-    masks = {name: np.ones(shape, np.float32) for name, shape in exported.masks.items()}
-    image = exported.geometry.view(rgb.shape[0], rgb.shape[1]).apply(rgb)[None]
-    return {**exported.memory, **masks, "image": image}
 
 
 def _of_the_network(graph: Path) -> list[str]:
