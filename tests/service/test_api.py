@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def test_a_model_learns_from_a_false_alarm(client: TestClient, tiny: Path) -> No
     answer = client.post("/v1/models/parts/proposal", json={"ids": [1]})
     assert answer.status_code == 200, answer.text
     added = answer.json()
+    assert added["added"] == [1]
     assert added["entry"]["what"] == "added"
     assert added["model"]["images"] == 9
     assert (tiny.parent / added["backup"]).read_bytes() == before
@@ -148,6 +150,67 @@ def test_a_model_learns_from_a_false_alarm(client: TestClient, tiny: Path) -> No
     assert client.get("/v1/models/parts/proposal").json() == {"items": []}
     assert client.get("/v1/history/1").json()["added_at"]
     assert client.post("/v1/models/parts/proposal", json={"ids": [1]}).status_code == 409
+
+
+def test_the_same_id_of_another_history_is_another_image(tiny: Path, start: Start) -> None:
+    """And what the model knows already, because the service was killed on its way, is no new one."""
+    learned, other = BAD, png(bad_image(52, (96, 96)))
+    detector = patchbank.load(tiny, threads=1)
+    image = Image.open(io.BytesIO(learned))
+    image.filename = f"inspection-1-{hashlib.sha256(learned).hexdigest()[:12]}"  # type: ignore[attr-defined]
+    detector.add([image])
+    detector.save(tiny)
+    one = start(history=tiny.parent / "another.sqlite")
+    for data in (learned, other):
+        inspect(one, data, threshold=0)
+    elsewhere = start(history=tiny.parent / "a third.sqlite")
+    inspect(elsewhere, other, threshold=0)
+    for service, ids, added in ((elsewhere, [1], [1]), (one, [1, 2], [2])):
+        for id in ids:
+            service.post(f"/v1/history/{id}/verdict", json={"verdict": "overruled"})
+        answer = service.post("/v1/models/parts/proposal", json={"ids": ids})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["added"] == added
+        assert service.get("/v1/models/parts/proposal").json() == {"items": []}
+    assert patchbank.load(tiny, threads=1).training_["images"] == 11
+
+
+def test_what_was_kept_in_part_is_404(client: TestClient, tiny: Path, tmp_path: Path) -> None:
+    """A power failure may leave that: images are not synced."""
+    inspect(client)
+    client.post("/v1/history/1/verdict", json={"verdict": "overruled"})
+    folder, before = tmp_path / "history.sqlite.images", tiny.read_bytes()
+    whole = (folder / "1.map.png").read_bytes()
+    (folder / "1.map.png").write_bytes(whole[: len(whole) // 2])
+    for path in ("heat", "overlay"):
+        answer = client.get(f"/v1/history/1/{path}")
+        assert answer.status_code == 404, answer.text
+        assert "map is torn" in answer.json()["detail"]
+    (folder / "1.map.png").write_bytes(whole)
+    for torn in (BAD[:-300], bytes(len(BAD)), b""):
+        (folder / "1.image").write_bytes(torn)
+        for path in (*(f"/v1/history/1/{p}" for p in ("image", "overlay", "explain")), "/page/small/1"):
+            answer = client.get(path)
+            assert answer.status_code == 404, (path, answer.text)
+            assert "cannot be read" in answer.json()["detail"]
+        refused = client.post("/v1/models/parts/proposal", json={"ids": [1]})
+        assert refused.status_code == 409
+        assert refused.json()["detail"]
+    assert tiny.read_bytes() == before
+
+
+def test_a_disk_that_is_full_is_told(client: TestClient, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspect(client)
+    client.post("/v1/history/1/verdict", json={"verdict": "overruled"})
+
+    def full(path: Path) -> Path:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("patchbank.service.api_models.keep_copy", full)
+    answer = client.post("/v1/models/parts/proposal", json={"ids": [1]})
+    assert answer.status_code == 409
+    assert "No space left on device: 'parts.patchbank'" in answer.json()["detail"]
+    assert client.get("/v1/models").json()["models"][0]["images"] == 8
 
 
 def test_only_false_alarms_are_learned_from(client: TestClient, tiny: Path) -> None:

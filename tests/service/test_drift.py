@@ -37,6 +37,22 @@ def test_a_few_defects_are_no_drift_and_a_shift_is() -> None:
     assert drift.compare(rng.normal(99, 1, 29), calibration)["warning"] is None  # too few to say
 
 
+def test_a_days_median_outside_the_calibration_is_worth_a_warning() -> None:
+    calibration = {"count": 20, "q05": 1.0, "q95": 2.0}
+
+    def warned(*days: tuple[int, float | None], **changes: object) -> str | None:
+        listed = [{"day": f"2026-11-0{i}", "count": n, "q50": median} for i, (n, median) in enumerate(days, 1)]
+        return drift.day_warning(listed, {**calibration, **changes})
+
+    assert "the scores of 2026-11-02 are high: their median is 2.5" in str(warned((20, 1.5), (15, 2.5)))
+    assert "2026-11-01 are low" in str(warned((15, 0.5), (14, 1.5)))  # the newest day with enough of them
+    assert warned((99, 2.5), (15, 2.0)) is None
+    assert warned((14, 2.5)) is None
+    assert warned((15, 2.5), count=14) is None
+    assert warned((15, None)) is None
+    assert warned() is None
+
+
 def test_quantiles_are_numpys() -> None:
     scores = np.random.default_rng(2).normal(size=77).tolist()
     found = drift.quantiles(scores)
@@ -46,7 +62,7 @@ def test_quantiles_are_numpys() -> None:
     assert drift.quantiles([])["q50"] is None
 
 
-def test_the_api_shows_days_and_the_last_scores(start: Start) -> None:
+def test_the_api_shows_days_and_the_last_scores(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     one = start()
     scores = [inspect(one, GOOD)["score"] for _ in range(3)]
     found = one.get("/v1/models/parts/drift").json()
@@ -55,4 +71,9 @@ def test_the_api_shows_days_and_the_last_scores(start: Start) -> None:
     assert found["last"]["count"] == 3
     assert found["calibration"]["count"] == 8
     assert found["warning"] is None
+    one.app.state.service.history._transact([("UPDATE inspections SET score = 1e6", ())])  # type: ignore[attr-defined]
+    monkeypatch.setattr(drift, "_LEAST_OF_DAY", 3)
+    again = one.get("/v1/models/parts/drift").json()
+    assert again["p_value"] is None
+    assert "are high: their median is 1e+06" in again["warning"]
     assert one.get("/v1/models/parts/drift", params={"days": 0}).status_code == 422

@@ -16,6 +16,8 @@ from fastapi.testclient import TestClient
 import patchbank
 from patchbank import PatchCore
 from patchbank.service.context import Service
+from patchbank.service.records import Record
+from patchbank.service.uploads import Upload
 from tests.conftest import good_image
 from tests.service.conftest import BAD, GOOD, PNG, URL, Start, inspect
 
@@ -78,6 +80,7 @@ def test_requests_that_wait_are_one_batch_and_each_gets_its_own_answer(start: St
 
 def test_a_full_queue_is_429_with_retry_after(start: Start) -> None:
     one = start(queue=2)
+    inspect(one)
     with ThreadPoolExecutor(2) as pool:
         with Held(one):
             waiting = [pool.submit(post, one) for _ in range(2)]
@@ -85,6 +88,7 @@ def test_a_full_queue_is_429_with_retry_after(start: Start) -> None:
             refused = post(one)
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
+            assert one.get("/v1/history/1/explain").status_code == 429
         assert [answer.result().status_code for answer in waiting] == [200, 200]
     assert post(one).status_code == 200
     two, three = ([("images", ("x.png", GOOD))] * n for n in (2, 3))
@@ -117,6 +121,34 @@ def test_a_request_ends_in_time_and_its_image_is_not_inspected(start: Start) -> 
     assert inspect(one)["id"] == 2
 
 
+def test_what_was_done_in_time_is_answered(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = start(time_limit=1.0)
+    inspector, until = service(one).inspector, threading.Event()
+    submit = inspector.submit
+
+    def held_up(model: str, upload: Upload, threshold: float | None) -> Future[Record]:
+        if upload.name == "late.png":
+            inspector.run(until.wait)
+        return submit(model, upload, threshold)
+
+    monkeypatch.setattr(inspector, "submit", held_up)
+    files = [("images", (name, data)) for name, data in (("a.png", BAD), ("b.png", b"no image"), ("late.png", GOOD))]
+    answer = one.post(URL, files=files, params={"overlay": True})
+    assert answer.status_code == 200
+    done, broken, late = answer.json()["results"]
+    assert (done["id"], done["name"], done["overlay"][:10]) == (1, "a.png", "data:image")
+    assert "not an image" in broken["error"]
+    assert "unfinished" not in broken
+    assert (late["name"], late["unfinished"]) == ("late.png", True)
+    assert "1 seconds" in late["error"]
+    none = one.post(URL, files=files[1:])
+    assert none.status_code == 503
+    assert int(none.headers["retry-after"]) >= 1
+    until.set()
+    wait_for(lambda: inspector.slots.taken == 0)
+    assert [item["name"] for item in one.get("/v1/history").json()["items"]] == ["a.png"]
+
+
 def test_what_cannot_be_recorded_is_not_answered(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     one = start()
     history = service(one).history
@@ -131,9 +163,9 @@ def test_what_cannot_be_recorded_is_not_answered(start: Start, monkeypatch: pyte
         assert answer.status_code == 503
         assert "disk is full" in answer.json()["detail"]
         assert one.get("/readyz").status_code == 503
+    assert one.get("/readyz").status_code == 200  # it tried again
     assert not list(history.folder.iterdir())
     assert inspect(one)["id"] == 1
-    assert one.get("/readyz").status_code == 200
 
 
 def test_a_failure_inside_is_500_and_the_next_request_is_answered(

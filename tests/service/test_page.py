@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -218,6 +219,7 @@ def test_a_picture_its_layers_and_its_neighbours(opened: Callable[[str], Page], 
     expect(page.locator(".verdict h1")).to_have_text("REJECTED")
     expect(page.locator(".about")).to_contain_text("good parts scores this high or higher")
     heat = page.locator(".stage .heat")
+    assert quote(result["when"], safe="") in heat.get_attribute("src")  # another history has the same ids
     expect(heat).to_have_css("opacity", "0.6")
     page.locator("#opacity").fill("25")
     expect(heat).to_have_css("opacity", "0.25")
@@ -275,6 +277,49 @@ def test_the_keyboard_decides(opened: Callable[[str], Page], service: Place) -> 
     expect(page.locator(".row").nth(1).locator(".said")).to_be_empty()
 
 
+def test_what_was_said_last_is_kept(opened: Callable[[str], Page], service: Place) -> None:
+    result = service.send("twice.png", bad=True, seed=5)
+    page = opened(f"#/image/{result['id']}")
+    expect(page.locator(".picture .name")).to_have_text("twice.png")
+    said: list[Any] = []
+
+    def first_is_refused(route: object) -> None:
+        said.append(route.request.post_data_json["verdict"])  # type: ignore[attr-defined]
+        if len(said) == 1:
+            route.fulfill(status=429, headers={"Retry-After": "1"}, json={"detail": "busy"})  # type: ignore[attr-defined]
+        else:
+            route.continue_()  # type: ignore[attr-defined]
+
+    page.route("**/verdict", first_is_refused)
+    page.keyboard.press("c")
+    expect(page.locator(".said")).to_contain_text("trying again")
+    page.keyboard.press("o")
+    expect(page.locator(".said")).to_contain_text("overruled: was good")
+    page.wait_for_timeout(1500)  # the first one would have been tried again by now
+    assert said == ["confirmed", "overruled"]
+    httpx.post(f"{service.url}/v1/history/{result['id']}/verdict", json={"verdict": None})
+
+
+def test_only_what_is_unfinished_is_sent_again(opened: Callable[[str], Page], service: Place) -> None:
+    files = [service.picture(f"{name}-half.png", bad=False, seed=6) for name in ("one", "two")]
+    page = opened("")
+    expect(page.locator("#model")).not_to_be_empty()
+    done = {"id": 1, "name": "one-half.png", "is_anomalous": True}
+    late = {"name": "two-half.png", "error": "this took longer than 1 seconds", "unfinished": True}
+    answers = iter([{"results": [done, late]}])
+
+    def half(route: object) -> None:
+        answer = next(answers, None)
+        route.continue_() if answer is None else route.fulfill(json=answer)  # type: ignore[attr-defined]
+
+    page.route("**/inspect?*", half)
+    page.get_by_label("Inspect images …").set_input_files(files)
+    expect(page.locator("#uploads")).to_contain_text("this took longer than 1 seconds; trying again")
+    expect(page.locator("#uploads")).to_contain_text("2 images inspected, 1 rejected")
+    items = httpx.get(f"{service.url}/v1/history").json()["items"]
+    assert [item["name"] for item in items if "-half.png" in item["name"]] == ["two-half.png"]
+
+
 def model_of(service: Place, name: str) -> dict[str, Any]:
     models = httpx.get(f"{service.url}/v1/models").json()["models"]
     return next(model for model in models if model["name"] == name)
@@ -328,10 +373,6 @@ def test_drift_is_told_in_words(opened: Callable[[str], Page], service: Place) -
     expect(page.locator("tbody tr")).to_have_count(2)
     answer = httpx.get(f"{service.url}/v1/models/parts/drift").json()
     page.route("**/drift?*", lambda route: route.fulfill(json=answer))
-    answer["calibration"].update(count=20, q05=1.0, q95=2.0)
-    answer["days"][-1].update(count=20, q50=2.5)
-    page.locator("#days").select_option("7")
-    expect(page.locator(".alarm.rejected")).to_contain_text("are high: their median is 2.5")
     answer["warning"] = "the last 200 scores are higher than those the threshold was set from"
     page.locator("#days").select_option("90")
     expect(page.locator(".alarm.rejected")).to_contain_text("The last 200 scores are higher")
@@ -381,7 +422,39 @@ def test_a_busy_or_lost_service_loses_nothing(browser: object, service: Place) -
     expect(page.locator(".newest .name")).to_have_text("patient.png")
     page.unroute("**/v1/**")
     expect(page.locator("#connection")).to_be_hidden()
+    for body in ("<html>a proxy's own page</html>", '{"items": ['):
+        page.route("**/v1/history?*", answering(200, body))
+        expect(page.locator("#connection")).to_contain_text("No connection to the service since")
+        page.unroute("**/v1/history?*")
+        expect(page.locator("#connection")).to_be_hidden()
+    service.send("after all.png", bad=False, seed=7)
+    expect(page.locator(".newest .name")).to_have_text("after all.png")
     context.close()
+
+
+def answering(status: int, body: str, method: str = "GET") -> Callable[[Any], None]:
+    return lambda route: (
+        route.fulfill(status=status, body=body) if route.request.method == method else route.continue_()
+    )
+
+
+def test_it_says_what_it_does_not_know(browser: object, service: Place) -> None:
+    result = service.send("perhaps.png", bad=True, seed=8)
+    verdict = f"{service.url}/v1/history/{result['id']}/verdict"
+    httpx.post(verdict, json={"verdict": "overruled"})
+    context = browser.new_context()  # type: ignore[attr-defined]
+    page = context.new_page()
+    page.goto(f"{service.url}/#/alarms")
+    page.locator("#model").select_option("parts")
+    for status, words in ((409, "The model is unchanged: no"), (500, "It is not known whether it learned: no")):
+        expect(page.get_by_role("button", name="to parts")).to_be_enabled()
+        page.route("**/proposal", answering(status, '{"detail": "no"}', "POST"))
+        page.get_by_role("button", name="to parts").click()
+        expect(page.locator(".answer")).to_contain_text(words)
+        page.unroute("**/proposal")
+    expect(page.get_by_role("button", name="to parts")).to_be_enabled()
+    context.close()
+    httpx.post(verdict, json={"verdict": None})
 
 
 def test_nothing_is_wider_than_the_window(opened: Callable[[str], Page], service: Place) -> None:

@@ -26,6 +26,7 @@ def bearer(token: str) -> dict[str, str]:
 
 def test_nothing_is_answered_without_the_token(locked: TestClient) -> None:
     paths = [("GET", p) for p in ("/v1/models", "/v1/history", "/v1/history/1/image", "/metrics", "/v1/fits", "/v1/x")]
+    paths.append(("GET", "/page/small/1"))
     for method, path in [*paths, ("POST", URL), ("POST", VERDICT), ("POST", "/v1/models/parts/proposal")]:
         for headers in ({}, bearer("wrong"), bearer(""), {"authorization": f"Basic {TOKEN}"}, {"authorization": TOKEN}):
             answer = locked.request(method, path, headers=headers)
@@ -59,6 +60,9 @@ def test_the_cookie_reads_everywhere_and_writes_from_its_own_page(locked: TestCl
     locked.post(URL, content=BAD, headers={**PNG, **bearer(TOKEN)})
     locked.cookies.set(COOKIE, cookie.partition("=")[2].partition(";")[0])
     assert locked.get("/v1/history").status_code == 200
+    cross = {"sec-fetch-site": "cross-site"}
+    assert locked.get("/v1/history", headers=cross).status_code == 403
+    assert locked.get("/v1/history", headers={**cross, **bearer(TOKEN)}).status_code == 200
     verdict = {"verdict": "confirmed"}
     for headers, status in (
         ({"origin": "http://localhost"}, 200),
@@ -81,6 +85,11 @@ def test_without_a_token_other_names_and_origins_are_refused(start: Start) -> No
     for host in ("evil.example", "localhost.evil.example", "[", ""):
         assert one.get("/v1/models", headers={"host": host}).status_code == 403, host
     assert one.post(URL, content=BAD, headers=PNG).status_code == 200
+    for path in ("/page/small/1", "/v1/history/1/image", "/v1/history/1/explain", "/metrics"):
+        assert one.get(path).status_code == 200, path
+        assert one.get(path, headers={"host": "evil.example"}).status_code == 403, path
+        assert one.get(path, headers={"sec-fetch-site": "cross-site"}).status_code == 403, path
+        assert one.get(path, headers={"sec-fetch-site": "same-origin"}).status_code == 200, path
     assert one.post(URL, content=BAD, headers={**PNG, "origin": "http://evil.example"}).status_code == 403
     assert one.post(URL, content=BAD, headers={**PNG, "sec-fetch-site": "cross-site"}).status_code == 403
 

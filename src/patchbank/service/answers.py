@@ -57,8 +57,14 @@ class Failed(BaseModel):
     error: str
 
 
+class Unfinished(Failed):
+    """An image that there was no time for, or no room in the history: the same image may be sent again."""
+
+    unfinished: Literal[True]
+
+
 class Inspection(BaseModel):
-    results: list[Inspected | Failed]
+    results: list[Inspected | Unfinished | Failed]
 
 
 class NothingInspected(Problem):
@@ -120,7 +126,8 @@ class Chosen(BaseModel):
 
 
 class Added(BaseModel):
-    """What became of the model: its new threshold, and the entry of its history."""
+    """What became of the model: its new threshold, and the entry of its history. `added`: without those that it had
+    learned from already."""
 
     added: list[int]
     threshold: float | None
@@ -146,7 +153,7 @@ class Day(Quantiles):
 
 
 class Drift(BaseModel):
-    """Scores by day and of the last images beside those of the calibration; `warning` where they differ."""
+    """Scores by day and of the last images beside those of the calibration; `warning` where either differ."""
 
     calibration: Quantiles
     days: list[Day]

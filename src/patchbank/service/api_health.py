@@ -17,8 +17,8 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=answers.State, responses={503: PROBLEMS[503]})
-async def readyz(request: Request) -> dict[str, str]:
-    """Whether an inspection would be answered."""
+def readyz(request: Request) -> dict[str, str]:
+    """Whether an inspection would be answered. After a write that failed it tries another one."""
     if problem := service_of(request).inspector.problem():
         raise HTTPException(503, problem)
     return {"status": "ready"}

@@ -92,7 +92,9 @@ def overlay(id: Id, request: Request) -> Response:
     return _picture(png_of(draw_overlay(rgb_of(upload), prediction_of(row, _map(service, row)))), "image/png")
 
 
-@router.get("/{id}/explain", response_model=answers.Explained, responses={404: PROBLEMS[404], 503: PROBLEMS[503]})
+@router.get(
+    "/{id}/explain", response_model=answers.Explained, responses={code: PROBLEMS[code] for code in (404, 429, 503)}
+)
 async def explain(
     id: Id,
     request: Request,
@@ -101,8 +103,13 @@ async def explain(
     """The suspicious places beside the nearest good patches: anew, by the model as it is now."""
     service = service_of(request)
     row, upload = await run_in_threadpool(kept_upload, service, id)
-    detector = known_model(service, row["model"]).detector
-    explanation = await service.inspector.wait(lambda: detector.explain(upload.image()), service.config.time_limit)
+    detector, inspector = known_model(service, row["model"]).detector, service.inspector
+    if not inspector.slots.take(1):
+        raise inspector.busy()
+    try:
+        explanation = await inspector.wait(lambda: detector.explain(upload.image()), service.config.time_limit)
+    finally:
+        inspector.slots.give(1)
 
     def draw() -> str:
         # only the pictures that the model carries: no name leads to a file

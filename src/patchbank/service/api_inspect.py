@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import anyio
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from patchbank.errors import ImageError
-from patchbank.prediction import Prediction, finite
+from patchbank.prediction import finite
 from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
-from patchbank.service.inspection import Inspected
+from patchbank.service.inspection import too_long
+from patchbank.service.kept import prediction_of
 from patchbank.service.pictures import data_uri, rgb_of
-from patchbank.service.records import iso
+from patchbank.service.records import Record, iso
 from patchbank.service.uploads import RAW_TYPES, TooLarge, Upload, read_uploads
 
 router = APIRouter(prefix="/v1/models", tags=["inspection"])
+Pending: TypeAlias = "asyncio.Future[Record]"
 
 _BINARY = {"type": "string", "format": "binary"}
 _BODY = {
@@ -62,68 +64,57 @@ async def inspect(
     before it is sent."""
     service = service_of(request)
     known_model(service, name)
-    if not service.inspector.slots.take(1):
-        raise busy(service)
+    inspector, limit = service.inspector, service.config.time_limit
+    if not inspector.slots.take(1):
+        raise inspector.busy()
     spare = [1]  # slots that no image has yet
+    until = anyio.current_time() + limit
+    pending: list[Pending] = []
     try:
-        with anyio.fail_after(service.config.time_limit):
+        with anyio.fail_after(limit):
             uploads = await read_uploads(request, service.config.queue)
-            if len(uploads) > 1 and not service.inspector.slots.take(len(uploads) - 1):
-                raise busy(service)
-            spare[0] = len(uploads)
-            found = await _inspect(service, name, uploads, threshold, overlay, spare)
-            results = [await _answer(u, f) for u, f in zip(uploads, found, strict=True)]
+        if len(uploads) > 1 and not inspector.slots.take(len(uploads) - 1):
+            raise inspector.busy()
+        spare[0] = len(uploads)
+        for upload in uploads:
+            pending.append(_submit(service, name, upload, threshold, spare))
+        results = []
+        for upload, one in zip(uploads, pending, strict=True):
+            await asyncio.wait([one], timeout=max(0.0, until - anyio.current_time()))
+            results.append(await _answer(upload, one, overlay, limit))
+        too_large = all(one.done() and isinstance(one.exception(), TooLarge) for one in pending)
     except TimeoutError:
-        wait = {"Retry-After": str(service.inspector.retry_after())}
-        limit = f"{service.config.time_limit:g} seconds"
-        raise HTTPException(503, f"this took longer than {limit}; try again later", wait) from None
-    except sqlite3.Error as error:
-        raise HTTPException(503, f"the history cannot be written, so nothing is answered ({error})") from None
+        raise inspector.not_now(503, too_long(limit)) from None
     finally:
-        service.inspector.slots.give(spare[0])
-    if not any(isinstance(f, Inspected) for f in found):
-        status = 413 if all(isinstance(f, TooLarge) for f in found) else 422
-        detail = f"{results[0]['name']}: {results[0]['error']}"
-        return JSONResponse({"detail": detail, "results": results}, status)
-    return {"results": results}
+        inspector.slots.give(spare[0])
+        for one in pending:
+            one.cancel()
+    return _whole(service, results, too_large)
 
 
-def busy(service: Service) -> HTTPException:
-    wait = {"Retry-After": str(service.inspector.retry_after())}
-    return HTTPException(429, f"{service.inspector.slots.count} images are waiting already; try again later", wait)
-
-
-async def _inspect(
-    service: Service, name: str, uploads: list[Upload], threshold: float | None, overlay: bool, spare: list[int]
-) -> list[Inspected | ImageError]:
-    """What became of each image; those that their headers rule out never reach the queue."""
-    pending: list[asyncio.Future[Inspected] | ImageError] = []
-    for upload in uploads:
-        try:
-            upload.check(service.config.max_pixels)
-        except ImageError as error:
-            pending.append(error)
-            continue
-        spare[0] -= 1
-        pending.append(asyncio.wrap_future(service.inspector.submit(name, upload, threshold, overlay)))
-    found: list[Inspected | ImageError] = []
+def _submit(service: Service, name: str, upload: Upload, threshold: float | None, spare: list[int]) -> Pending:
+    """The record to come, or `ImageError`; an image that its header rules out never reaches the queue."""
     try:
-        for one in pending:
-            try:
-                found.append(one if isinstance(one, ImageError) else await one)
-            except ImageError as error:
-                found.append(error)
-    finally:
-        for one in pending:
-            if not isinstance(one, ImageError):
-                one.cancel()
-    return found
+        upload.check(service.config.max_pixels)
+    except ImageError as error:
+        refused: Pending = asyncio.get_running_loop().create_future()
+        refused.set_exception(error)
+        return refused
+    spare[0] -= 1
+    return asyncio.wrap_future(service.inspector.submit(name, upload, threshold))
 
 
-async def _answer(upload: Upload, found: Inspected | ImageError) -> dict[str, Any]:
-    if isinstance(found, ImageError):
-        return {"name": upload.name, "error": str(found)}
-    record = found.record
+async def _answer(upload: Upload, pending: Pending, overlay: bool, limit: float) -> dict[str, Any]:
+    """What became of an image; its picture is drawn at once, so that no map waits for the others."""
+    if not pending.done():
+        return {"name": upload.name, "error": too_long(limit), "unfinished": True}
+    try:
+        record = pending.result()
+    except ImageError as error:
+        return {"name": upload.name, "error": str(error)}
+    except sqlite3.Error as error:
+        sentence = f"the history cannot be written, so nothing is answered ({error})"
+        return {"name": upload.name, "error": sentence, "unfinished": True}
     result = {
         "id": record.id,
         "when": iso(record.at),
@@ -138,11 +129,23 @@ async def _answer(upload: Upload, found: Inspected | ImageError) -> dict[str, An
         "size": list(record.size),
         "timings": record.timings,
     }
-    if found.prediction is not None:
-        result["overlay"] = await run_in_threadpool(_overlay, upload, found.prediction)
+    if overlay:
+        result["overlay"] = await run_in_threadpool(_overlay, upload, record)
     plain: dict[str, Any] = finite(result)
     return plain
 
 
-def _overlay(upload: Upload, prediction: Prediction) -> str:
-    return data_uri(draw_overlay(rgb_of(upload), prediction))
+def _overlay(upload: Upload, record: Record) -> str:
+    """From the small map that is kept: a whole one may have hundreds of megabytes."""
+    return data_uri(draw_overlay(rgb_of(upload), prediction_of(record.row(), record.map_png)))
+
+
+def _whole(service: Service, results: list[dict[str, Any]], too_large: bool) -> Any:
+    """The answer to a request: 200 as soon as one image was inspected. Raises `HTTPException` where none was, and some
+    can be sent again."""
+    if any("id" in result for result in results):
+        return {"results": results}
+    if again := next((result for result in results if "unfinished" in result), None):
+        raise service.inspector.not_now(503, again["error"])
+    detail = f"{results[0]['name']}: {results[0]['error']}"
+    return JSONResponse({"detail": detail, "results": results}, 413 if too_large else 422)

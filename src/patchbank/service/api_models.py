@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
+from PIL import Image
 
-from patchbank.errors import OptionError
+from patchbank.errors import PatchbankError
 from patchbank.extraction import give_up
 from patchbank.files import keep_copy
 from patchbank.prediction import finite
@@ -32,13 +34,17 @@ def drifting(name: str, request: Request, days: Annotated[int, Query(ge=1, le=90
     service = service_of(request)
     model = known_model(service, name)
     calibration = model.detector.calibration_
+    known = drift.quantiles(calibration.scores)
     last = service.history.last_scores(name, model.version, drift.LAST)
+    by_day = drift.by_day(service.history.scores(name, time.time() - days * 86400))
+    compared = drift.compare(last, calibration.scores.tolist())
     answer = {
-        "calibration": drift.quantiles(calibration.scores.tolist()),
-        "days": drift.by_day(service.history.scores(name, time.time() - days * 86400)),
+        "calibration": known,
+        "days": by_day,
         "last": drift.quantiles(last),
         "threshold": calibration.threshold,
-        **drift.compare(last, calibration.scores.tolist()),
+        **compared,
+        "warning": compared["warning"] or drift.day_warning(by_day, known),
     }
     return finite(answer)
 
@@ -64,26 +70,23 @@ async def accept(name: str, chosen: answers.Chosen, request: Request) -> Any:
 
 def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     """Add the images of some inspections to a model's file, and load it. Raises `HTTPException`."""
-    uploads = [_eligible(service, name, id) for id in ids]
+    uploads = {id: _eligible(service, name, id) for id in ids}
     model = known_model(service, name)
     try:
         detector = service.models.open(model.file)
-        # their own names: a client's may look like those of files
-        images = {f"inspection-{id}": upload.image() for id, upload in zip(ids, uploads, strict=True)}
-        images = {key: image for key, image in images.items() if key not in detector._known()}
+        known = detector._known()  # also of these: where the service was killed on its way
+        new = {id: (key, upload) for id, upload in uploads.items() if (key := _name(id, upload)) not in known}
         backup = None
-        if images:  # where the service was killed on its way, the model has them already
-            for key, image in images.items():
-                image.filename = key  # type: ignore[attr-defined]
-            detector.add(list(images.values()), on_error=give_up)
+        if new:
+            detector.add([_named(*one) for one in new.values()], on_error=give_up)
             backup = keep_copy(model.file).name
             detector.save(model.file)
             model = service.models.reload(name)
-    except OptionError as error:
-        raise HTTPException(409, str(error).replace(str(model.file), model.file.name)) from None
+    except (PatchbankError, OSError) as error:
+        raise HTTPException(409, str(error).replace(f"{model.file.parent}/", "")) from None
     service.history.mark_added(ids, time.time())
     answer = {
-        "added": ids,
+        "added": list(new),
         "threshold": detector.calibration_.threshold,
         "entry": detector.history[-1],
         "backup": backup,
@@ -91,6 +94,17 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = finite(answer)
     return plain
+
+
+def _name(id: int, upload: Upload) -> str:
+    """Of an image in a model: a client's may look like a file's, and another history has the same ids."""
+    return f"inspection-{id}-{hashlib.sha256(upload.data).hexdigest()[:12]}"
+
+
+def _named(name: str, upload: Upload) -> Image.Image:
+    image = upload.image()
+    image.filename = name  # type: ignore[attr-defined]
+    return image
 
 
 def _eligible(service: Service, name: str, id: int) -> Upload:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from patchbank import __version__
+from patchbank.errors import ImageError
 from patchbank.service import api_health, api_history, api_inspect, api_models, fitting, pages
 from patchbank.service.config import Config
 from patchbank.service.context import PROBLEMS, Service
@@ -52,6 +53,7 @@ def build_app(config: Config) -> FastAPI:
     )  # fmt: skip
     app.state.service = service
     app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(ImageError)(_torn)
     app.exception_handler(Exception)(_unexpected)
     _mount(app)
     # the last one sees a request first
@@ -75,6 +77,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = [f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors()]
     return JSONResponse({"detail": "; ".join(found).encode("ascii", "replace").decode()}, 422)
+
+
+async def _torn(request: Request, error: Exception) -> JSONResponse:
+    """A kept file that the disk has only in part: files of images are not synced."""
+    return JSONResponse({"detail": f"what is kept of this inspection cannot be read ({error})"}, 404)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

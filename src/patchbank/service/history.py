@@ -130,7 +130,14 @@ class History:
         with self._lock:
             self._transact([("UPDATE inspections SET added_at = ? WHERE id = ?", (at, number)) for number in numbers])
 
-    def _transact(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+    def problem(self) -> str | None:
+        """Why nothing can be written; after a failure this is tried anew."""
+        if self.broken is not None:
+            with self._lock, contextlib.suppress(sqlite3.Error):
+                self._transact([(f"PRAGMA user_version={SCHEMA_VERSION}", ())])  # what it is: a small write
+        return self.broken
+
+    def _transact(self, statements: Sequence[tuple[str, tuple[Any, ...] | dict[str, Any]]]) -> None:
         db = self._writer
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -209,14 +216,15 @@ class History:
         with self._reader() as db:
             return db.execute(query, (model, limit)).fetchall()
 
-    def scores(self, model: str, since: float) -> list[tuple[str, float, int]]:
-        """(UTC day, score, whether rejected) of each inspection since a time, oldest first."""
+    def scores(self, model: str, since: float) -> Iterator[tuple[str, float, int]]:
+        """(UTC day, score, whether rejected) of each inspection since a time, oldest first; as they are read."""
         query = (
             "SELECT date(at, 'unixepoch'), score, is_anomalous FROM inspections "
             "WHERE model = ? AND at >= ? AND score IS NOT NULL ORDER BY at"
         )
         with self._reader() as db:
-            return [tuple(row) for row in db.execute(query, (model, since))]
+            for row in db.execute(query, (model, since)):
+                yield tuple(row)
 
     def last_scores(self, model: str, version: str, count: int) -> list[float]:
         """Of the newest inspections by one version of a model's file."""

@@ -38,14 +38,6 @@ _MOST_MAPS = 8  # of results that wait to be recorded: a map may have hundreds o
 _GPU_WAIT = 0.005  # seconds that a batch is waited for where the network sees it at once
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """A durable record, and, where it was asked for, the prediction it was made of."""
-
-    record: Record
-    prediction: Prediction | None
-
-
 @dataclass(eq=False)
 class _Item:
     """An accepted image."""
@@ -53,9 +45,8 @@ class _Item:
     model: str
     upload: Upload
     threshold: float | None
-    with_map: bool
     accepted: float = field(default_factory=time.perf_counter)
-    future: Future[Inspected] = field(default_factory=Future)
+    future: Future[Record] = field(default_factory=Future)
 
 
 @dataclass(eq=False)
@@ -82,10 +73,10 @@ class Inspector:
 
     # ---- from any thread ---------------------------------------------------------------------------------------------
 
-    def submit(self, model: str, upload: Upload, threshold: float | None, with_map: bool) -> Future[Inspected]:
-        """The answer to come, for an image that has its slot, which it gives back. It holds `ImageError` where the
-        image cannot be inspected."""
-        item = _Item(model, upload, threshold, with_map)
+    def submit(self, model: str, upload: Upload, threshold: float | None) -> Future[Record]:
+        """The durable record to come, for an image that has its slot, which it gives back. It holds `ImageError` where
+        the image cannot be inspected."""
+        item = _Item(model, upload, threshold)
         self._waiting.put(item)
         return item.future
 
@@ -101,19 +92,23 @@ class Inspector:
             with anyio.fail_after(limit):
                 return await asyncio.wrap_future(self.run(work))
         except TimeoutError:
-            wait = {"Retry-After": str(self.retry_after())}
-            raise HTTPException(503, f"this took longer than {limit:g} seconds; try again later", wait) from None
+            raise self.not_now(503, too_long(limit)) from None
 
-    def retry_after(self) -> int:
-        """Seconds until there should be room again."""
-        return min(60, 1 + int(self.slots.taken * self.seconds_each / 2))
+    def busy(self) -> HTTPException:
+        """For a request that finds no slot."""
+        return self.not_now(429, f"{self.slots.count} images are waiting already; try again later")
+
+    def not_now(self, status: int, sentence: str) -> HTTPException:
+        """With the seconds until there should be room again."""
+        seconds = min(60, 1 + int(self.slots.taken * self.seconds_each / 2))
+        return HTTPException(status, sentence, {"Retry-After": str(seconds)})
 
     def problem(self) -> str | None:
         """Why no inspection can be answered; None where all is well."""
         if not self._threads or not all(thread.is_alive() for thread in self._threads):
             return "the service is starting or stopping"
-        if self.history.broken:
-            return f"the history cannot be written ({self.history.broken})"
+        if problem := self.history.problem():
+            return f"the history cannot be written ({problem})"
         return None
 
     @property
@@ -229,10 +224,10 @@ class Inspector:
             for item, _, _ in group:
                 self._fail(item, error)
             return
-        for (item, _, prediction), record in zip(group, records, strict=True):
+        for (item, _, _), record in zip(group, records, strict=True):
             self._count(record, time.perf_counter() - started)
             self.slots.give(1)
-            item.future.set_result(Inspected(record, prediction if item.with_map else None))
+            item.future.set_result(record)
         try:
             self.history.trim()
         except Exception:
@@ -244,6 +239,10 @@ class Inspector:
         for stage in ("decode", "network", "score"):
             if (value := record.timings.get(f"{stage}_ms")) is not None:
                 self.metrics.stages.labels(stage).observe(value / 1000)
+
+
+def too_long(limit: float) -> str:
+    return f"this took longer than {limit:g} seconds; try again later"
 
 
 def _as_asked(prediction: Prediction, item: _Item, started: float) -> Prediction:

@@ -6,12 +6,15 @@ import io
 import json
 import math
 import sqlite3
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from patchbank.errors import ImageError
 from patchbank.prediction import Prediction, Region
 from patchbank.report.heat import STEPS, colour_steps, resample
 
@@ -28,9 +31,12 @@ def pack_map(values: NDArray[np.float32], threshold: float) -> bytes:
 
 
 def unpack_steps(png: bytes) -> NDArray[np.uint8]:
-    """The h×w steps that `pack_map` wrote."""
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        return np.asarray(image.convert("L"))
+    """The h×w steps that `pack_map` wrote. Raises `ImageError` where they are torn: files of images are not synced."""
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            return np.asarray(image.convert("L"))
+    except Exception as error:  # Pillow's readers raise all sorts
+        raise ImageError("its map is torn") from error
 
 
 def unpack_map(png: bytes, threshold: float, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -44,7 +50,7 @@ def unpack_map(png: bytes, threshold: float, size: tuple[int, int]) -> NDArray[n
     return resample(small, size)
 
 
-def prediction_of(row: sqlite3.Row, png: bytes) -> Prediction:
+def prediction_of(row: sqlite3.Row | Mapping[str, Any], png: bytes) -> Prediction:
     """The prediction that a row of the history and its kept map came from."""
     threshold = _number(row["map_threshold"])
     regions = tuple(Region(tuple(r["box"]), r["area"], r["score"]) for r in json.loads(row["regions"]))

@@ -39,7 +39,7 @@ _COLUMNS = (
     "id", "at", "model", "version", "name", "score", "p_value", "threshold", "map_threshold", "is_anomalous",
     "height", "width", "regions", "timings", "kept",
 )  # fmt: skip
-INSERT = f"INSERT INTO inspections ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+INSERT = f"INSERT INTO inspections ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{c}' for c in _COLUMNS)})"
 
 
 @dataclass
@@ -63,12 +63,12 @@ class Record:
     id: int = 0
     kept: int = 0
 
-    def row(self) -> tuple[Any, ...]:
-        return (
-            self.id, self.at, self.model, self.version, self.name, self.score, self.p_value, self.threshold,
-            self.map_threshold, self.is_anomalous, *self.size, json.dumps(self.regions), json.dumps(self.timings),
-            self.kept,
-        )  # fmt: skip
+    def row(self) -> dict[str, Any]:
+        """By the names of the columns."""
+        height, width = self.size
+        coded = {"regions": json.dumps(self.regions), "timings": json.dumps(self.timings)}
+        given = {"height": height, "width": width, **coded}
+        return {name: given[name] if name in given else getattr(self, name) for name in _COLUMNS}
 
 
 def iso(at: float | None) -> str | None:

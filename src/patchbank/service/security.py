@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from patchbank.service.config import Config, is_loopback
 
 COOKIE = "patchbank_session"
-_GUARDED = ("/v1", "/metrics")  # the page asks `is_signed_in` itself, to show its login form
+_GUARDED = ("/v1", "/metrics", "/page/small")  # the page's own files ask `is_signed_in`, to show its login form
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _WEEK = 7 * 24 * 3600
 
@@ -35,13 +35,15 @@ class Security:
 
     def problem(self, connection: HTTPConnection, method: str) -> tuple[int, str] | None:
         """Why a request is refused: status and sentence; None where it may go on."""
+        if self._has_bearer(connection.headers):
+            return None  # no browser sends this by itself
         if self.token is None:
             if not self._is_own_host(connection.headers):
                 return 403, "this service answers only under the name of this machine (localhost or 127.0.0.1)"
-        elif self._has_bearer(connection.headers):
-            return None  # no browser sends this by itself
         elif not self._has_cookie(connection):
             return 401, "a token is needed: send it as `Authorization: Bearer TOKEN`"
+        if connection.headers.get("sec-fetch-site") == "cross-site":
+            return 403, "a page of another site may not ask anything here"
         if method not in _SAFE and not self._is_same_origin(connection):
             return 403, "a page of another origin may not change anything here"
         return None

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,40 +36,40 @@ class Table:
             self._file = path.open("a+b")
         except OSError as error:
             raise OptionError(f"{path}: cannot be written ({error.strerror}); name another file with -o") from error
-        if self._length():
-            self._read()
-        else:
-            self._write(COLUMNS)
+        self._read()
 
     def _read(self) -> None:
         self._file.seek(0)
-        text = self._file.read()
-        if not text.endswith(b"\n"):  # the power failed in the middle of a row
-            text = text[: text.rfind(b"\n") + 1]
-            self._file.truncate(len(text))
-        rows = csv.DictReader(io.StringIO(text.decode("utf-8", "replace"), newline=""))
-        if tuple(rows.fieldnames or ()) != COLUMNS:
+        text, header = self._file.read(), _line(COLUMNS)
+        if not text.startswith(header) and not header.startswith(text):  # before anything of it is changed
+            self._file.close()
             raise OptionError(f"{self.path}: is not a table of `patchbank watch`; name another file with -o")
-        for row in rows:
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):  # the power failed in the middle of a row
+            self._file.truncate(len(whole))
+        if not whole:
+            self._write(COLUMNS)
+        for row in csv.DictReader(io.StringIO(whole.decode("utf-8", "replace"), newline="")):
             if (row["bytes"] or "").isdecimal() and (row["modified"] or "").isdecimal():
                 self.seen[row["path"]] = int(row["bytes"]), int(row["modified"])
-
-    def _length(self) -> int:
-        return self._file.seek(0, os.SEEK_END)
 
     def append(self, row: dict[str, Any]) -> None:
         self._write([row.get(column, "") for column in COLUMNS])
         self.seen[row["path"]] = row["bytes"], row["modified"]
 
-    def _write(self, values: Any) -> None:
-        line = io.StringIO(newline="")
-        csv.writer(line).writerow(["" if value is None else value for value in values])
-        self._file.write(line.getvalue().encode())
+    def _write(self, values: Iterable[Any]) -> None:
+        self._file.write(_line(values))
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
+
+
+def _line(values: Iterable[Any]) -> bytes:
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(["" if value is None else value for value in values])
+    return line.getvalue().encode()
 
 
 class Arrivals:

@@ -32,11 +32,15 @@ export function open(root) {
     tell(result, `Teaching ${count(ids.length, "part")} to ${model.name} …`);
     try {
       tell(result, inWords(await post(path(model), { ids }), model, ids.length));
-      await refreshModels(); // its threshold may have moved
     } catch (error) {
-      tell(result, `The model is unchanged: ${error.message}.`);
       button.disabled = false;
+      if (error.status > 0 && error.status < 500) {
+        tell(result, `The model is unchanged: ${error.message}.`);
+        return;
+      }
+      tell(result, `It is not known whether it learned: ${error.message}. Teaching the same parts again does no harm.`);
     }
+    await refreshModels().catch(() => {}); // its threshold may have moved; the banner tells of a lost connection
   }
 
   const stop = on("models", load);

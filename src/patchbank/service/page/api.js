@@ -53,17 +53,22 @@ async function request(path, options) {
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
   } catch {
-    for (const listener of listeners) listener(false);
-    throw new ApiError("the service does not answer");
+    throw lost("the service does not answer");
   }
-  for (const listener of listeners) listener(true);
   if (response.status === 401) {
     location.assign("page/login.html");
     throw new ApiError("please sign in", 401);
   }
-  const body = response.status === 204 ? null : await response.json().catch(() => null); // a proxy's page is no JSON
+  const body = response.status === 204 ? null : await response.json().catch(() => undefined);
+  if (response.ok && body === undefined) throw lost("the answer is not the service's, or was cut off"); // such as a proxy's page
+  for (const listener of listeners) listener(true);
   if (!response.ok) throw new ApiError(sentence(response, body), response.status, Number(response.headers.get("retry-after")) || 1, body);
   return body;
+}
+
+function lost(message) {
+  for (const listener of listeners) listener(false);
+  return new ApiError(message);
 }
 
 function sentence(response, body) {

@@ -4,11 +4,9 @@ import { get } from "./api.js";
 import { boxes } from "./chart.js";
 import { fill, h, number, sign, warningSign } from "./dom.js";
 import { currentModel, on } from "./state.js";
-import { count, day } from "./words.js";
+import { count } from "./words.js";
 
 export const title = "Drift";
-
-const LEAST = 15; // scores that a median is taken seriously of
 
 export function open(root) {
   const days = h("select", { id: "days" }, [7, 30, 90].map((n) => h("option", { value: n }, `${n} days`)));
@@ -41,7 +39,7 @@ function show(body, drift, model) {
     fill(body, h("p.empty", {}, `Nothing was inspected by ${model.name} in this time.`));
     return;
   }
-  const warning = drift.warning ?? dayWarning(drift);
+  const { warning } = drift;
   const calm = drift.p_value === null
     ? `${count(drift.last.count, "inspection")} by this model as it is now, ${count(drift.calibration.count, "score")} in its calibration: too few to tell.`
     : `No drift: the last ${drift.last.count} scores look like those of the calibration.`;
@@ -52,17 +50,6 @@ function show(body, drift, model) {
     h("p.legend", {}, h("span.key.band"), "calibration, 5 % to 95 % ", h("span.key.half"), "middle half of a day's scores, with its median; the line from 5 % to 95 %"),
     h("div.wide", {}, table(drift)),
   );
-}
-
-/** A day whose median lies outside the middle 90 % of the calibration: where little is inspected, the service's test on the
- * last scores still looks at weeks. */
-function dayWarning({ days, calibration }) {
-  const newest = days[days.length - 1];
-  if (newest.count < LEAST || calibration.count < LEAST || !Number.isFinite(newest.q50)) return null;
-  const where = newest.q50 > calibration.q95 ? "high" : newest.q50 < calibration.q05 ? "low" : null;
-  if (!where) return null;
-  return `the scores of ${day(`${newest.day}T12:00:00`)} are ${where}: their median is ${number(newest.q50)}, while 90 % of the calibration's good parts lie `
-    + `between ${number(calibration.q05)} and ${number(calibration.q95)}; look at light, lens and recent images`;
 }
 
 function table({ days, calibration }) {

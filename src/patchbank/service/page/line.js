@@ -29,8 +29,8 @@ export function open(root) {
     if (!item) return;
     problem.hidden = true;
     try {
-      await decide(item, verdict, item.note ?? "", (error) => tell(problem, `Not kept yet: ${error.message}; trying again …`));
-      problem.hidden = true;
+      const newest = await decide(item, verdict, item.note ?? "", (error) => tell(problem, `Not kept yet: ${error.message}; trying again …`));
+      if (newest) problem.hidden = true;
     } catch (error) {
       tell(problem, `Not kept: ${error.message}`);
     }
@@ -100,13 +100,17 @@ function showTime(banner) {
   if (time.textContent !== words) time.textContent = words;
 }
 
+/** The address of a picture. With the time, because browsers keep it: another history has the same ids. */
+export function kept(item, folder, what = "") {
+  return `${folder}/${encodeURIComponent(item.id)}${what}?${encodeURIComponent(item.when)}`;
+}
+
 /** The picture, small, with its heat where it was rejected. */
 export function layers(item, opacity) {
   if (!item.image_kept) return h("span.layers.gone", {}, "no picture kept");
-  const id = encodeURIComponent(item.id);
-  const photo = picture("img.base", `page/small/${id}`, "");
+  const photo = picture("img.base", kept(item, "page/small"), "");
   if (!item.is_anomalous) return h("span.layers", {}, photo);
-  const heat = picture("img.heat", `v1/history/${id}/heat`, "");
+  const heat = picture("img.heat", kept(item, "v1/history", "/heat"), "");
   heat.style.opacity = opacity;
   return h("span.layers", {}, photo, heat);
 }

@@ -7,6 +7,7 @@ const EVERY = 1500; // ms between two looks at the history
 
 export const state = { models: [], model: "", items: [], loaded: false };
 const events = new EventTarget();
+const turns = new Map(); // by the id of an inspection: how often something was said about it
 let asked = 0;
 
 /** Hear of "models" and "items"; gives a function that ends it. */
@@ -60,35 +61,42 @@ export async function follow() {
         if (!state.models.length) await refreshModels();
         await refreshItems();
       } catch (error) {
-        if (!(error instanceof ApiError)) throw error; // the banner tells of a lost connection
+        if (!(error instanceof ApiError)) console.error(error); // the banner tells of a lost connection
       }
     }
     await wait(EVERY);
   }
 }
 
-/** Say something about an inspection ("confirmed", "overruled", null), as often as it takes until it is kept. */
+/** Say something about an inspection ("confirmed", "overruled", null), as often as it takes until it is kept; null where
+ * something newer was said meanwhile. */
 export async function decide(item, verdict, note, onWait) {
   const path = `v1/history/${encodeURIComponent(item.id)}/verdict`;
-  const kept = await untilDone(() => post(path, { verdict, note }), onWait);
+  const turn = (turns.get(item.id) ?? 0) + 1;
+  turns.set(item.id, turn);
+  const isNewest = () => turns.get(item.id) === turn;
+  const kept = await untilDone(() => post(path, { verdict, note }), onWait, isNewest);
+  if (!isNewest()) return null;
   asked += 1; // an answer on its way is older than this
   state.items = state.items.map((other) => (other.id === kept.id ? kept : other));
   events.dispatchEvent(new Event("items"));
   return kept;
 }
 
-/** Try until it is done; `onWait(error, seconds)` hears of each pause. Errors that stay are raised. */
-export async function untilDone(action, onWait = () => {}) {
-  for (let pause = 1; ; pause = Math.min(10, pause * 2)) {
+/** Try until it is done, or not wanted any more (null); `onWait(error, seconds)` hears of each pause. Errors that stay are
+ * raised. */
+export async function untilDone(action, onWait = () => {}, isWanted = () => true) {
+  for (let pause = 1; isWanted(); pause = Math.min(10, pause * 2)) {
     try {
       return await action();
     } catch (error) {
       if (!(error instanceof ApiError) || !error.isTemporary) throw error;
       const seconds = error.retryAfter || pause;
-      onWait(error, seconds);
+      if (isWanted()) onWait(error, seconds);
       await wait(1000 * seconds);
     }
   }
+  return null;
 }
 
 export function wait(milliseconds) {

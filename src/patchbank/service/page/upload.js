@@ -1,6 +1,6 @@
 // Images dropped on the page, or chosen: sent a few at a time until each has a result, whatever the service is busy with.
 
-import { inspect } from "./api.js";
+import { ApiError, inspect } from "./api.js";
 import { fill, h } from "./dom.js";
 import { currentModel, refreshItems, untilDone } from "./state.js";
 import { count } from "./words.js";
@@ -96,14 +96,23 @@ function nextBatch() {
 async function send(files) {
   const model = currentModel();
   if (!model) return files.map((file) => ({ name: file.name, error: "no model is loaded" }));
+  const finished = [];
+  let left = files;
+  const attempt = async () => {
+    const results = await inspect(model.name, left);
+    finished.push(...results.filter((result) => !result.unfinished));
+    left = left.filter((_, i) => results[i].unfinished);
+    if (left.length) throw new ApiError(results.find((result) => result.unfinished).error, 503);
+  };
   try {
-    return await untilDone(() => inspect(model.name, files), (error) => {
+    await untilDone(attempt, (error) => {
       tally.waiting = `${error.message}; trying again …`;
       show();
     });
+    return finished;
   } catch (error) {
-    if (files.length === 1) return [{ name: files[0].name, error: error.message }];
-    return (await Promise.all(files.map((file) => send([file])))).flat(); // one bad file must not take its neighbours along
+    if (left.length === 1) return [...finished, { name: left[0].name, error: error.message }];
+    return [...finished, ...(await Promise.all(left.map((file) => send([file])))).flat()]; // one bad file must not take its neighbours along
   }
 }
 

@@ -1,15 +1,15 @@
 // A picture with layers that can be enlarged and moved: wheel, keys, buttons, drag, two fingers.
 
 import { h, picture, s } from "./dom.js";
+import { kept } from "./line.js";
 
 const MOST = 16;
 
 /** { element, setOpacity, showRegions, zoom, reset } for one inspection. */
 export function viewer(item) {
-  const base = `v1/history/${encodeURIComponent(item.id)}`;
-  const heat = item.image_kept ? picture("img.heat", `${base}/heat`, "") : null;
+  const heat = item.image_kept ? picture("img.heat", kept(item, "v1/history", "/heat"), "") : null;
   const regions = outlines(item);
-  const photo = item.image_kept ? picture("img.base", `${base}/image`, `Picture of ${item.name}`) : h("p.empty", {}, "This picture is no longer kept.");
+  const photo = item.image_kept ? picture("img.base", kept(item, "v1/history", "/image"), `Picture of ${item.name}`) : h("p.empty", {}, "This picture is no longer kept.");
   const stage = h("div.stage", {}, [photo, heat, regions]);
   stage.style.aspectRatio = `${item.size[1]} / ${item.size[0]}`;
   stage.style.setProperty("--ratio", item.size[1] / item.size[0]);
