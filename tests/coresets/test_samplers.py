@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,19 @@ def test_duplicates_are_taken_last_and_never_twice() -> None:
     selection = ff.farthest_first(features, 300, ff.row_norms(features))
     assert selection.indices[:100].tolist() == literal_greedy(features, 100)
     assert sorted(selection.indices.tolist()) == list(range(300))
+
+
+@pytest.mark.parametrize("traversal", [ff.farthest_first, farthest_first_by_product])
+def test_points_that_are_kept_out_are_never_taken(traversal: Any) -> None:
+    features = points(60, 8).repeat(40, 1)  # what is left is soon a duplicate of what was taken
+    anchor = ff.row_norms(features)
+    out = torch.rand(len(features), generator=torch.Generator().manual_seed(3)) < 0.2
+    anchor[out] = -torch.inf
+    allowed = (~out).nonzero()[:, 0]
+    selection = traversal(features, len(allowed), anchor)
+    assert sorted(selection.indices.tolist()) == allowed.tolist()
+    some = traversal(features, 90, anchor).indices
+    assert some[:60].tolist() == allowed[traversal(features[allowed], 60, anchor[allowed]).indices].tolist()
 
 
 def test_constant_features() -> None:

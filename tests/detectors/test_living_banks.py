@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from patchbank import LMFCore, PaDiM, PatchCore, load
 from patchbank.bank import Bank, TrainingImage
+from patchbank.calibration import folds_of
 from patchbank.detectors import DETECTORS, Detector
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.images import RegionOfInterest
@@ -260,6 +262,22 @@ def test_each_method_can_be_calibrated_each_way(method: str, way: str) -> None:
     assert 0.5 < np.median(new) / np.median(model.calibration_.scores) < 2 or method == "lmf"
     again = DETECTORS[method](image_size=64, calibration=way, false_alarm_rate=0.2, **options).fit(MANY)
     assert np.array_equal(again.calibration_.scores, model.calibration_.scores)
+
+
+def test_held_images_stay_out_of_a_bank_that_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[set[int]] = []
+    make = PatchCore._make_bank
+
+    def spied(self: PatchCore, vectors: Any, features: Any, rows: Any, radius: float) -> Any:
+        taken.append(set(features.provenance(rows)[:, 0].tolist()))
+        return make(self, vectors, features, rows, radius)
+
+    monkeypatch.setattr(PatchCore, "_make_bank", spied)
+    twins = [good_image(i % 2, (64, 64)) for i in range(24)]
+    model = small_model(image_size=64, bank_size=10**5).fit(twins)
+    held = set(folds_of([False] * 24, model.seed)[0])
+    assert model.calibration_.how == "corrected leave-one-out"
+    assert taken == [set(range(24)), set(range(24)) - held]
 
 
 def test_what_auto_means() -> None:

@@ -10,9 +10,11 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 from patchbank import PatchCore
+from patchbank.cli.evaluate import write_evaluation
 from patchbank.datasets import open_dataset, read_mask
 from patchbank.errors import DatasetError
 from patchbank.evaluation.evaluate import evaluate
+from patchbank.report import html
 
 KEYS = [
     "image_auroc",
@@ -121,3 +123,20 @@ def test_unreadable_test_images_are_named(fitted: PatchCore, parts: Path, tmp_pa
 def test_nothing_to_evaluate(fitted: PatchCore, parts: Path) -> None:
     with pytest.raises(DatasetError, match="no test images"):
         evaluate(fitted, replace(open_dataset(parts), test=()))
+
+
+def test_an_interruption_leaves_no_metrics_of_an_earlier_run(
+    fitted: PatchCore, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = evaluate(fitted, open_dataset(parts), pictures=False)
+    write_evaluation(evaluation, tmp_path)
+    assert (tmp_path / "metrics.json").is_file()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(html, "write_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_evaluation(evaluation, tmp_path)
+    assert (tmp_path / "scores.csv").is_file()
+    assert not (tmp_path / "metrics.json").exists()

@@ -18,6 +18,7 @@ from patchbank.detectors import DETECTORS, Detector
 from patchbank.errors import ExportError, ModelFileError, OptionError
 from patchbank.export import FORMATS, export
 from patchbank.export import folder as exporting
+from patchbank.export import quantise as quantising
 from patchbank.export.methods import COMPARISONS
 from patchbank.files import replacing_folder
 from patchbank.images import RegionOfInterest
@@ -284,6 +285,49 @@ def test_an_approximate_search_becomes_an_exact_one(tmp_path: Path) -> None:
     document = export(model, tmp_path / "out", images=CHECKED)
     assert document["parity"]["map"]["relative"] < 1e-5
     assert runtime.load(tmp_path / "out").predict(CHECKED[1]).score == pytest.approx(exact.score, rel=1e-5)
+
+
+def test_so_do_the_members_of_an_ensemble(tmp_path: Path) -> None:
+    members: Any = [small("patchcore", bank_size=60, neighbours=0), small("patchcore", bank_size=50)]
+    model = patchbank.Ensemble(members=members).fit(GOOD)
+    exact, bank = model.predict(CHECKED[1]), members[0].bank_
+    members[0].bank_ = dataclasses.replace(bank, search="hnsw")
+    members[0].bank_.__dict__["index"] = make_index(bank.vectors[:5])
+    document = export(model, tmp_path / "out", images=CHECKED)
+    assert document["parity"]["map"]["relative"] < 1e-4
+    assert runtime.load(tmp_path / "out").predict(CHECKED[1]).score == pytest.approx(exact.score, rel=1e-4)
+    assert members[0].bank_.search == "hnsw"
+
+
+def test_int8_sees_what_the_model_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def kept(exported: Any, graph: Path, sources: Any) -> Any:
+        made.extend(quantise(exported, graph, sources))
+        return made
+
+    quantise = quantising.quantise
+    monkeypatch.setattr(quantising, "quantise", kept)
+    model = small("patchcore", bank_size=60, roi=ROI).fit(GOOD)
+    export(model, tmp_path / "out", images=CHECKED[1:], int8=True)
+    (feeds,) = made
+    corner = feeds["image"][0, :, -1, 0]  # outside the region: the mean of what is inside
+    inside = CHECKED[1][ROI.pixels(*SIZE)].mean(axis=0)
+    np.testing.assert_allclose(corner, inside, atol=1)
+    assert 0 < feeds["inside"].mean() < 1
+
+
+def test_torchscript_runs_on_as_many_threads_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    export(small("patchcore").fit(GOOD), tmp_path / "out", to="torchscript", images=CHECKED)
+    exported: Any = runtime.load(tmp_path / "out", threads=1)
+    torch.set_num_threads(2)
+    asked: list[int] = []
+    set_threads = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: asked.append(count) or set_threads(count))
+    exported.predict(CHECKED[0])
+    assert asked == [1, 2]
 
 
 def test_an_earlier_export_is_replaced_or_stays_whole(tmp_path: Path) -> None:

@@ -197,6 +197,30 @@ def test_many_cells_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "0.890" in section(page, "numbers")  # the best stay
 
 
+def test_every_cut_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dataset in "abc":
+        for i in range(6):
+            options = {"image_size": 96 + 32 * (i % 3), "sigma": 2 * (i % 3), "tile": i // 3 or None}
+            write_cell(tmp_path, dataset, options=options, image_auroc=0.9 - i / 100, latency_ms_p50=10.0 + i)
+    for setting, value in (("_POINTS", (2, 1)), ("_SETS", 2), ("_CELLS", 40), ("_FOLDERS", 1)):
+        monkeypatch.setattr(grid, setting, value)
+    for name in ("x", "y", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text("{}")
+    for sigma in (1, 2, 3):
+        write_cell(tmp_path, "a", "fapm", options={"sigma": sigma})
+        write_cell(tmp_path, "a", "lmf", options={"image_size": 100 * sigma})
+    monkeypatch.setattr(grid, "_OPTIONS", 1)
+    page = write_grid_report(tmp_path).read_text(encoding="utf-8")
+    assert "4 less accurate configurations not drawn" in page
+    assert "1 more dataset without plots" in page
+    assert "Also tried, but not drawn: sigma." in page
+    assert "Not shown, to keep this file small: c." in page
+    assert "2 more are left out." in page
+    monkeypatch.setattr(grid_tables, "_MOST_ROWS", 24)
+    assert "more row" in section(write_grid_report(tmp_path).read_text(encoding="utf-8"), "heat")
+
+
 def test_labels_of_a_scatter_plot_keep_apart() -> None:
     rng = np.random.default_rng(1)
     points = [

@@ -30,7 +30,7 @@ def demo(
     failures = Failures()
     for kind in KINDS:
         folder = output / kind
-        dataset = open_dataset(_draw(folder / f"parts-seed{seed}", kind, seed))
+        dataset = open_dataset(_draw(folder / f"{kind}-seed{seed}", kind, seed))
         typer.echo(
             f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect"
         )

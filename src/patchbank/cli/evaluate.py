@@ -66,6 +66,7 @@ def write_evaluation(evaluation: Evaluation, output: Path) -> None:
     from patchbank.evaluation.scores import write_scores
     from patchbank.report.html import write_report
 
+    (output / "metrics.json").unlink(missing_ok=True)  # of an earlier run: an interruption must not leave it
     write_scores(evaluation, output)
     write_report(evaluation, output / "report.html")
     write_text(output / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")

@@ -26,6 +26,8 @@ _LEAST = 25_000  # bytes that a picture needs to show what it should
 _EACH = 3  # pictures of a kind for each dataset
 _POINTS = (100, 30)  # of a scatter plot of averages, and of one dataset
 _SETS = 16  # datasets that get plots of their own
+_OPTIONS, _LINES = 12, 7  # of the sweeps
+_FOLDERS = 200  # named as left out
 _CELLS = 15_000  # of all heat tables by kind of defect
 _COSTS = {COST: "time for one image, ms", "bank_mb": "bank, MB"}
 _SWEPT = {"image_auroc": "image AUROC", "aupro": "AUPRO", COST: "one image, ms", "bank_mb": "bank, MB"}
@@ -50,6 +52,7 @@ def _content(grid: Grid, output: Path) -> dict[str, Any]:
     """All that the template names, without the pictures."""
     advice = advise(grid)
     several = len(grid.datasets) > 1
+    swept, heat_by_defect = _sweeps(grid), _heat_by_defect(grid)
     return {
         "advice": advice,
         "grid": grid,
@@ -60,18 +63,23 @@ def _content(grid: Grid, output: Path) -> dict[str, Any]:
             (dataset, _scatters(grid, [c for c in grid.configurations if dataset in c.cells], [dataset]))
             for dataset in (grid.datasets[:_SETS] if several else ())
         ],
-        "sweeps": _sweeps(grid),
+        "sets_not_plotted": max(0, len(grid.datasets) - _SETS) if several else 0,
+        "sweeps": swept[:_OPTIONS],
+        "options_left_out": [sweep["option"] for sweep in swept[_OPTIONS:]],
         "heat_by_set": _heat(grid) if several else [],
-        "heat_by_defect": _heat_by_defect(grid),
+        "heat_by_defect": heat_by_defect[0],
+        "heat_left_out": heat_by_defect[1],
+        "folders_named": _FOLDERS,
         "published": found_table(output / "preset.csv", most=1000),
         "errors": found_table(output / "errors.csv", most=200),
         "environment": _environments(grid.cells),
     }
 
 
-def _scatters(grid: Grid, configurations: Sequence[Configuration], datasets: Sequence[str]) -> list[Markup]:
-    """Accuracy against each cost, where at least two configurations have both."""
-    figures = []
+def _scatters(grid: Grid, configurations: Sequence[Configuration], datasets: Sequence[str]) -> dict[str, Any]:
+    """Accuracy against each cost, where at least two configurations have both; how many points of a figure were left
+    out at most. Empty without a figure."""
+    figures, left_out = [], 0
     methods = sorted({c.method for c in grid.configurations})
     single = len(datasets) < len(grid.datasets)
     for key in ("image_auroc",) if single else ("image_auroc", "aupro"):
@@ -82,10 +90,10 @@ def _scatters(grid: Grid, configurations: Sequence[Configuration], datasets: Seq
                 if value and cost:
                     points.append(grid_plots.Point(c.label, c.method, cost.mean, value.mean, value.spread))
             if len(points) > 1:
-                figures.append(
-                    Markup(grid_plots.scatter(_fewer(points, _POINTS[single]), methods, cost_name, MEASURES[key]))
-                )
-    return figures
+                drawn = _fewer(points, _POINTS[single])
+                left_out = max(left_out, len(points) - len(drawn))
+                figures.append(Markup(grid_plots.scatter(drawn, methods, cost_name, MEASURES[key])))
+    return {"figures": figures, "left_out": left_out} if figures else {}
 
 
 def _fewer(points: list[grid_plots.Point], most: int) -> list[grid_plots.Point]:
@@ -100,15 +108,16 @@ def _sweeps(grid: Grid) -> list[dict[str, Any]]:
     by_option: dict[str, list[Sweep]] = defaultdict(list)
     for sweep in sweeps(grid.configurations):
         by_option[sweep.option].append(sweep)
-    found = []
-    for option, group in list(by_option.items())[:12]:
+    found: list[dict[str, Any]] = []
+    for option, group in by_option.items():
         figures = []
-        for key, name in _SWEPT.items():
+        for key, name in _SWEPT.items() if len(found) < _OPTIONS else ():
             lines = _lines(grid, group, key)
             if lines:
                 figures.append(Markup(grid_plots.curves(lines, option, name, shares=key in MEASURES)))
-        what = ", ".join(sweep.label for sweep in group[:7])
-        found.append({"option": option, "of": what, "figures": figures, "left_out": max(0, len(group) - 7)})
+        what = ", ".join(sweep.label for sweep in group[:_LINES])
+        left_out = max(0, len(group) - _LINES)
+        found.append({"option": option, "of": what, "figures": figures, "left_out": left_out})
     return found
 
 
@@ -117,10 +126,10 @@ def _lines(grid: Grid, group: Sequence[Sweep], key: str) -> dict[str, grid_plots
         values = [(x, c.over(datasets, key)) for x, c in sweep.points]
         return [(x, value.mean, value.spread) for x, value in values if value]
 
-    if len(group) == 1 and 1 < len(grid.datasets) <= 7:
+    if len(group) == 1 and 1 < len(grid.datasets) <= _LINES:
         lines = {dataset: line(group[0], [dataset]) for dataset in grid.datasets}
     else:
-        lines = {sweep.label: line(sweep, grid.datasets) for sweep in group[:7]}
+        lines = {sweep.label: line(sweep, grid.datasets) for sweep in group[:_LINES]}
     return {name: points for name, points in lines.items() if len(points) > 1}
 
 
@@ -137,9 +146,11 @@ def _heat(grid: Grid) -> list[tuple[str, dict[str, Any]]]:
     return [(MEASURES[key], made) for key in ("image_auroc", "aupro") if (made := table(key))]
 
 
-def _heat_by_defect(grid: Grid) -> list[tuple[str, dict[str, Any]]]:
-    """For each dataset: kinds of defect × configurations, by image AUROC against all good parts."""
-    found, cells = [], 0
+def _heat_by_defect(grid: Grid) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """For each dataset: kinds of defect × configurations, by image AUROC against all good parts; and the datasets for
+    which there was no room."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    left_out, cells = [], 0
     for dataset in grid.datasets:
         there = [c for c in grid.configurations if dataset in c.cells]
         per_defect = {id(c): _per_defect(list(c.cells[dataset].values())) for c in there}
@@ -148,7 +159,9 @@ def _heat_by_defect(grid: Grid) -> list[tuple[str, dict[str, Any]]]:
         cells += len(names) * len(there)
         if table and cells <= _CELLS:
             found.append((dataset, table))
-    return found
+        elif table:
+            left_out.append(dataset)
+    return found, left_out
 
 
 def _per_defect(cells: Sequence[FinishedCell]) -> dict[str, float]:

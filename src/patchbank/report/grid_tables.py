@@ -124,6 +124,7 @@ def heat_table(
     return {
         "columns": [c.label for c in shown_ones],
         "left_out": len(configurations) - len(shown_ones),
+        "rows_left_out": len(names) - len(rows),
         "rows": rows,
         "low": low,
         "gradient": f"linear-gradient(to right, {stops})",
