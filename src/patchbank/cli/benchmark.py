@@ -161,6 +161,8 @@ def benchmark(
         for row in runner.run(cells, on_error=failures, progress=progress):
             rows.append(row)
             typer.echo(markdown([row]).splitlines()[-1])
+    place = {(cell.name, cell.label): i for i, cell in enumerate(cells)}  # several jobs end in any order
+    rows.sort(key=lambda row: place[row["cell"], row["label"]])
     failures.write(output / "errors.csv")
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
     if chosen and rows:

@@ -199,7 +199,7 @@ PRESETS = (
     ),
     Preset(
         "patchcore-lowshot", "PatchCore, Table S4", "1 to 50 training images, beside PaDiM and SPADE", _LOW_SHOT,
-        seeds=FIVE, note="The paper does not say how many draws its ± is over: here five.",
+        seeds=FIVE, note="The paper does not say how many draws its ± is over: five unless --seeds says otherwise.",
     ),
     Preset(
         "patchcore-backbones", "PatchCore, Table S5", "five networks at 10 % and 1 %",
