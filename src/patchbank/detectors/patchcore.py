@@ -236,7 +236,9 @@ class PatchCore(MemoryBankDetector):
 
     def _score_without_some(self, features: FeatureSet) -> Calibration:
         held = folds_of([bool(image.angle) for image in features.images], self.seed)[0]
-        points, bank, others = features.stored, self.bank_, len(features)
+        # its index is let go of: there is no room for it beside the selection's own, and the next search makes it anew
+        self.bank_ = bank = replace(self.bank_)
+        points, others = features.stored, len(features)
         anchor = row_norms(points)
         for i in held:
             anchor[features.starts[i] : features.starts[i + 1]] = -torch.inf  # never chosen
