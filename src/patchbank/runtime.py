@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 import warnings
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.calibration import Calibration, standardised
-from patchbank.environment import import_openvino
+from patchbank.environment import cores, import_openvino
 from patchbank.errors import ImageError, MissingPackageError, ModelFileError, OptionError, PatchbankError
 from patchbank.files import file_digest
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_image
@@ -57,7 +56,7 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Exported
     if document["members"]:
         members = [load(path / name, threads=threads) for name in document["members"]]
         return ExportedEnsemble(document, calibration, members)
-    count = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    count = threads or cores()
     run = open_graph(path / document["graph"], document, count)
     memory = {i["name"]: np.load(path / i["file"]) for i in document["inputs"] if i.get("file")}
     return ExportedGraph(document, calibration, run, memory)

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from patchbank.environment import cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _inside = threading.local()
@@ -21,11 +23,7 @@ _pool: tuple[int, ThreadPoolExecutor] | None = None
 
 def thread_count() -> int:
     """The number that was set, or the processors this process may use."""
-    if _chosen is not None:
-        return _chosen
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores() if _chosen is None else _chosen
 
 
 def set_threads(count: int | None) -> None:

@@ -95,7 +95,7 @@ class Runner:
             in_order = [rows[i] for i in sorted(rows)]
             write_csv(self.output / "results.csv", COLUMNS, in_order)
             named = apart(in_order)
-            write_text(self.output / "results.md", markdown(named) + over_seeds(named))
+            write_text(self.output / "results.md", markdown(named) + over_seeds(in_order))
             write_text(self.output / "results.tex", latex(named))
             yield rows[number]
 

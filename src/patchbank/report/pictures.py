@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -64,9 +65,9 @@ def overlay(
     return np.array(page, dtype=np.uint8)
 
 
-def save_png(picture: Picture, path: Path) -> None:
-    """Write an RGB picture as PNG, lightly compressed because one run writes thousands."""
-    Image.fromarray(picture).save(path, format="PNG", compress_level=3)
+def save_png(picture: Picture, to: Path | BinaryIO) -> None:
+    """Write a picture as PNG, lightly compressed because one run writes thousands."""
+    Image.fromarray(picture).save(to, format="PNG", compress_level=3)
 
 
 def strip(pictures: Sequence[Picture], height: int) -> Picture:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchbank.errors import ImageError, OptionError, PatchbankError
+from patchbank.files import file_digest
 from patchbank.modelfile import load
 from patchbank.prediction import finite
 from patchbank.service.config import Config
@@ -163,8 +163,4 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 def _version(file: Path) -> str:
-    with file.open("rb") as opened:
-        digest = hashlib.sha256()
-        while chunk := opened.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
+    return file_digest(file)[:12]

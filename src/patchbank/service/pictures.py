@@ -9,6 +9,7 @@ from PIL import Image
 
 from patchbank.images import Source, read_image
 from patchbank.report.heat import Picture
+from patchbank.report.pictures import save_png
 from patchbank.service.uploads import Upload
 
 
@@ -19,7 +20,7 @@ def rgb_of(upload: Upload) -> Picture:
 
 def png_of(picture: Picture) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", compress_level=3)
+    save_png(picture, buffer)
     return buffer.getvalue()
 
 
