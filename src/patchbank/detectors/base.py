@@ -110,7 +110,8 @@ class Detector(Explaining):
             else:
                 calibration = self._leave_one_out(features, progress)
                 if way == CORRECTED:
-                    calibration = calibration.corrected(apart if len(apart) else self._score_without_some(features))
+                    again = self._selects_again()
+                    calibration = calibration.corrected(self._score_without_some(features) if again else apart)
         self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
         self._tidy()
         with work.clock("thumbnails"):
