@@ -4,6 +4,18 @@ The command line prints the message of a `PatchbankError` and exits with 2; it n
 """
 
 
+import warnings
+
+
+class PatchbankWarning(UserWarning):
+    """Something a user should know about a run that went on all the same. The command line prints it as one line."""
+
+
+def notify(sentence: str) -> None:
+    """Warn with one sentence: what was noticed about which input, and what was done or can be done."""
+    warnings.warn(sentence, PatchbankWarning, stacklevel=3)
+
+
 class PatchbankError(Exception):
     """Base of all errors that a user can mend."""
 

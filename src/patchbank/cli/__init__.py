@@ -29,6 +29,7 @@ from patchbank.cli import (
     serve,
     watch,
 )
+from patchbank.cli.console import notices
 from patchbank.cli.interrupt import interruption
 from patchbank.errors import PatchbankError
 
@@ -80,7 +81,7 @@ app.command()(datasets.datasets)
 
 def main() -> None:
     """Entry point. Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong use, unreadable model, nothing to do."""
-    with interruption() as pressed:
+    with interruption() as pressed, notices():
         try:
             _run()
         except BaseException as stop:

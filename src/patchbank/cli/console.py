@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from patchbank.errors import PatchbankWarning
 from patchbank.files import write_csv
 
 if TYPE_CHECKING:
@@ -43,6 +45,24 @@ def show_plan(plan: Plan) -> None:
     """What the fit is going to need, before it starts; not in a pipe."""
     if sys.stderr.isatty() or plan.where != "memory":
         print(plan.text, file=sys.stderr)
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Within the block each `PatchbankWarning` is one line on stderr, `note: …`, printed once."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, PatchbankWarning):
+            shown(message, category, *place, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PatchbankWarning)
+        shown, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 @contextmanager
