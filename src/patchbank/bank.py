@@ -20,25 +20,48 @@ from patchbank.search import Index, make_index
 @dataclass(frozen=True)
 class TrainingImage:
     """One image the bank was drawn from: name, (height, width) in pixels, (rows, columns) of its patch grid, the angle
-    in degrees that it was turned by (turned ones follow the one they were made of), and the matrix that laid it over a
-    reference, if one did."""
+    in degrees that it was turned by (turned ones follow the one they were made of), the matrix that laid it over a
+    reference, if one did, the digest of its pixels (`content.pixel_digest`; "" if unknown), and the label of the part
+    that it shows ("": a part of its own)."""
 
     name: str
     size: tuple[int, int]
     grid: tuple[int, int]
     angle: float = 0.0
     alignment: tuple[float, ...] = ()
+    digest: str = ""
+    group: str = ""
 
     def state(self) -> list[Any]:
         """As plain values, for the model file."""
-        rest = [self.angle, *self.alignment] if self.angle or self.alignment else []
-        return [self.name, *self.size, *self.grid, *rest]
+        rest: list[Any] = [self.angle, *self.alignment] if self.angle or self.alignment else []
+        known = {"digest": self.digest, "group": self.group}
+        return [self.name, *self.size, *self.grid, *rest, {key: value for key, value in known.items() if value}]
 
     @classmethod
     def of(cls, state: list[Any]) -> TrainingImage:
-        """The inverse of `state`."""
+        """The inverse of `state`; files up to version 2 have no digests and groups."""
         name, height, width, rows, columns, *rest = state
-        return cls(name, (height, width), (rows, columns), rest[0] if rest else 0.0, tuple(rest[1:]))
+        known = rest.pop() if rest and isinstance(rest[-1], dict) else {}
+        return cls(name, (height, width), (rows, columns), rest[0] if rest else 0.0, tuple(rest[1:]), **known)
+
+
+def same_part(images: Sequence[TrainingImage], number: int) -> list[int]:
+    """The numbers of the images that show the part of image `number`, itself and turned copies among them."""
+    parts = _parts(images)
+    return [i for i, part in enumerate(parts) if part == parts[number]]
+
+
+def _parts(images: Sequence[TrainingImage]) -> list[int]:
+    """For each image the number of the first image of its part."""
+    first: dict[str, int] = {}
+    parts: list[int] = []
+    for i, image in enumerate(images):
+        if image.angle:
+            parts.append(parts[-1] if parts else i)
+        else:
+            parts.append(first.setdefault(image.group, i) if image.group else i)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -72,15 +95,22 @@ class Bank:
         return make_index(self.vectors.float(), self.search)
 
     @cached_property
-    def image_of(self) -> Tensor:
-        """For each vector the number of the image that was given."""
-        given = np.maximum.accumulate([0 if image.angle else i for i, image in enumerate(self.images)])
-        return torch.from_numpy(given[self.provenance[:, 0]]).to(self.vectors.device)
+    def _part_of_image(self) -> NDArray[np.int64]:
+        return np.asarray(_parts(self.images), dtype=np.int64)
+
+    @cached_property
+    def part_of(self) -> Tensor:
+        """For each vector the number of the first image of the part that it comes from."""
+        return torch.from_numpy(self._part_of_image[self.provenance[:, 0]]).to(self.vectors.device)
+
+    def from_part_of(self, image: int) -> Tensor:
+        """Which vectors come from the part that image number `image` shows: M bool."""
+        return self.part_of == int(self._part_of_image[image])
 
     def nearest(self, patches: Tensor, without_image: int | None = None) -> tuple[Tensor, Tensor]:
         """Distances and indices of the bank vectors nearest to Q×D patches; `without_image` leaves out the vectors of
-        one training image, turned or not (distance +inf where no other is left)."""
-        excluded = None if without_image is None else self.image_of == without_image
+        the part that one training image shows (distance +inf where no other is left)."""
+        excluded = None if without_image is None else self.from_part_of(without_image)
         return self.index.nearest(patches, excluded)
 
     def neighbourhood(self, index: int, size: int) -> Tensor:

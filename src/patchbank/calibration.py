@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,15 @@ _SHAPES = (-0.5, 0.5)  # few exceedances say little of the shape: within these i
 _RESAMPLES, _LEVEL = 400, 0.9
 
 
+class Row(NamedTuple):
+    """What one nominal image adds to a calibration: its name, score and map peak, and the label of its part."""
+
+    name: str
+    score: float
+    peak: float
+    group: str = ""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Scores and map peaks of nominal images that were not compared with themselves, both float64, one per image.
@@ -35,8 +45,13 @@ class Calibration:
     image exchangeable with these n, P(score > threshold) ≤ `false_alarm_rate` wherever n ≥ 1/rate − 1. With fewer
     images the tail is extrapolated (`Tail`), and `is_guaranteed` is False.
 
-    `how`: where the scores come from, one of `WAYS` or in words; `images`: the names they belong to; `chosen`: a
-    threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how.
+    Several pictures of one part are not independent. Each score then has the weight 1/(pictures of its part), and n is
+    the number of parts: for one picture of a new part the promise holds as above (Lee, Barber and Willett,
+    "Distribution-free inference with hierarchical data", 2023, Eq. 5).
+
+    `how`: where the scores come from, one of `WAYS` or in words; `images`: the names they belong to; `groups`: the
+    label of the part that each shows ("": a part of its own), or nothing where each image is a part of its own;
+    `chosen`: a threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how.
     """
 
     scores: NDArray[np.float64]
@@ -46,40 +61,57 @@ class Calibration:
     images: tuple[str, ...] = ()
     chosen: float | None = None
     chosen_by: str = ""
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_rate(self.false_alarm_rate)
+        if not any(self.groups):
+            object.__setattr__(self, "groups", ())
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """One over the number of pictures of the part that each score belongs to."""
+        sizes = Counter(self.groups)
+        return np.array([1 / sizes[group] if group else 1.0 for group in self.groups or ("",) * len(self)])
+
+    @property
+    def parts(self) -> int:
+        """How many different parts the scores belong to."""
+        return round(float(self.weights.sum()))
+
     @property
     def is_guaranteed(self) -> bool:
         """Whether there are enough images for the rate (a chosen threshold promises nothing)."""
-        return self.chosen is None and bool(np.isfinite(self.scores).sum() >= 1 / self.false_alarm_rate - 1 - 1e-9)
+        known = float(self.weights[np.isfinite(self.scores)].sum())
+        return self.chosen is None and known >= 1 / self.false_alarm_rate - 1 - 1e-9
 
     @cached_property
     def threshold(self) -> float:
         """The image score above which an image is called anomalous."""
-        return threshold(self.scores, self.false_alarm_rate) if self.chosen is None else self.chosen
+        return threshold(self.scores, self.false_alarm_rate, self.weights) if self.chosen is None else self.chosen
 
     @cached_property
     def map_threshold(self) -> float:
         """The value of the map above which a region is drawn: at most the rate of good images has one."""
-        return threshold(self.peaks, self.false_alarm_rate)
+        return threshold(self.peaks, self.false_alarm_rate, self.weights)
 
     @cached_property
     def tail(self) -> Tail | None:
         """What the threshold was extrapolated with; None where it was not."""
-        return None if self.is_guaranteed or self.chosen is not None else fit_tail(self.scores)
+        return None if self.is_guaranteed or self.chosen is not None else fit_tail(self.scores, self.weights)
 
     def interval(self) -> tuple[float, float] | None:
         """Where the extrapolated threshold lies for 90 % of resamplings of the scores; None where it is none."""
-        return interval(self.scores, self.false_alarm_rate) if self.tail else None
+        return interval(self.scores, self.false_alarm_rate, groups=self.groups) if self.tail else None
 
     def p_value(self, score: float) -> float:
-        """(1 + #{calibration scores ≥ score}) / (n + 1)."""
-        return (1 + int(np.count_nonzero(self.scores >= score))) / (len(self.scores) + 1)
+        """(1 + #{calibration scores ≥ score}) / (n + 1), where each part counts once."""
+        if not self.groups:
+            return (1 + int(np.count_nonzero(self.scores >= score))) / (len(self.scores) + 1)
+        return float((1 + self.weights[self.scores >= score].sum()) / (self.parts + 1))
 
     def batch_threshold(self, scores: Sequence[float], rate: float) -> float:
         """The threshold for a batch of images with these scores, of whose rejected at most a share `rate` is expected
@@ -103,18 +135,22 @@ class Calibration:
     def without(self, images: Collection[str]) -> Calibration:
         """Without the scores of some images."""
         kept = [i for i, name in enumerate(self.images) if name not in images]
-        return self._of(self.scores[kept], self.peaks[kept], tuple(self.images[i] for i in kept))
+        groups = tuple(self.groups[i] for i in kept) if self.groups else ()
+        return self._of(self.scores[kept], self.peaks[kept], tuple(self.images[i] for i in kept), groups)
 
     def joined(self, other: Calibration) -> Calibration:
         """The scores of both, at the rate of this one."""
         scores, peaks = (np.concatenate([getattr(self, k), getattr(other, k)]) for k in ("scores", "peaks"))
-        return self._of(scores, peaks, self.images + other.images)
+        groups = [part for c in (self, other) for part in (c.groups or ("",) * len(c))]
+        return self._of(scores, peaks, self.images + other.images, tuple(groups))
 
     @classmethod
-    def of_rows(cls, rows: Sequence[tuple[str, float, float]], false_alarm_rate: float) -> Calibration:
-        """From the name, score and map peak of each image."""
-        scores, peaks = (np.array([row[i] for row in rows], dtype=np.float64) for i in (1, 2))
-        return cls(scores, peaks, false_alarm_rate, images=tuple(name for name, _, _ in rows))
+    def of_rows(cls, rows: Sequence[Row], false_alarm_rate: float) -> Calibration:
+        """From the rows of the images."""
+        scores = np.array([row.score for row in rows], dtype=np.float64)
+        peaks = np.array([row.peak for row in rows], dtype=np.float64)
+        names, groups = tuple(row.name for row in rows), tuple(row.group for row in rows)
+        return cls(scores, peaks, false_alarm_rate, images=names, groups=groups)
 
     def corrected(self, apart: Calibration) -> Calibration:
         """Leave-one-out scores brought to the level of those that some of the images got from a memory that never had
@@ -123,10 +159,16 @@ class Calibration:
             return self
         mine = [self.images.index(name) for name in apart.images]
         factors = [_typical_ratio(getattr(apart, k), getattr(self, k)[mine]) for k in ("scores", "peaks")]
-        return self._of(self.scores * factors[0], self.peaks * factors[1], self.images)
+        return self._of(self.scores * factors[0], self.peaks * factors[1], self.images, self.groups)
 
-    def _of(self, scores: NDArray[np.float64], peaks: NDArray[np.float64], images: tuple[str, ...]) -> Calibration:
-        return dataclasses.replace(self, scores=scores, peaks=peaks, images=images)
+    def _of(
+        self,
+        scores: NDArray[np.float64],
+        peaks: NDArray[np.float64],
+        images: tuple[str, ...],
+        groups: tuple[str, ...],
+    ) -> Calibration:
+        return dataclasses.replace(self, scores=scores, peaks=peaks, images=images, groups=groups)
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 
@@ -137,7 +179,8 @@ class Calibration:
         tensors = {f"calibration.{name}": torch.from_numpy(getattr(self, name)) for name in ("scores", "peaks")}
         names = ("false_alarm_rate", "how", "images", "chosen", "chosen_by")
         values = {name: getattr(self, name) for name in names}
-        return tensors, {**values, "images": list(self.images)}
+        groups = {"groups": list(self.groups)} if self.groups else {}
+        return tensors, {**values, "images": list(self.images), **groups}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor], values: dict[str, Any]) -> Calibration:
@@ -145,7 +188,7 @@ class Calibration:
         scores, peaks = (tensors[f"calibration.{name}"].cpu().numpy().copy() for name in ("scores", "peaks"))
         # unnamed scores keep their places among those that come later
         images = tuple(values.get("images", ())) or ("",) * len(scores)
-        return cls(scores, peaks, **{**values, "images": images})
+        return cls(scores, peaks, **{**values, "images": images, "groups": tuple(values.get("groups", ()))})
 
 
 def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
@@ -163,27 +206,45 @@ def _typical_ratio(apart: NDArray[np.float64], left_out: NDArray[np.float64]) ->
     return float(np.median(ratios)) if len(ratios) else 1.0
 
 
-def folds_of(turned: Sequence[bool], seed: int) -> list[list[int]]:
-    """The indices of images in `FOLDS` random parts (fewer for fewer images); a turned image goes with the one before
-    it."""
-    image = np.cumsum([not t for t in turned]) - 1
-    count = int(image[-1]) + 1
-    part_of = np.empty(count, dtype=int)
-    part_of[np.random.default_rng(seed).permutation(count)] = np.arange(count) % min(FOLDS, count)
-    return [np.flatnonzero(part_of[image] == part).tolist() for part in range(min(FOLDS, count))]
+def folds_of(turned: Sequence[bool], seed: int, groups: Sequence[str] = ()) -> list[list[int]]:
+    """The indices of images in `FOLDS` random folds (fewer for fewer parts); a turned image goes with the one before
+    it, images of one group ("": a part of its own) go together."""
+    part, first, count = list[int](), dict[str, int](), 0
+    for is_turned, group in zip(turned, groups or ("",) * len(turned), strict=True):
+        if is_turned and part:
+            part.append(part[-1])
+            continue
+        part.append(first.setdefault(group, count) if group else count)
+        count = max(count, part[-1] + 1)
+    fold_of = np.empty(count, dtype=int)
+    fold_of[np.random.default_rng(seed).permutation(count)] = np.arange(count) % min(FOLDS, count)
+    folds = fold_of[np.asarray(part)]
+    return [np.flatnonzero(folds == fold).tolist() for fold in range(min(FOLDS, count))]
 
 
-def threshold(scores: NDArray[np.float64], rate: float) -> float:
-    """The ⌈(n + 1)(1 − rate)⌉-th smallest of n scores; where n is too small for that, the extrapolated quantile, but
-    not less than the largest; +inf for none."""
-    finite = np.sort(scores[np.isfinite(scores)])
+def threshold(scores: NDArray[np.float64], rate: float, weights: NDArray[np.float64] | None = None) -> float:
+    """The smallest score that a share 1 − rate of n + 1 parts does not exceed: without `weights` the
+    ⌈(n + 1)(1 − rate)⌉-th smallest of n. Where n is too small for that, the extrapolated quantile, but not less than
+    the largest score; +inf for no scores."""
+    finite, weight = _sorted(scores, weights)
     if len(finite) == 0:
         return math.inf
-    rank = math.ceil((len(finite) + 1) * (1 - rate) - 1e-9)  # 1e-9: (n + 1)(1 − rate) may be whole but for rounding
-    if rank <= len(finite):
-        return float(finite[rank - 1])
-    tail = fit_tail(finite)
+    below = np.cumsum(weight)
+    reached = np.flatnonzero(below >= (below[-1] + 1) * (1 - rate) - 1e-9)  # 1e-9: it may be whole but for rounding
+    if len(reached):
+        return float(finite[reached[0]])
+    tail = fit_tail(finite, weight)
     return float(finite[-1]) if tail is None else max(float(finite[-1]), tail.quantile(rate))
+
+
+def _sorted(
+    scores: NDArray[np.float64], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The finite scores in rising order, and the weight of each (by default 1)."""
+    known = np.isfinite(scores)
+    finite, weight = scores[known], np.ones(len(scores))[known] if weights is None else weights[known]
+    order = np.argsort(finite, kind="stable")
+    return finite[order], weight[order]
 
 
 @dataclass(frozen=True)
@@ -203,29 +264,46 @@ class Tail:
         return self.start + self.scale * grown
 
 
-def fit_tail(scores: NDArray[np.float64]) -> Tail | None:
-    """The tail of n scores by probability-weighted moments (Hosking and Wallis, 1987); None for fewer than 20, or where
-    the largest are all equal."""
-    finite = np.sort(scores[np.isfinite(scores)])
-    count = max(_TAIL_LEAST, round(_TAIL_SHARE * len(finite)))
-    if len(finite) < 2 * _TAIL_LEAST:
+def fit_tail(scores: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> Tail | None:
+    """The tail of the scores of n parts by probability-weighted moments (Hosking and Wallis, 1987); None for fewer than
+    20 parts, or where the largest scores are all equal. `weights`: of the scores, n in all; by default 1 each."""
+    finite, weight = _sorted(scores, weights)
+    parts = float(weight.sum())
+    if parts < 2 * _TAIL_LEAST - 1e-9:
         return None
-    start, above = finite[-count - 1], finite[-count:]
-    exceedances = above - start
-    mean = float(exceedances.mean())
-    weights = 1 - (np.arange(1, count + 1) - 0.35) / count
-    weighted = float((weights * exceedances).mean())
+    wanted = max(_TAIL_LEAST, round(_TAIL_SHARE * parts))
+    count = int(np.searchsorted(np.cumsum(weight[::-1]), wanted - 1e-9)) + 1
+    if count >= len(finite):
+        return None
+    start, share = finite[-count - 1], weight[-count:]
+    exceedances, within = finite[-count:] - start, float(share.sum())
+    mean = float((share * exceedances).sum()) / within
+    above = 1 - (np.cumsum(share) - 0.35 * share) / within
+    weighted = float((share * above * exceedances).sum()) / within
     if mean <= 0 or mean - 2 * weighted <= 0:
         return None
     shape = float(np.clip(2 - mean / (mean - 2 * weighted), *_SHAPES))
-    return Tail(float(start), count / len(finite), shape, mean * (1 - shape))
+    return Tail(float(start), within / parts, shape, mean * (1 - shape))
 
 
-def interval(scores: NDArray[np.float64], rate: float, seed: int = 0) -> tuple[float, float]:
-    """The middle 90 % of thresholds of scores drawn again with replacement."""
-    finite = scores[np.isfinite(scores)]
-    rng = np.random.default_rng(seed)
-    drawn = [threshold(rng.choice(finite, len(finite)), rate) for _ in range(_RESAMPLES)]
+def interval(
+    scores: NDArray[np.float64], rate: float, seed: int = 0, groups: Sequence[str] = ()
+) -> tuple[float, float]:
+    """The middle 90 % of thresholds of parts drawn again with replacement, each with all its scores."""
+    rng, known = np.random.default_rng(seed), np.isfinite(scores)
+    finite = scores[known]
+    if groups:
+        labels = [group or f"\0{i}" for i, group in enumerate(groups)]
+        _, part = np.unique(np.asarray(labels)[known], return_inverse=True)
+        members = [np.flatnonzero(part == i) for i in range(part.max() + 1)]
+    drawn = []
+    for _ in range(_RESAMPLES):
+        if groups:
+            again = [members[i] for i in rng.choice(len(members), len(members))]
+            weights = np.concatenate([np.full(len(m), 1 / len(m)) for m in again])
+            drawn.append(threshold(finite[np.concatenate(again)], rate, weights))
+        else:
+            drawn.append(threshold(rng.choice(finite, len(finite)), rate))
     low, high = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import groupby
 from typing import TypeAlias
 
@@ -15,13 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.backbones import Backbone
-from patchbank.bank import TrainingImage
+from patchbank.content import pixel_digest
 from patchbank.errors import DatasetError, ImageError
 from patchbank.feature_cache import FeatureCache
 from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import (
     RGB,
-    AlignedView,
     Geometry,
     Reference,
     RegionOfInterest,
@@ -33,6 +33,7 @@ from patchbank.images import (
     read_image,
     turn,
 )
+from patchbank.nearest import Placement
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
 
@@ -91,11 +92,10 @@ class Extractor:
             return self.geometry.view(rgb.shape[0], rgb.shape[1])
         return self.reference.view(self.geometry.view(*self.reference.size), rgb, name)
 
-    def view_of(self, image: TrainingImage) -> View:
-        """How an image was inspected when it was learned from."""
-        if self.reference is None:
-            return self.geometry.view(*image.size)
-        return AlignedView.of(self.geometry.view(*self.reference.size), image.size, image.alignment)
+    @property
+    def placement(self) -> Placement:
+        """Where patches of training images lie."""
+        return Placement(self.geometry, None if self.reference is None else self.reference.size)
 
     def pixels(self, view: View, angle: float = 0.0) -> NDArray[np.bool_] | None:
         """H×W of what is viewed: what the region of interest has of it, and what of it is there; None for all."""
@@ -114,11 +114,14 @@ class Extractor:
             raise ImageError("has nothing of the region of interest in its inspected part")
         return inside
 
-    def stream(self, sources: Iterable[Source], on_error: OnError = warn) -> Iterator[ImageFeatures]:
-        """Features of each readable image, in order; `on_error` hears of the others."""
+    def stream(
+        self, sources: Iterable[Source], on_error: OnError = warn, *, digests: bool = False
+    ) -> Iterator[ImageFeatures]:
+        """Features of each readable image, in order; `on_error` hears of the others. `digests`: also take those of the
+        pixels."""
         # a tiled image is large: one is decoded while the network is at another
         ahead = {"workers": 1, "ahead": 1} if self.tiling else {}
-        loaded = self._readable(prefetch(self._load, sources, **ahead), on_error)
+        loaded = self._readable(prefetch(partial(self._load, digests=digests), sources, **ahead), on_error)
         for _, group in groupby(loaded, key=lambda item: (item.view.inspected, item.kept is None)):
             for batch in _batches(group, 1 if self.backbone.device.type == "cpu" or self.tiling else _CUDA_BATCH):
                 for item in self._features(batch):
@@ -133,7 +136,7 @@ class Extractor:
     ) -> Iterator[ImageFeatures]:
         """As `stream`, with progress; raises `DatasetError` where no image gives features."""
         count = 0
-        for item in self.stream(sources, on_error):
+        for item in self.stream(sources, on_error, digests=True):
             count += 1
             yield item
             if progress:
@@ -192,13 +195,16 @@ class Extractor:
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from None
 
-    def _load(self, source: Source) -> _Loaded | tuple[Source, ImageError]:
+    def _load(self, source: Source, digests: bool = False) -> _Loaded | tuple[Source, ImageError]:
         started = time.perf_counter()
         digest = self.cache.digest(source) if self.cache else None
-        kept = self.cache.get(digest, self._how) if self.cache else None
+        found = self.cache.get(digest, self._how) if self.cache else None
+        kept, pixel = (None, "") if found is None else found
         try:
             if kept is None:
                 rgb = read_image(source)
+                # also for the cache, where a later fit finds the features of this image
+                pixel = pixel_digest(rgb) if digests or digest is not None else ""
                 view = self.view(rgb, source.name)
                 rgb = view.laid(rgb)
             else:
@@ -207,13 +213,13 @@ class Extractor:
         except ImageError as error:
             return source, error
         if kept is not None:
-            return _Loaded(source, view, time.perf_counter() - started, kept=kept)
+            return _Loaded(source, view, time.perf_counter() - started, kept=kept, pixel=pixel)
         assert rgb is not None
         if self.painted is not None:
             mask = _turned(self.painted.pixels(*view.input_size), source.angle)
             rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
         pixels = view.pixels(rgb) if self.tiling else view.apply(rgb)
-        return _Loaded(source, view, time.perf_counter() - started, pixels, digest=digest)
+        return _Loaded(source, view, time.perf_counter() - started, pixels, digest=digest, pixel=pixel)
 
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:
@@ -238,7 +244,7 @@ class Extractor:
             features = self._arranged(torch.from_numpy(images))
         if self.cache:
             for item, of_image in zip(batch, features, strict=True):
-                self.cache.put(item.digest, self._how, of_image)
+                self.cache.put(item.digest, self._how, of_image, item.pixel)
         return features
 
     def _features(self, batch: list[_Loaded]) -> Iterator[ImageFeatures]:
@@ -253,7 +259,7 @@ class Extractor:
             vectors, inside = of_image.flatten(0, 1), self.inside(view, grid, source.angle)
             if inside is not None and not self.keeps_grid:
                 vectors = vectors[torch.from_numpy(inside.ravel()).to(vectors.device)]
-            yield ImageFeatures(source, view, grid, vectors, timings, inside)
+            yield ImageFeatures(source, view, grid, vectors, timings, inside, item.pixel)
 
 
 def _turned(mask: NDArray[np.bool_], angle: float) -> NDArray[np.bool_]:
@@ -262,7 +268,8 @@ def _turned(mask: NDArray[np.bool_], angle: float) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """An image on its way to the network, or its features that the cache had. `seconds`: what that took."""
+    """An image on its way to the network, or its features that the cache had. `seconds`: what that took; `digest`: of
+    its file, for the cache; `pixel`: of its pixels."""
 
     source: Source
     view: View
@@ -270,6 +277,7 @@ class _Loaded:
     pixels: NDArray[np.float32] | NDArray[np.uint8] | None = None
     kept: Tensor | None = None
     digest: str | None = None
+    pixel: str = ""
 
 
 def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:

@@ -56,28 +56,30 @@ class FeatureCache:
         except OSError:  # told by the one that reads the image
             return None
 
-    def get(self, digest: str | None, how: str) -> Tensor | None:
-        """Features of an image of that digest, made in the way `how`; None where there are none, or damaged ones."""
+    def get(self, digest: str | None, how: str) -> tuple[Tensor, str] | None:
+        """Features of an image of that digest, made in the way `how`, and the digest of its pixels; None where there
+        are none, or damaged ones."""
         if digest is None or not self.active:
             return None
         path = self._path(digest, how)
-        features = _read(path)
+        found = _read(path)
         with self._lock:
-            self.hits, self.misses = self.hits + (features is not None), self.misses + (features is None)
-        if features is not None:
+            self.hits, self.misses = self.hits + (found is not None), self.misses + (found is None)
+        if found is not None:
             with contextlib.suppress(OSError):  # removed by another process meanwhile
                 path.touch(exist_ok=True)
-        return features
+        return found
 
-    def put(self, digest: str | None, how: str, features: Tensor) -> None:
-        """Keep the features of an image. Where the disk is full or cannot be written, the cache is given up."""
+    def put(self, digest: str | None, how: str, features: Tensor, pixels: str = "") -> None:
+        """Keep the features of an image, and the digest of its pixels. Where the disk is full or cannot be written, the
+        cache is given up."""
         size = features.numel() * features.element_size()
         if digest is None or not self.active or size > self.limit:
             return
         features = features.detach().cpu().contiguous()
         try:
             with replacing(self._path(digest, how)) as temporary:
-                save_file({"features": features}, temporary, {"crc32": str(_crc32(features))})
+                save_file({"features": features}, temporary, {"crc32": str(_crc32(features)), "pixels": pixels})
         except (OSError, SafetensorError) as error:
             self._broken = True
             warnings.warn(f"{self.folder}: no features can be kept there ({error}): they are computed", stacklevel=2)
@@ -124,14 +126,15 @@ def no_cache(detector: Detector) -> Iterator[bool]:
             cache.asleep = False
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path) -> tuple[Tensor, str] | None:
     try:
         with safe_open(path, framework="pt") as file:
             features: Tensor = file.get_tensor("features").clone()  # out of the file, which may be removed
-            intact = (file.metadata() or {}).get("crc32") == str(_crc32(features))
+            facts = file.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    return features if intact else None
+    intact = "pixels" in facts and facts.get("crc32") == str(_crc32(features))
+    return (features, facts["pixels"]) if intact else None
 
 
 def _crc32(features: Tensor) -> int:

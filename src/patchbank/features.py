@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.bank import TrainingImage
+from patchbank.groups import LIKE, NearCopies, find_near_copies
 from patchbank.images import Source, View
 from patchbank.storage import release
+
+_TILES, _CHANNELS = 4, 64  # of a descriptor
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,23 @@ class ImageFeatures:
     vectors: Tensor
     timings: dict[str, float]
     inside: NDArray[np.bool_] | None = None
+    digest: str = ""
+
+
+def describe(item: ImageFeatures) -> NDArray[np.float16]:
+    """What an image looks like in few numbers: the mean of at most 64 channels in each of 4×4 parts of its grid, all in
+    one row. Pictures of one part lie close together (`groups.find_near_copies`)."""
+    rows, columns = item.grid
+    step = -(-item.vectors.shape[1] // _CHANNELS)
+    vectors = item.vectors[:, ::step].float().cpu().numpy()
+    cells = np.arange(rows * columns)
+    if item.inside is not None and len(vectors) < rows * columns:
+        cells = np.flatnonzero(item.inside)
+    row, column = np.divmod(cells, columns)
+    tile = (row * _TILES // rows) * _TILES + column * _TILES // columns
+    belongs = (tile == np.arange(_TILES**2)[:, None]).astype(np.float32)
+    means = belongs @ vectors / np.maximum(belongs.sum(1, keepdims=True), 1)
+    return np.asarray(np.clip(means, -6e4, 6e4).ravel(), dtype=np.float16)
 
 
 @dataclass
@@ -38,6 +59,9 @@ class FeatureSet:
     insides: list[NDArray[np.bool_] | None] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
     again: Callable[[], Iterator[Tensor]] | None = None
+    selected: tuple[Tensor, Tensor] | None = None  # vectors that a selection kept on the way, and their rows
+    descriptors: list[NDArray[np.float16]] = field(default_factory=list)  # of the images that were not turned
+    near_copies: NearCopies | None = None  # what `find_near_copies` found
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -67,11 +91,36 @@ class FeatureSet:
         """Note an image whose features come next."""
         view = item.view
         self.images.append(
-            TrainingImage(item.source.name, view.original_size, item.grid, item.source.angle, view.alignment)
-        )
+            TrainingImage(
+                item.source.name, view.original_size, item.grid, item.source.angle, view.alignment,
+                item.digest, item.source.group,
+            )
+        )  # fmt: skip
+        if not item.source.angle:
+            self.descriptors.append(describe(item))
         self.views.append(item.view)
         self.insides.append(item.inside)
         self.starts.append(self.starts[-1] + len(item.vectors))
+
+    def find_near_copies(self) -> NearCopies | None:
+        """Look for images that show one part, and label these after the first of them."""
+        self.near_copies = found = find_near_copies(self.descriptors)
+        if found is not None:
+            upright = [image.name for image in self.images if not image.angle]
+            first: dict[int, str] = {}
+            for label, name in zip(found.labels, upright, strict=True):
+                first.setdefault(label, name)
+            sizes, number = Counter(found.labels), -1
+            for i, image in enumerate(self.images):
+                number += not image.angle  # a turned image has the label of the one before it
+                label = found.labels[number]
+                self.images[i] = replace(image, group=f"{LIKE}{first[label]}" if sizes[label] > 1 else "")
+        return found
+
+    def labelled(self, readable: list[tuple[Source, int]]) -> list[tuple[Source, int]]:
+        """Sources of a fit with the labels that were found."""
+        groups = {image.name: image.group for image in self.images}
+        return [(replace(source, group=groups.get(source.name, "")), count) for source, count in readable]
 
     def _is_compact(self, i: int) -> bool:
         rows, columns = self.images[i].grid

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # an exported model predicts without torch
+    from patchbank.nearest import NearestPatches
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,15 @@ class Neighbour:
     distance: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a detector says about one image.
 
     `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which
     the image is called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is
     float32, H×W of the input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from
-    which `regions` are drawn; an accepted image has none, a rejected one at least one.
+    which `regions` are drawn; an accepted image has none, a rejected one at least one. Plain data: it can be pickled,
+    does not hold the model, and equals another of the same image, scores, map and regions, whatever the timings.
     """
 
     path: str
@@ -59,7 +62,21 @@ class Prediction:
     map_threshold: float
     regions: tuple[Region, ...]
     timings: dict[str, float] = field(default_factory=dict)
-    _nearest: Callable[[int, int], Neighbour] | None = field(default=None, repr=False, compare=False)
+    _nearest: NearestPatches | None = field(default=None, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prediction):
+            return NotImplemented
+        return self._decision() == other._decision() and np.array_equal(self.map, other.map, equal_nan=True)
+
+    def __hash__(self) -> int:
+        return hash(self._decision())
+
+    def _decision(self) -> tuple[object, ...]:
+        """All but the map and the timings."""
+        numbers = (self.score, self.p_value, self.threshold, self.map_threshold)
+        # NaN equals nothing, itself among it
+        return self.path, self.is_anomalous, self.regions, tuple(str(n) if n != n else n for n in numbers)
 
     def nearest(self, x: int, y: int) -> Neighbour:
         """The nominal patch nearest to the patch at pixel column `x`, row `y` of the input image.
@@ -73,7 +90,7 @@ class Prediction:
             raise ValueError(
                 f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image"
             )
-        return self._nearest(x, y)
+        return self._nearest.at(x, y)
 
     def at_threshold(self, threshold: float) -> Prediction:
         """The same score and map, decided at another threshold on the image score; the p-value stays."""

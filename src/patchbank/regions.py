@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -62,15 +63,17 @@ class RegionBanks:
     regions: Regions
     radius: int = 0
 
-    def nearest(self, level: Tensor, grid: tuple[int, int], without_image: int | None = None) -> tuple[Tensor, Tensor]:
+    def nearest(
+        self, level: Tensor, grid: tuple[int, int], without_images: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
         """P×V×C: V vectors in each cell of a grid → distances to the nearest in their region's bank, and its number,
         P×V. Where no vector is left in it, as may be with few images, all regions are searched; distance +inf where
         none is left at all."""
         distances = torch.full(level.shape[:2], torch.inf, device=level.device)
         numbers = torch.zeros(level.shape[:2], dtype=torch.int64, device=level.device)
         excluded = None
-        if without_image is not None:
-            excluded = torch.from_numpy(self.provenance[:, 0] == without_image).to(level.device)
+        if without_images:
+            excluded = torch.from_numpy(np.isin(self.provenance[:, 0], without_images)).to(level.device)
         for regions, banks in self._batches:
             cells = self.regions.cells(grid)[regions].to(level.device)
             there = cells >= 0
@@ -86,15 +89,16 @@ class RegionBanks:
                 numbers[lost] = left[where]
         return distances, numbers
 
-    def of_cell(self, cell: int, grid: tuple[int, int], without_image: int | None = None) -> Tensor:
+    def of_cell(self, cell: int, grid: tuple[int, int], without_images: Sequence[int] = ()) -> Tensor:
         """All vectors that one cell of a grid is compared with."""
         region = int(self.regions.of_cells(grid)[cell])
         for regions, banks in self._batches:
             for row in (regions == region).nonzero()[:, 0].tolist():
                 there = torch.isfinite(banks.squared[row])
-                if without_image is not None:
+                if without_images:
                     numbers = banks.numbers[row].cpu().numpy()
-                    there &= torch.from_numpy(self.provenance[numbers, 0] != without_image).to(there.device)
+                    gone = np.isin(self.provenance[numbers, 0], without_images)
+                    there &= torch.from_numpy(~gone).to(there.device)
                 return banks.vectors[row, there]
         return self.vectors[:0]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.calibration import Calibration
-from patchbank.prediction import Neighbour, Prediction
+from patchbank.prediction import Prediction
 from patchbank.scoring import regions_of
+
+if TYPE_CHECKING:  # an exported model decides without torch
+    from patchbank.nearest import NearestPatches
 
 
 def verdict(
@@ -18,7 +21,7 @@ def verdict(
     anomaly: NDArray[np.float32],
     calibration: Calibration,
     *,
-    nearest: Callable[[int, int], Neighbour] | None = None,
+    nearest: NearestPatches | None = None,
     timings: dict[str, float] | None = None,
 ) -> Prediction:
     """The prediction for an image score and a map in input pixels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -17,9 +17,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.backbones import reuse_backbone
-from patchbank.calibration import CORRECTED, FOLDS, folds_of
+from patchbank.bank import TrainingImage
+from patchbank.content import without_copies
 from patchbank.detectors.explaining import Explaining
-from patchbank.detectors.method import Scored
+from patchbank.detectors.method import PatchScores, Scored
 from patchbank.detectors.work import Work
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Extractor, OnError, Progress, give_up, warn
@@ -37,8 +38,9 @@ from patchbank.images import (
     gather,
     read_roi,
 )
+from patchbank.nearest import NearestPatches
 from patchbank.planning import Plan, plan_fit
-from patchbank.prediction import Neighbour, Prediction
+from patchbank.prediction import Prediction
 from patchbank.scoring import anomaly_map, image_score
 from patchbank.threads import on_this_thread, set_threads
 from patchbank.thumbnails import Thumbnail, make_thumbnails
@@ -77,52 +79,47 @@ class Detector(Explaining):
         self,
         images: Images,
         *,
+        groups: Sequence[object] | None = None,
         on_error: OnError = warn,
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
         """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; uint8, uint16, float in 0..1), PIL images.
 
+        `groups`: a label for each image that says which part it shows, where parts have several pictures (instead of
+        the option group_by). Exact copies are used once, and said.
         `on_error(name, error)` hears of each image that cannot be read, and the rest goes on; `progress(stage, done,
         total)` of the work done; `on_plan(plan)` of where the features will go, before the work starts. Raises
         `PatchbankError` for options or data that cannot be used, or that the memory cannot hold.
         """
         self._extractor = None  # options may have changed since the last fit
         self.roi_ = self.learned_roi_ = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
-        given = gather(images)
-        work = Work(on_error, progress, on_plan)
-        self.reference_ = self._choose_reference(given)
+        self._check()
+        given, copies = without_copies(self._labelled(gather(images), groups))
+        work = Work(on_error, progress, on_plan, finds_groups=not any(source.group for source in given))
+        self.reference_ = choose_reference(given) if self.align else None
         readable = self._open().survey(self._views(given), on_error)
-        parts = folds_of([bool(source.angle) for source, _ in readable], self.seed)
-        way = self._way(sum(not source.angle for source, _ in readable))
-        fitted_anew = {"k-fold": parts, CORRECTED: [] if self._selects_again() else parts[:1]}.get(way, [])
-        apart = self._score_apart(readable, fitted_anew, work)
-        held_out = set(parts[0]) if way == "held-out" else set()
-        self._reserved = 1 / FOLDS if held_out and self._absorbs() else 0.0
-        features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
-        with work.clock("calibration"):
-            if way == "k-fold":
-                calibration = apart
-            elif way == "held-out":
-                calibration = self._score_good([readable[i][0] for i in parts[0]], work)
-                if self._absorbs():
-                    self._absorb([readable[i][0] for i in parts[0]], work)
-            else:
-                calibration = self._leave_one_out(features, progress)
-                if way == CORRECTED:
-                    again = self._selects_again()
-                    calibration = calibration.corrected(self._score_without_some(features) if again else apart)
-        self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
+        features, held, calibration = self._learn_and_calibrate(readable, work)
+        self.calibration_ = self._finish(calibration)
         self._tidy()
         with work.clock("thumbnails"):
             self.thumbnails_ = make_thumbnails(given, self.thumbnails) if self.keeps_patches else {}
-        held, absorbed = (len(calibration) if held_out else 0), self._absorbs()
-        learned = sum(not image.angle for image in features.images) + (held if absorbed else 0)
-        extractor = self._open()
-        self.training_ = {
-            "images": learned,
-            "unreadable": len(given) - learned - (0 if absorbed else held),
-            "patches": len(features),
+        learned = [*features.images, *(held if self._absorbs() else [])]
+        self.training_ = self._summary(learned, len(features), work)
+        upright = self.training_["images"]
+        self.training_["unreadable"] = len(given) - upright - (0 if self._absorbs() else len(held))
+        if copies:
+            self.training_["copies"] = copies
+        self._note("fitted", images=upright, vectors=self.memory_vectors)
+        return self
+
+    def _summary(self, learned: list[TrainingImage], patches: int, work: Work) -> dict[str, Any]:
+        """What the model file says of the fit."""
+        extractor, upright = self._open(), [image for image in learned if not image.angle]
+        return {
+            "images": len(upright),
+            "learned_from": [[image.name, image.digest] for image in upright],
+            "patches": patches,
             "folder": os.getcwd(),  # that relative names of images belong to
             "plan": work.where,
             "fit_seconds": {**work.seconds, "total": sum(work.seconds.values())},
@@ -134,14 +131,6 @@ class Detector(Explaining):
             "memory_vectors": self.memory_vectors,
             **self._memory_facts(),
         }
-        self._note("fitted", images=learned, vectors=self.memory_vectors)
-        return self
-
-    def _choose_reference(self, sources: list[Source]) -> Reference | None:
-        if not self.align:
-            return None
-        self._check()
-        return choose_reference(sources)
 
     def _learn(self, readable: list[tuple[Source, int]], work: Work) -> FeatureSet:
         """Features and memory of images, each with its number of patches."""
@@ -150,6 +139,8 @@ class Detector(Explaining):
         work.tell(plan)
         with work.clock("features"):
             features = self._gather(sources, patches, plan, work.on_error, work.progress)
+            if work.finds_groups:
+                features.find_near_copies()
         with work.clock("memory"):
             self._fit_memory(features, work.progress)
         return features
@@ -273,37 +264,44 @@ class Detector(Explaining):
                 score = image_score(self.option("image_score"), distances, seen) * patches.factor
         return Scored(score, smoothed, float(seen.max()), patches)
 
-    def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
+    def _predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
+        return (prediction for _, prediction in self._inspected(sources, on_error))
+
+    def _inspected(
+        self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
+    ) -> Iterator[tuple[ImageFeatures, Prediction]]:
         if not hasattr(self, "calibration_"):
             raise OptionError("this detector has not been fitted: call fit with good images, or load a model file")
-        for item in self._open().stream(sources, on_error):
+        for item in self._open().stream(sources, on_error, digests=digests):
             try:
                 prediction = self._predict(item)
             except ImageError as error:
                 on_error(item.source.name, error)
             else:
-                yield prediction
+                yield item, prediction
 
     def _predict(self, item: ImageFeatures, without_image: int | None = None) -> Prediction:
         started = time.perf_counter()
         with on_this_thread():
             vectors = self._prepare(item.vectors)
         scored = self._score(vectors, item.grid, item.view, without_image)
-        anomaly, scores = item.view.to_input(scored.smoothed, self._open().pixels(item.view)), scored.patches
-
-        def neighbour_at(x: int, y: int) -> Neighbour:
-            assert scores.nearest is not None
-            row, column = item.view.patch_at(x, y, (scores.nearest.shape[0], scores.nearest.shape[1]))
-            return self._neighbour(int(scores.nearest[row, column]), float(scores.distances[row, column]))
-
+        anomaly = item.view.to_input(scored.smoothed, self._open().pixels(item.view))
         return verdict(
             item.source.name,
             scored.score,
             anomaly,
             self.calibration_,
-            nearest=None if scores.nearest is None else neighbour_at,
+            nearest=self._nearest_patches(scored.patches, item.view),
             timings={**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)},
         )
+
+    def _nearest_patches(self, scores: PatchScores, view: View) -> NearestPatches | None:
+        """What each patch was compared with; None where the method does not compare with patches."""
+        if scores.nearest is None:
+            return None
+        distances = scores.distances.cpu().numpy()
+        origin, images, fineness = self._origin_of(scores.nearest.cpu().numpy())
+        return NearestPatches.of(view, origin, distances, images, self._open().placement, fineness)
 
 
 def _as_tensor(inside: NDArray[np.bool_] | None, like: Tensor) -> Tensor | None:

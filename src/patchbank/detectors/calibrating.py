@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, WELL_RESOLVED, Calibration
+from patchbank.bank import TrainingImage
+from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, WELL_RESOLVED, Calibration, Row, folds_of
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
 from patchbank.extraction import Extractor, Progress
 from patchbank.features import FeatureSet
+from patchbank.groups import say_near_copies
 from patchbank.images import Source, View
 
 
@@ -32,6 +35,47 @@ class Calibrating(Changes):
         self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None
     ) -> Scored: ...
 
+    def _learn_and_calibrate(
+        self, readable: list[tuple[Source, int]], work: Work
+    ) -> tuple[FeatureSet, list[TrainingImage], Calibration]:
+        """The features and the calibration of a fit, and the images that were held out of it. Where near-copies are
+        found only when the features are there, and the folds tore them apart, all of it is done again."""
+        groups = [source.group for source, _ in readable]
+        turned = [bool(source.angle) for source, _ in readable]
+        folds = folds_of(turned, self.seed, groups)
+        parts = len({group or i for i, group in enumerate(groups) if not turned[i]})
+        way = self._way(parts, grouped=parts < turned.count(False))
+        fitted_anew = {"k-fold": folds, CORRECTED: [] if self._selects_again() else folds[:1]}.get(way, [])
+        apart = self._score_apart(readable, fitted_anew, work)
+        held_out = set(folds[0]) if way == "held-out" else set()
+        self._reserved = 1 / FOLDS if held_out and self._absorbs() else 0.0
+        features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
+        if (found := features.near_copies) is not None:
+            say_near_copies(found, [image.name for image in features.images if not image.angle])
+            new = self._way(found.groups, grouped=True)
+            if held_out or fitted_anew or new == "k-fold":
+                for item in self._open().stream([readable[i][0] for i in sorted(held_out)], work.inside().on_error):
+                    features.add(item)
+                features.find_near_copies()
+                work.finds_groups = False
+                return self._learn_and_calibrate(features.labelled(readable), work)
+            way = new
+        held = FeatureSet(None)
+        with work.clock("calibration"):
+            if way == "k-fold":
+                calibration = apart
+            elif way == "held-out":
+                sources = [readable[i][0] for i in folds[0]]
+                calibration, held = self._score_good(sources, work)
+                if self._absorbs():
+                    self._absorb(sources, work)
+            else:
+                calibration = self._leave_one_out(features, work.progress)
+                if way == CORRECTED:
+                    again = self._selects_again()
+                    calibration = calibration.corrected(self._score_without_some(features) if again else apart)
+        return features, held.images, dataclasses.replace(calibration, how=way)
+
     def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """Each training image scored against the memory without its own patches."""
         rows = []
@@ -39,21 +83,22 @@ class Calibrating(Changes):
             if image.angle:
                 continue  # left out with the image it was made of
             scored = self._score(vectors, image.grid, view, without_image=i)
-            rows.append((image.name, scored.score, scored.peak))
+            rows.append(Row(image.name, scored.score, scored.peak, image.group))
             if progress:
                 progress("calibration", i + 1, len(features.images))
         return Calibration.of_rows(rows, self.false_alarm_rate)
 
-    def _score_good(self, sources: list[Source], work: Work) -> Calibration:
-        """Good images that the memory does not know."""
-        rows = []
+    def _score_good(self, sources: list[Source], work: Work) -> tuple[Calibration, FeatureSet]:
+        """Good images that the memory does not know; and which they are, without their features."""
+        rows, scored_images = [], FeatureSet(None)
         given = [source for source in sources if not source.angle]
-        for item in self._open().stream(given, work.on_error):
+        for item in self._open().stream(given, work.on_error, digests=True):
+            scored_images.add(item)
             scored = self._score(self._prepare(item.vectors), item.grid, item.view)
-            rows.append((item.source.name, scored.score, scored.peak))
+            rows.append(Row(item.source.name, scored.score, scored.peak, item.source.group))
             if work.progress:
                 work.progress("calibration", len(rows), len(given))
-        return Calibration.of_rows(rows, self.false_alarm_rate)
+        return Calibration.of_rows(rows, self.false_alarm_rate), scored_images
 
     def _score_apart(self, readable: list[tuple[Source, int]], parts: list[list[int]], work: Work) -> Calibration:
         """Parts of the images, each scored by a detector that learned from the others."""
@@ -62,7 +107,7 @@ class Calibrating(Changes):
             others = copy.copy(self)
             with work.clock("calibration"):
                 others._learn([item for i, item in enumerate(readable) if i not in set(part)], work.inside())
-                found = found.joined(others._score_good([readable[i][0] for i in part], work.inside()))
+                found = found.joined(others._score_good([readable[i][0] for i in part], work.inside())[0])
             others._tidy()
         return found
 
@@ -70,11 +115,16 @@ class Calibrating(Changes):
         """A fifth of the images scored against a memory of the others (`_selects_again`)."""
         raise NotImplementedError
 
-    def _way(self, images: int) -> str:
-        """How that many images are calibrated: what was asked for, or what suits their number (docs/calibration.md)."""
-        enough = images >= FOLDS * WELL_RESOLVED / self.false_alarm_rate
-        if images < 2 or self.calibration not in ("auto", CORRECTED):
-            return self.calibration if images >= 2 and self.calibration != "auto" else "leave-one-out"
+    def _way(self, parts: int, *, grouped: bool = False) -> str:
+        """How images of that many parts are calibrated: what was asked for, or what suits their number
+        (docs/calibration.md). `grouped`: whether some parts have several images."""
+        enough = parts >= FOLDS * WELL_RESOLVED / self.false_alarm_rate
+        if parts < 2:
+            return "leave-one-out"
+        if grouped and not self.leaves_parts_out and self.calibration != "held-out":
+            return "k-fold"  # its leave-one-out would keep the other images of the part
+        if self.calibration not in ("auto", CORRECTED):
+            return self.calibration
         if self.calibration == "auto" and enough and self._absorbs():
             return "held-out"
-        return CORRECTED if self._leaves_holes() and images >= LEAST_CORRECTED else "leave-one-out"
+        return CORRECTED if self._leaves_holes() and parts >= LEAST_CORRECTED else "leave-one-out"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from patchbank.calibration import Calibration
+from patchbank.calibration import Calibration, Row
+from patchbank.content import digest_of, without_copies
 from patchbank.detectors.method import Method
 from patchbank.errors import DatasetError, OptionError
 from patchbank.extraction import OnError, Progress, warn
-from patchbank.images import Images, Source, gather
+from patchbank.features import FeatureSet, ImageFeatures
+from patchbank.groups import check_labels, labels_by, say_near_copies
+from patchbank.images import Images, Source, gather, prefetch
 from patchbank.prediction import Prediction
 
 
@@ -30,42 +34,73 @@ class Changes(Method):
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
 
     @abstractmethod
-    def _predictions(self, sources: list[Source], on_error: OnError) -> Iterator[Prediction]: ...
+    def _predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]: ...
+
+    @abstractmethod
+    def _inspected(
+        self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
+    ) -> Iterator[tuple[ImageFeatures, Prediction]]: ...
+
+    def _labelled(self, sources: list[Source], groups: Sequence[object] | None) -> list[Source]:
+        """The sources with the labels of their parts, as far as these are given."""
+        if groups is not None and self.group_by is not None:
+            raise OptionError("give only one of groups and group_by")
+        if any(source.group for source in sources):  # labelled already
+            return sources
+        if groups is not None:
+            labels = ["" if label is None else str(label) for label in groups]
+            if len(labels) != len(sources):
+                raise OptionError(f"groups has {len(labels)} labels for {len(sources)} images: give one for each")
+            check_labels(labels, "groups")
+        elif self.group_by is not None:
+            labels = labels_by(self.group_by, sources)
+        else:
+            return sources
+        return [replace(source, group=label) for source, label in zip(sources, labels, strict=True)]
 
     def calibrate(
         self,
         good: Images,
         defects: Images | None = None,
         *,
+        groups: Sequence[object] | None = None,
         cost_ratio: float | None = None,
         on_error: OnError = warn,
         progress: Progress | None = None,
     ) -> Self:
         """Learn the threshold anew from good images that the memory does not know; the memory and the map stay.
 
+        The images must be a fair sample of good parts, not chosen for their scores. `groups`: a label for each that
+        says which part it shows (by default by the option group_by, or where near-copies are found).
+
         With labelled `defects` the threshold on the image score is the one with the highest F1, or, where a missed
         defect costs as much as `cost_ratio` false alarms, with the least cost. Raises `OptionError` for images that the
         model was learned from.
         """
-        sources = gather(good)
-        unknown = self._unknown(sources)
-        if len(unknown) < len(sources):
+        sources, _ = without_copies(self._labelled(gather(good), groups))
+        unknown, known = self._unknown(sources)
+        if known:
             raise OptionError(
-                f"the model has learned from {len(sources) - len(unknown)} of these {len(sources)} images: calibrate "
-                "with good images that it has not seen"
+                f"the model has learned from {len(known)} of these {len(sources)} images, such as {known[0].name}: "
+                "calibrate with good images that it has not seen"
             )
-        rows = []
-        for p in self._predictions(sources, on_error):
-            rows.append((p.path, p.score, float(np.max(p.map, initial=-np.inf, where=~np.isnan(p.map)))))
+        rows, seen = [], FeatureSet(None)
+        for item, p in self._inspected(self._named_apart(unknown), on_error):
+            seen.add(item)
+            peak = float(np.max(p.map, initial=-np.inf, where=~np.isnan(p.map)))
+            rows.append(Row(p.path, p.score, peak, item.source.group))
             if progress:
-                progress("good", len(rows), len(sources))
+                progress("good", len(rows), len(unknown))
         if not rows:
             raise DatasetError(f"none of the {len(sources)} images could be read")
+        if not any(row.group for row in rows) and (found := seen.find_near_copies()) is not None:
+            say_near_copies(found, [row.name for row in rows])
+            rows = [row._replace(group=image.group) for row, image in zip(rows, seen.images, strict=True)]
         rate = self.calibration_.false_alarm_rate
         calibration = dataclasses.replace(Calibration.of_rows(rows, rate), how="held-out")
         if defects is not None:
-            found = [p.score for p in self._predictions(gather(defects), on_error)]
-            calibration = calibration.choose(found, cost_ratio)
+            scores = [p.score for p in self._predictions(gather(defects), on_error)]
+            calibration = calibration.choose(scores, cost_ratio)
         self.calibration_ = calibration
         self._note("calibrated", images=len(rows), how=calibration.chosen_by or "good images given for it")
         return self
@@ -85,14 +120,39 @@ class Changes(Method):
     def _no_bank(self) -> str:
         return f"{self.method} has no bank that could grow or shrink: fit a new model (patchcore and lmf have one)"
 
-    def _known(self) -> set[str]:
-        """Names of images that were learned from, as far as the model remembers them."""
-        return set() if self.calibration_.how == "held-out" else set(self.calibration_.images)
+    def _learned_from(self) -> list[tuple[str, str]]:
+        """Name and pixel digest of each image that was learned from; in files up to version 2 the names that the
+        calibration has, without digests."""
+        if "learned_from" in self.training_:
+            return [(name, digest) for name, digest in self.training_["learned_from"]]
+        return [] if self.calibration_.how == "held-out" else [(name, "") for name in self.calibration_.images]
 
-    def _unknown(self, sources: list[Source]) -> list[Source]:
-        """Those that were not learned from, as far as paths tell."""
-        known = {os.path.normpath(os.path.join(self.folder, name)) for name in self._known()}
-        return [s for s in sources if not isinstance(s.data, Path) or os.path.abspath(s.name) not in known]
+    def _known(self) -> set[str]:
+        """Names of images that were learned from."""
+        return {name for name, _ in self._learned_from()}
+
+    def _unknown(self, sources: list[Source]) -> tuple[list[Source], list[Source]]:
+        """The images that the model has not learned from, and those that it has: known by their pixels, or by their
+        paths where the model has no digests."""
+        digests = {digest for _, digest in self._learned_from() if digest}
+        paths = {os.path.normpath(os.path.join(self.folder, n)) for n, digest in self._learned_from() if not digest}
+        unknown: list[Source] = []
+        known: list[Source] = []
+        for source, digest in zip(sources, prefetch(digest_of, sources), strict=True):
+            old = isinstance(source.data, Path) and os.path.abspath(source.name) in paths
+            (known if digest in digests or old else unknown).append(source)
+        return unknown, known
+
+    def _named_apart(self, sources: list[Source]) -> list[Source]:
+        """The sources under names that no image of the model has: absolute where relative ones mean another folder."""
+        taken, named = self._known(), []
+        for source in sources:
+            name = source.name
+            if isinstance(source.data, Path) and self.folder != os.getcwd():
+                name = os.path.abspath(name)
+            named.append(replace(source, name=unique(name, taken)))
+            taken.add(named[-1].name)
+        return named
 
     @property
     def folder(self) -> str:
@@ -110,3 +170,9 @@ class Changes(Method):
         """What was done to the model since it was fitted, oldest first, with times in UTC."""
         history: list[dict[str, Any]] = self.training_.get("history", [])
         return history
+
+
+def unique(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    numbered = (f"{name} ({i})" for i in itertools.count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)

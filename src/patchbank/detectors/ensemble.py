@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.calibration import CORRECTED, Calibration, standardised
+from patchbank.content import without_copies
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import ImageError, OptionError
 from patchbank.extraction import OnError, Progress, give_up, warn
-from patchbank.features import FeatureSet
+from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import Images, Source, gather
 from patchbank.planning import Plan
 from patchbank.prediction import Explanation, Prediction
@@ -67,22 +68,28 @@ class Ensemble(Detector):
         self,
         images: Images,
         *,
+        groups: Sequence[object] | None = None,
         on_error: OnError = warn,
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
-        sources = [source.data for source in gather(images)]  # an iterator is walked through once
+        self.group_by = self.members[0].group_by
+        sources, copies = without_copies(self._labelled(gather(images), groups))  # an iterator is walked through once
         if len({member.method for member in self.members}) > 1:  # all must be calibrated on the same images
             for member in self.members:
                 member.calibration = CORRECTED if member.calibration == "auto" else member.calibration
         for number, member in enumerate(self.members):
             # an unreadable image is named once
             member.fit(sources, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
+            if number == 0:  # all must be calibrated by the same parts
+                parts = dict(zip(member.calibration_.images, member.calibration_.groups, strict=False))
+                sources = [replace(source, group=parts.get(source.name, source.group)) for source in sources]
         self.calibration_, self.thumbnails_ = self._combined(), self.members[0].thumbnails_
         training = [member.training_ for member in self.members]
         seconds = [t["fit_seconds"] for t in training]
         self.training_ = {
             **training[0],
+            **({"copies": copies} if copies else {}),
             "patches": sum(t["patches"] for t in training),
             "fit_seconds": {key: sum(s[key] for s in seconds) for key in seconds[0]},
             "memory_mb": self.memory_mb,
@@ -102,14 +109,17 @@ class Ensemble(Detector):
         peaks = [standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
         return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(peaks, axis=0))
 
-    def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
+    def _inspected(
+        self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
+    ) -> Iterator[tuple[ImageFeatures, Prediction]]:
+        """The features are the first member's."""
         for source in sources:
             try:
-                prediction = self._together(source)
+                together = self._together(source, digests)
             except ImageError as error:
                 on_error(source.name, error)
             else:
-                yield prediction
+                yield together
 
     def explain(
         self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
@@ -122,16 +132,18 @@ class Ensemble(Detector):
         ]
         return Explanation(prediction, tuple(replace(p, value=float(prediction.map[p.y, p.x])) for p in places))
 
-    def _together(self, source: Source) -> Prediction:
-        found = [next(member._predictions([source], give_up)) for member in self.members]
+    def _together(self, source: Source, digests: bool) -> tuple[ImageFeatures, Prediction]:
+        inspected = [next(member._inspected([source], give_up, digests=digests)) for member in self.members]
+        found = [prediction for _, prediction in inspected]
         calibrations = [member.calibration_ for member in self.members]
         pairs = list(zip(found, calibrations, strict=True))
         score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in pairs]))
         mean_map = np.mean([standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
         timings = {key: sum(p.timings[key] for p in found) for key in found[0].timings}
-        return verdict(
-            source.name, score, mean_map, self.calibration_, nearest=found[0]._nearest, timings=timings
-        )  # fmt: skip
+        nearest = found[0]._nearest
+        return inspected[0][0], verdict(
+            source.name, score, mean_map, self.calibration_, nearest=nearest, timings=timings
+        )
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 

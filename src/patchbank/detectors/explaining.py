@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from patchbank.bank import TrainingImage
 from patchbank.detectors.calibrating import Calibrating
 from patchbank.errors import OptionError
 from patchbank.extraction import give_up
 from patchbank.features import ImageFeatures
-from patchbank.images import gather, turned_back
+from patchbank.images import gather
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scoring import peaks
 
@@ -55,9 +54,9 @@ class Explaining(Calibrating):
             places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
         return Explanation(prediction, tuple(places))
 
-    def _patch_of(
-        self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
-    ) -> Neighbour:
-        """A patch of a training image, in pixels of that image as it was given."""
-        box = self._open().view_of(image).patch_box(row, column, grid)
-        return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
+    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+        """The patch that a reference into the memory means."""
+        origin, images, fineness = self._origin_of(np.array([reference]))
+        image, row, column = (int(value) for value in origin[0])
+        grid = (images[image].grid[0] * fineness, images[image].grid[1] * fineness)
+        return self._open().placement.neighbour(images[image], row, column, grid, distance)

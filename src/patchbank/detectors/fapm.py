@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.bank import TrainingImage
+from patchbank.bank import TrainingImage, same_part
 from patchbank.coresets.farthest_first import farthest_first_of_each
 from patchbank.coresets.samplers import project
 from patchbank.detectors.base import Detector
@@ -22,7 +22,6 @@ from patchbank.errors import OptionError
 from patchbank.extraction import Progress
 from patchbank.features import FeatureSet
 from patchbank.patches import Arrangement, Cells, OneGrid
-from patchbank.prediction import Neighbour
 from patchbank.regions import Indices, RegionBanks, Regions
 from patchbank.storage import take
 from patchbank.threads import on_this_thread
@@ -56,6 +55,7 @@ class FAPM(Detector):
     summary: ClassVar[str] = "distance to the nearest nominal patch of the same region, level by level"
     cost: ClassVar[str] = "76 ms an image, 25 MB, 23 s to learn"
     keeps_patches: ClassVar[bool] = True
+    leaves_parts_out: ClassVar[bool] = True
     keeps_grid: ClassVar[bool] = True
     needs: ClassVar[str] = "roughly aligned parts (radius=1 forgives a region's width)"
 
@@ -198,9 +198,10 @@ class FAPM(Detector):
         """§2.3: each level's distances to the banks of the vectors' own regions, brought together on the finest grid by
         a weighted sum; the image score is that of the levels' largest distances, each re-weighted."""
         fine, top, reweighted = self._per_side(0), 0.0, 0.0
+        without = () if without_image is None else same_part(self.images_, without_image)
         found = []
         for weight, banks, level in zip(self._weights(), self.levels_, self._split(vectors), strict=True):
-            distances, numbers = banks.nearest(level, grid, without_image)
+            distances, numbers = banks.nearest(level, grid, without)
             if inside is not None:
                 distances = distances.masked_fill(~inside.flatten()[:, None], 0.0)
             with on_this_thread():
@@ -208,7 +209,7 @@ class FAPM(Detector):
                 cell, vector = divmod(worst, level.shape[1])
                 largest = weight * float(distances.flatten()[worst])
                 top += largest
-                reweighted += largest * self._factor(level[cell, vector], banks.of_cell(cell, grid, without_image))
+                reweighted += largest * self._factor(level[cell, vector], banks.of_cell(cell, grid, without))
             found.append((weight * _on_grid(distances, grid, fine), _on_grid(numbers, grid, fine)))
         image = reweighted if self.option("image_score") == "max" else None
         factor = reweighted / top if 0 < top < math.inf else 1.0
@@ -222,12 +223,9 @@ class FAPM(Detector):
         closest = torch.topk(distances, min(self.neighbours, len(distances)), largest=False).values
         return 1 - float(torch.softmax(closest, 0)[0])
 
-    def _neighbour(self, reference: int, distance: float) -> Neighbour:
+    def _origin_of(self, references: NDArray[np.int64]) -> tuple[NDArray[np.int32], tuple[TrainingImage, ...], int]:
         """Of the finest level."""
-        image, row, column = (int(v) for v in self.levels_[0].provenance[reference])
-        source, fine = self.images_[image], self._per_side(0)
-        grid = (source.grid[0] * fine, source.grid[1] * fine)
-        return self._patch_of(source, row, column, grid, distance)
+        return self.levels_[0].provenance[references], self.images_, self._per_side(0)
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 

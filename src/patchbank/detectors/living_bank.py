@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,17 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.bank import Bank
-from patchbank.calibration import Calibration
+from patchbank.bank import Bank, TrainingImage
+from patchbank.calibration import Calibration, Row
+from patchbank.content import without_copies
 from patchbank.coresets import SAMPLERS
 from patchbank.detectors.base import Detector
-from patchbank.detectors.changes import Changes
+from patchbank.detectors.changes import Changes, unique
 from patchbank.detectors.work import Work
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import OnError, Progress, warn
 from patchbank.features import FeatureSet
+from patchbank.groups import LIKE
 from patchbank.images import Images, Source, gather
 from patchbank.thumbnails import make_thumbnails
 
@@ -35,18 +35,32 @@ class LivingBank(Detector):
 
     bank_: Bank = dataclasses.field(init=False, repr=False)
 
-    def add(self, images: Images, *, on_error: OnError = warn, progress: Progress | None = None) -> Self:
-        """Take further good images in, such as accepted false alarms; those in the bank already are passed over.
+    def add(
+        self,
+        images: Images,
+        *,
+        representative: bool = False,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Take further good images in, such as false alarms that a person overruled; those in the bank already are
+        passed over.
 
         Patches enter that are farther from the bank than its covering radius, farthest first, so the radius holds for
         the new images as it did for the old ones (where it is not known: the same share of them, at random). Where
-        a new image would still be rejected, more of its patches enter until it is not. The calibration gets the new
-        images' scores, each without its own patches; those of the old images stay, and can only be too high.
+        a new image would still be rejected, more of its patches enter until it is not.
+
+        The threshold stays: images that were picked for their high scores say nothing of how good parts score. With
+        `representative` (a fair sample of good parts, not picked) the new images' scores join the calibration, each
+        without the image's own patches; those of the old images stay, and can only be too high.
         """
-        sources = self._unknown(gather(images))
-        if not sources:
+        given, _ = without_copies(gather(images))
+        if representative:
+            given = self._labelled(given, None)
+        unknown, _ = self._unknown(given)
+        if not unknown:
             raise OptionError("all of these images are in the model already: there is nothing to add")
-        sources = self._named_apart(sources)
+        sources = self._named_apart(unknown)
         readable = self._open().survey(self._views(sources), on_error)
         patches = 3 * sum(count for _, count in readable)  # as they come, as the bank keeps them, and together
         if self._plan(len(readable), patches).where not in ("memory", "stream"):
@@ -57,19 +71,26 @@ class LivingBank(Detector):
         chosen = self._entering(points)
         entering = points[chosen.to(points.device)]
         self.bank_ = self.bank_.joined(entering, features.provenance(chosen), features.images)
-        rows = []
-        given = [i for i, image in enumerate(features.images) if not image.angle]
-        for i in given:
-            vectors = self._prepare(features.of_image(i))
-            scored = self._score(vectors, features.images[i].grid, features.views[i], without_image=first + i)
-            rows.append((features.images[i].name, scored.score, scored.peak))
-        self.calibration_ = self.calibration_.joined(Calibration.of_rows(rows, self.calibration_.false_alarm_rate))
-        for i in given:
+        upright = [i for i, image in enumerate(features.images) if not image.angle]
+        if representative:
+            self.calibration_ = self.calibration_.joined(self._score_added(features, upright, first))
+        for i in upright:
             self._accept(first + i, features, i, min(threshold, self.calibration_.threshold))
         used = sum(len(t.jpeg) for t in self.thumbnails_.values()) / 1e6
         self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0))
-        self._changed("added", images=len(rows), vectors_before=before, patches=len(features))
+        added = [features.images[i] for i in upright]
+        self._changed("added", learned=added, vectors_before=before, patches=len(features))
         return self
+
+    def _score_added(self, features: FeatureSet, numbers: list[int], first: int) -> Calibration:
+        """New images, which the bank has from number `first` on, each scored without its own patches."""
+        rows = []
+        for i in numbers:
+            image = features.images[i]
+            vectors = self._prepare(features.of_image(i))
+            scored = self._score(vectors, image.grid, features.views[i], without_image=first + i)
+            rows.append(Row(image.name, scored.score, scored.peak, image.group))
+        return Calibration.of_rows(rows, self.calibration_.false_alarm_rate)
 
     def _absorb(self, sources: list[Source], work: Work) -> None:
         """As `add`: a larger bank is nearer to everything, so the threshold of the smaller one holds for it."""
@@ -115,17 +136,6 @@ class LivingBank(Detector):
             provenance[:, 0] = number - len(self.bank_.images)  # an image that is listed already
             self.bank_ = self.bank_.joined(patches[chosen.to(patches.device)], provenance, ())
 
-    def _named_apart(self, sources: list[Source]) -> list[Source]:
-        """The sources under names that no image of the model has: absolute where relative ones mean another folder."""
-        taken, named = self._known(), []
-        for source in sources:
-            name = source.name
-            if isinstance(source.data, Path) and self.folder != os.getcwd():
-                name = os.path.abspath(name)
-            named.append(replace(source, name=unique(name, taken)))
-            taken.add(named[-1].name)
-        return named
-
     def forget(self, names: str | Sequence[str]) -> Self:
         """Take the patches and scores of training images out. `names`: as the model knows them, or the end of them
         where that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
@@ -135,7 +145,7 @@ class LivingBank(Detector):
         self.bank_ = self.bank_.without(gone)
         self.calibration_ = self.calibration_.without(known)
         self.thumbnails_ = {name: t for name, t in self.thumbnails_.items() if name not in known}
-        self._changed("forgot", images=-len(known), vectors_before=before, names=sorted(known))
+        self._changed("forgot", forgotten=known, vectors_before=before, names=sorted(known))
         return self
 
     def _known_as(self, name: str) -> str:
@@ -150,19 +160,23 @@ class LivingBank(Detector):
 
     def merge(self, other: Changes, bank_size: int | None = None) -> Self:
         """Take the bank and the calibration of another model in, which must see images as this one does; with
-        `bank_size` the bank is thinned to that many vectors again, farthest first."""
+        `bank_size` the bank is thinned to that many vectors again, farthest first. Images that both learned from count
+        once."""
         if not isinstance(other, type(self)):
             raise OptionError(f"a {self.method} model cannot be merged with one of {other.method}")
         self._check_mergeable(other)
         before, scale = len(self.bank_), self._to_mine(other)
+        new, twice = self._new_of(other)
         taken = self._known()
         theirs = {name: unique(name, taken) for name in other._known()}
-        vectors = self._as_kept(other.bank_.vectors.float() * scale)
+        vectors = self._as_kept(new.vectors.float() * scale)
         radius = float(
             np.maximum(self.bank_.covering_radius, other.bank_.covering_radius * float(scale.max()))
         )  # or NaN
-        images = [replace(image, name=theirs[image.name]) for image in other.bank_.images]
-        bank = self.bank_.joined(vectors, other.bank_.provenance, images)
+        images = [
+            replace(image, name=theirs[image.name], group=_renamed_group(image.group, theirs)) for image in new.images
+        ]
+        bank = self.bank_.joined(vectors, new.provenance, images)
         self.bank_ = replace(bank, covering_radius=radius)
         if bank_size is not None and bank_size < len(self.bank_):
             points = self.bank_.vectors.float()
@@ -177,12 +191,24 @@ class LivingBank(Detector):
                 provenance=self.bank_.provenance[kept.cpu().numpy()],
                 covering_radius=radius + sampler.covering_radius_,
             )
-        names = tuple(theirs.get(name, name) for name in other.calibration_.images)
-        self.calibration_ = self.calibration_.joined(replace(other.calibration_, images=names))
-        self.thumbnails_ |= {theirs.get(name, name): t for name, t in other.thumbnails_.items()}
-        facts = {"images": other.training_["images"], "patches": other.training_["patches"]}
-        self._changed("merged", vectors_before=before, **facts)
+        scores = other.calibration_.without(twice)
+        names = tuple(theirs.get(name, name) for name in scores.images)
+        groups = tuple(_renamed_group(group, theirs) for group in scores.groups)
+        self.calibration_ = self.calibration_.joined(replace(scores, images=names, groups=groups))
+        self.thumbnails_ |= {theirs.get(n, n): t for n, t in other.thumbnails_.items() if n not in twice}
+        learned = [image for image in images if not image.angle]
+        self._changed("merged", learned=learned, vectors_before=before, patches=other.training_["patches"])
         return self
+
+    def _new_of(self, other: Self) -> tuple[Bank, set[str]]:
+        """The other model's bank without the images that this one has learned from too, and the names of these."""
+        mine = {digest for _, digest in self._learned_from() if digest}
+        twice = {name for name, digest in other._learned_from() if digest in mine}
+        if not twice:
+            return other.bank_, twice
+        if len(twice) == len(other._learned_from()):
+            raise OptionError("the models cannot be merged: this one has learned from all images of the other already")
+        return other.bank_.without([i for i, image in enumerate(other.bank_.images) if image.name in twice]), twice
 
     def _check_mergeable(self, other: Self) -> None:
         """Raise `OptionError` unless patches of both models are the same features."""
@@ -205,11 +231,22 @@ class LivingBank(Detector):
         """Factors D that bring the other bank's vectors to the scale of this one's."""
         raise OptionError(self._no_bank())
 
-    def _changed(self, what: str, *, vectors_before: int, images: int, patches: int = 0, **facts: Any) -> None:
-        training = self.training_
+    def _changed(
+        self,
+        what: str,
+        *,
+        vectors_before: int,
+        learned: Sequence[TrainingImage] = (),
+        forgotten: Collection[str] = (),
+        patches: int = 0,
+        **facts: Any,
+    ) -> None:
+        training, images = self.training_, len(learned) - len(forgotten)
+        known = [[name, digest] for name, digest in self._learned_from() if name not in forgotten]
         self.training_ = {
             **training,
             "images": training["images"] + images,
+            "learned_from": known + [[image.name, image.digest] for image in learned],
             "patches": training["patches"] + patches,
             "memory_vectors": self.memory_vectors,
             "memory_mb": self.memory_mb,
@@ -225,7 +262,7 @@ class LivingBank(Detector):
         return radius if math.isfinite(radius) else None
 
 
-def unique(name: str, taken: Collection[str]) -> str:
-    """The name, with a number behind it where it is taken."""
-    numbered = (f"{name} ({i})" for i in itertools.count(2))
-    return name if name not in taken else next(n for n in numbered if n not in taken)
+def _renamed_group(group: str, names: Mapping[str, str]) -> str:
+    """A group's label where images have new names: one that was found is called after its first image."""
+    name = group.removeprefix(LIKE)
+    return f"{LIKE}{names.get(name, name)}" if group.startswith(LIKE) else group

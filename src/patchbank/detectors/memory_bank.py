@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.bank import Bank, TrainingImage
@@ -31,6 +32,7 @@ class MemoryBankDetector(LivingBank):
     """
 
     keeps_patches: ClassVar[bool] = True
+    leaves_parts_out: ClassVar[bool] = True
 
     coreset: float | str | None = None
     bank_size: int | None = None
@@ -107,7 +109,7 @@ class MemoryBankDetector(LivingBank):
         point = self._as_kept(vectors[patch : patch + 1])
         distances = torch.cdist(point, self.bank_.vectors.float(), compute_mode="donot_use_mm_for_euclid_dist")[0]
         if without_image is not None:
-            distances[self.bank_.image_of == without_image] = torch.inf
+            distances[self.bank_.from_part_of(without_image)] = torch.inf
         found: dict[str, Neighbour] = {}
         for reference in distances.argsort().tolist():
             name = self.bank_.images[self.bank_.provenance[reference, 0]].name
@@ -117,10 +119,8 @@ class MemoryBankDetector(LivingBank):
                 break
         return list(found.values())
 
-    def _neighbour(self, reference: int, distance: float) -> Neighbour:
-        image, row, column = (int(v) for v in self.bank_.provenance[reference])
-        source = self.bank_.images[image]
-        return self._patch_of(source, row, column, source.grid, distance)
+    def _origin_of(self, references: NDArray[np.int64]) -> tuple[NDArray[np.int32], tuple[TrainingImage, ...], int]:
+        return self.bank_.provenance[references], self.bank_.images, 1
 
     @property
     def memory_vectors(self) -> int | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.backbones import numbers_layers
+from patchbank.bank import TrainingImage
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
 from patchbank.detectors.work import Work
@@ -69,6 +70,7 @@ class Method(Options, ABC):
     localizes: ClassVar[bool] = True  # whether it makes a map
     _reserved: float = field(init=False, repr=False, default=0.0)  # share of a bank kept free for held-out images
     keeps_grid: ClassVar[bool] = False  # whether it needs all patches, also those outside a region of interest
+    leaves_parts_out: ClassVar[bool] = False  # whether its leave-one-out leaves all pictures of a part out
     keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
 
     @abstractmethod
@@ -157,6 +159,7 @@ class Method(Options, ABC):
     def _tidy(self) -> None:
         """Let go of what only learning and the calibration needed."""
 
-    def _neighbour(self, reference: int, distance: float) -> Neighbour:
-        """Where a reference comes from."""
+    def _origin_of(self, references: NDArray[np.int64]) -> tuple[NDArray[np.int32], tuple[TrainingImage, ...], int]:
+        """Where references into the memory come from: image, row and column of each, …×3; the images; and how many rows
+        and columns a cell of their grids has."""
         raise NotImplementedError

@@ -31,7 +31,9 @@ class Options:
     side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.patches`; image_score: "max",
     "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of good
     parts that may be rejected; calibration: which good images that is learned from, "leave-one-out", "held-out",
-    "k-fold" or "auto" (docs/calibration.md); seed: of everything random; device: "auto", "cpu", "cuda"; runtime: one of
+    "k-fold" or "auto" (docs/calibration.md); group_by: which images show one part, so that they are left out together:
+    "folder", a CSV file of images and groups, a regular expression on names, or None to look for near-copies; seed: of
+    everything random; device: "auto", "cpu", "cuda"; runtime: one of
     `patchbank.backbones.runtime`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
     the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
     small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
@@ -53,6 +55,7 @@ class Options:
     sigma: float | None = None
     false_alarm_rate: float = 0.01
     calibration: str = "auto"
+    group_by: str | None = None
     seed: int = 0
     device: str = "auto"
     runtime: str = "auto"

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.backbones import numbers_layers
-from patchbank.calibration import Calibration, folds_of
+from patchbank.calibration import Calibration, Row, folds_of
 from patchbank.coresets import SAMPLERS
 from patchbank.coresets.farthest_first import farthest_first, row_norms
 from patchbank.coresets.merge_reduce import MergeReduce
@@ -147,14 +147,17 @@ class PatchCore(MemoryBankDetector):
             used.append(item.source)
         vectors, rows = reducer.result()
         self.balance_ = reducer.factors.to(self.torch_device)
-        self.bank_ = self._make_bank(vectors.to(self.torch_device), features, rows, float("nan"))
+        features.selected = vectors.to(self.torch_device), rows
         features.again = lambda: self._again(used, features)
         return features
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
         """Algorithm 1: all nominal patches (Eq. 4), thinned by the sampler (Eq. 5)."""
-        if features.vectors is None:
-            return  # selected while they streamed by
+        if features.selected is not None:  # while they streamed by
+            kept_vectors, rows = features.selected
+            self.bank_ = self._make_bank(kept_vectors, features, rows, float("nan"))
+            return
+        assert features.vectors is not None
         self.balance_ = self._level_balance(features.vectors)
         patches, dimension = features.vectors.shape
         sampler = self._make_sampler(patches, dimension, self._kept(patches))
@@ -235,7 +238,8 @@ class PatchCore(MemoryBankDetector):
         return straight and self.sampler == "greedy" and self._leaves_holes()
 
     def _score_without_some(self, features: FeatureSet) -> Calibration:
-        held = folds_of([bool(image.angle) for image in features.images], self.seed)[0]
+        images = features.images
+        held = folds_of([bool(image.angle) for image in images], self.seed, [image.group for image in images])[0]
         # its index is let go of: there is no room for it beside the selection's own, and the next search makes it anew
         self.bank_ = bank = replace(self.bank_)
         points, others = features.stored, len(features)
@@ -247,9 +251,9 @@ class PatchCore(MemoryBankDetector):
         self.bank_ = self._make_bank(points[chosen.to(points.device)], features, chosen, 0.0)
         rows = []
         for i in held:
-            if not (image := features.images[i]).angle:
+            if not (image := images[i]).angle:
                 scored = self._score(features.of_image(i), image.grid, features.views[i])
-                rows.append((image.name, scored.score, scored.peak))
+                rows.append(Row(image.name, scored.score, scored.peak, image.group))
         self.bank_ = bank
         return Calibration.of_rows(rows, self.false_alarm_rate)
 

@@ -7,12 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.bank import TrainingImage
-from patchbank.calibration import Calibration
+from patchbank.bank import TrainingImage, same_part
+from patchbank.calibration import Calibration, Row
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
 from patchbank.errors import MemoryBudgetError, OptionError
@@ -21,7 +23,6 @@ from patchbank.features import FeatureSet
 from patchbank.images import Source
 from patchbank.patches import Arrangement, Cells
 from patchbank.planning import Plan, plan_fit
-from patchbank.prediction import Neighbour
 from patchbank.search import Index, make_index
 
 _MAPS = 50  # training images whose maps are made to calibrate the map's threshold
@@ -42,6 +43,7 @@ class SPADE(Detector):
     summary: ClassVar[str] = "distance to the most similar nominal images and to their pixels"
     cost: ClassVar[str] = "2.6 s an image, 156 MB, 140 s to learn, at 224×288"
     keeps_patches: ClassVar[bool] = True
+    leaves_parts_out: ClassVar[bool] = True
     keeps_grid: ClassVar[bool] = True
     needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
@@ -102,12 +104,12 @@ class SPADE(Detector):
     def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         """The image scores of all images, which are cheap; the maps of a few, which are not."""
         few = set(range(0, len(features.images), max(1, len(features.images) // _MAPS)))
-        rows: list[tuple[str, float, float]] = []
+        rows: list[Row] = []
         for i, (image, vectors) in enumerate(zip(features.images, features.walk(), strict=True)):
             score, peak = self._to_images(self._pool(vectors, features.insides[i]), i)[0], math.nan
             if i in few:
                 peak = self._score(vectors, image.grid, features.views[i], without_image=i).peak
-            rows.append((image.name, score, peak))
+            rows.append(Row(image.name, score, peak, image.group))
             if progress:
                 progress("calibration", i + 1, len(features.images))
         return Calibration.of_rows(rows, self.false_alarm_rate)
@@ -116,7 +118,7 @@ class SPADE(Detector):
         """Mean distance to the K nearest images, and which they are."""
         distances = torch.linalg.vector_norm(self.pooled_ - pooled, dim=1)
         if without_image is not None:
-            distances[without_image] = torch.inf
+            distances[same_part(self.images_, without_image)] = torch.inf
         found = torch.topk(distances, min(self.images_compared, len(distances)), largest=False)
         there = torch.isfinite(found.values)
         if not there.any():
@@ -167,13 +169,13 @@ class SPADE(Detector):
         side = self._open().backbone.strides[-1] // self._open().backbone.strides[0]
         return [start * side**2 for start in self.starts_]
 
-    def _neighbour(self, reference: int, distance: float) -> Neighbour:
-        offsets = self._offsets()
-        image = max(i for i, first in enumerate(offsets[:-1]) if first <= reference)
-        source, strides = self.images_[image], self._open().backbone.strides
+    def _origin_of(self, references: NDArray[np.int64]) -> tuple[NDArray[np.int32], tuple[TrainingImage, ...], int]:
+        offsets, strides = np.asarray(self._offsets()), self._open().backbone.strides
         side = strides[-1] // strides[0]
-        row, column = divmod(reference - offsets[image], source.grid[1] * side)
-        return self._patch_of(source, row, column, (source.grid[0] * side, source.grid[1] * side), distance)
+        image = np.searchsorted(offsets, references, side="right") - 1
+        columns = np.asarray([one.grid[1] for one in self.images_])[image] * side
+        row, column = np.divmod(references - offsets[image], columns)
+        return np.stack([image, row, column], axis=-1).astype(np.int32), self.images_, side
 
     @property
     def memory_vectors(self) -> int | None:

@@ -13,13 +13,15 @@ from patchbank.planning import Plan
 
 @dataclass
 class Work:
-    """The callbacks of `Detector.fit`; `seconds` by stage; `where` the features of the last plan go."""
+    """The callbacks of `Detector.fit`; `seconds` by stage; `where` the features of the last plan go; `finds_groups`:
+    whether near-copies among the images are looked for."""
 
     on_error: OnError
     progress: Progress | None = None
     on_plan: Callable[[Plan], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     where: str = ""
+    finds_groups: bool = False
 
     def tell(self, plan: Plan) -> None:
         """Where features are going to go."""

@@ -16,18 +16,19 @@ from patchbank.errors import DatasetError, OptionError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image"
+ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image | Source"
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image that has not been read yet: its name for people, a path, an array or a PIL image, and the angle in
-    degrees that it is to be turned by."""
+    """One image that has not been read yet: its name for people, a path, an array or a PIL image, the angle in degrees
+    that it is to be turned by, and the label of the part that it shows ("": a part of its own)."""
 
     name: str
     data: Path | NDArray[Any] | Image.Image
     angle: float = 0.0
+    group: str = ""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -46,11 +47,13 @@ def gather(images: Images) -> list[Source]:
 
     Raises `DatasetError` for a path that does not exist, a folder without images, or nothing at all.
     """
-    if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image)):
+    if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, Source)):
         images = [images]
     sources: list[Source] = []
     for item in images:
-        if isinstance(item, (np.ndarray, Image.Image)):
+        if isinstance(item, Source):
+            sources.append(item)
+        elif isinstance(item, (np.ndarray, Image.Image)):
             name = str(getattr(item, "filename", "") or f"image {len(sources)}")
             sources.append(Source(name, item))
         elif isinstance(item, (str, os.PathLike)):
