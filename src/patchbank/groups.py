@@ -33,8 +33,8 @@ _FEW, _CLEAR_OF_FEW = 20, 1.7  # with fewer images chance gaps are wider
 
 @dataclass(frozen=True)
 class NearCopies:
-    """Groups found among N images: `labels`, one number per image; `gap`: how many times farther apart the closest two
-    groups are than any two pictures of one group."""
+    """Groups found among N images: `labels`, the number of the first image of each image's group; `gap`: how many times
+    farther apart the closest two groups are than any two pictures of one group."""
 
     labels: tuple[int, ...]
     gap: float
@@ -163,7 +163,8 @@ def _distances(points: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _cliques(apart: NDArray[np.float64]) -> tuple[list[int], float]:
-    """The labels and gap of the clearest cut of N images; 0.0 and each its own label where none is clear enough."""
+    """The labels (the number of each group's first image) and the gap of the clearest cut of N images; a gap of 0.0 and
+    no groups where none is clear enough."""
     count = len(apart)
     labels, widest = np.arange(count), np.zeros(count)
     best, kept = 0.0, labels.copy()
@@ -181,7 +182,8 @@ def _cliques(apart: NDArray[np.float64]) -> tuple[list[int], float]:
         gap = following / max(largest, 1e-9)
         if gap > best and sizes.max() <= max(2, _MOST_OF_ALL * count) and gap >= _clear(sizes, count):
             best, kept = gap, labels.copy()
-    return kept.tolist(), best
+    first: dict[int, int] = {}
+    return [first.setdefault(label, i) for i, label in enumerate(kept.tolist())], best
 
 
 def _clear(sizes: NDArray[np.intp], count: int) -> float:

@@ -24,7 +24,7 @@ from patchbank.errors import ModelFileError, OptionError, WeightsError
 from patchbank.files import replacing
 from patchbank.images import Reference, RegionOfInterest
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 3: digests and groups of training images
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
 _UNSAVED = ("device", "threads", "runtime", "memory_budget", "roi")  # of the machine, or kept apart
 

@@ -171,7 +171,10 @@ class ExportedEnsemble(Exported):
 def calibration_of(values: dict[str, Any]) -> Calibration:
     """From patchbank.json, where a `threshold` other than the one of the rate is one that was chosen."""
     scores, peaks = (np.array([_number(v) for v in values[k]], dtype=np.float64) for k in ("scores", "peaks"))
-    found = Calibration(scores, peaks, values["false_alarm_rate"], values["how"], chosen_by=values["chosen_by"])
+    groups = tuple(values.get("groups", ()))  # exports up to 0.1 have none
+    found = Calibration(
+        scores, peaks, values["false_alarm_rate"], values["how"], chosen_by=values["chosen_by"], groups=groups
+    )
     threshold = _number(values["threshold"])
     return found if threshold == found.threshold else replace(found, chosen=threshold)
 

@@ -35,7 +35,7 @@ def images(tmp_path: Path) -> Path:
 def test_calibrate(model_file: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     new = images / "new.patchbank"
     assert run(monkeypatch, "calibrate", model_file, images / "good", "-o", new, "--false-alarm-rate", 0.2) == 0
-    assert "20.00% false alarms (held-out scores of 6 images)" in capsys.readouterr().out
+    assert "(target false-alarm rate 20 %; held-out, 6 good images)" in capsys.readouterr().out
     assert load(new).calibration_.false_alarm_rate == 0.2
     assert run(monkeypatch, "calibrate", new, images / "good", images / "bad", "--in-place", "--cost-ratio", 3) == 0
     assert "priced as 3 false alarms" in capsys.readouterr().out
@@ -53,7 +53,11 @@ def test_add_forget_merge(model_file: Path, images: Path, monkeypatch: pytest.Mo
     assert not load(new).predict(images / "bad" / "0.png").is_anomalous
     assert run(monkeypatch, "forget", new, "bad/0.png", "--in-place") == 0
     assert load(new).predict(images / "bad" / "0.png").is_anomalous
-    assert run(monkeypatch, "merge", new, model_file, "-o", images / "both.patchbank", "--bank-size", 50) == 0
+    assert run(monkeypatch, "merge", new, model_file, "--in-place") == 2
+    assert "has learned from all images of the other" in capsys.readouterr().err
+    load(model_file).fit([good_image(i) for i in range(400, 404)]).save(images / "other.patchbank")
+    other = images / "other.patchbank"
+    assert run(monkeypatch, "merge", new, other, "-o", images / "both.patchbank", "--bank-size", 50) == 0
     assert len(load(images / "both.patchbank").bank_) == 50
     capsys.readouterr()
     assert run(monkeypatch, "info", images / "both.patchbank", "--json") == 0

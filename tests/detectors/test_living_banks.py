@@ -55,7 +55,7 @@ def test_added_images_are_within_the_covering_radius(model: PatchCore) -> None:
     assert before <= len(model.bank_) <= before + 3 * model.training_["patches"]
     assert covering(model.bank_, patches_of(model, new)) <= radius * (1 + 1e-5)
     assert covering(model.bank_, old) <= radius * (1 + 1e-5)
-    assert len(model.calibration_) == 11
+    assert len(model.calibration_) == 8  # added images may have been picked for their scores
     assert model.training_["images"] == 11
     assert model.history[-1]["what"] == "added"
     assert [entry["what"] for entry in model.history] == ["fitted", "added"]
@@ -86,7 +86,7 @@ def test_turned_images_can_be_added() -> None:
     model = small_model(augment="rotations", roi=roi, bank_size=200).fit(GOOD[:2])
     model.add([bad_image(4)])
     assert not model.predict(bad_image(4)).is_anomalous
-    assert len(model.calibration_) == 3
+    assert len(model.calibration_) == 2
     kept = model.thumbnails_[model.bank_.images[-1].name].pixels().astype(float)
     assert np.abs(kept - bad_image(4)).mean() < 8  # upright
 
@@ -273,8 +273,7 @@ def test_held_images_stay_out_of_a_bank_that_keeps_all(monkeypatch: pytest.Monke
         return make(self, vectors, features, rows, radius)
 
     monkeypatch.setattr(PatchCore, "_make_bank", spied)
-    twins = [good_image(i % 2, (64, 64)) for i in range(24)]
-    model = small_model(image_size=64, bank_size=10**5).fit(twins)
+    model = small_model(image_size=64, bank_size=10**5).fit(MANY)
     held = set(folds_of([False] * 24, model.seed)[0])
     assert model.calibration_.how == "corrected leave-one-out"
     assert taken == [set(range(24)), set(range(24)) - held]

@@ -19,22 +19,29 @@ Model = Annotated[Path, typer.Argument(help="A model file.")]
 
 def add(
     model: Model,
-    good: Annotated[list[Path], typer.Argument(help="Further good images, or folders: accepted false alarms, say.")],
+    good: Annotated[list[Path], typer.Argument(help="Further good images, or folders: overruled false alarms, say.")],
     output: Output = None,
     in_place: InPlace = False,
+    representative: Annotated[
+        bool,
+        typer.Option(
+            "--representative",
+            help="The images are a fair sample of good parts, not picked for their scores: the threshold learns too.",
+        ),
+    ] = False,
     weights: o.Weights = None,
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
     threads: o.Threads = None,
 ) -> None:
-    """Take further good images into a bank; they will not be rejected any more."""
+    """Take further good images into a bank; they will not be rejected any more. The threshold stays."""
     check_destination(model, output, in_place)
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     failures = Failures()
     with progress_bars() as progress:
-        detector.add(good, on_error=failures, progress=progress)
+        detector.add(good, representative=representative, on_error=failures, progress=progress)
     added = detector.history[-1]["images"]
     typer.echo(f"added {added} images (those in the model already are passed over): {_bank_words(detector)}")
     typer.echo(threshold_words(detector.calibration_))

@@ -22,6 +22,7 @@ def calibrate(
     output: Output = None,
     in_place: InPlace = False,
     false_alarm_rate: o.FalseAlarmRate = None,
+    group_by: o.GroupBy = None,
     cost_ratio: Annotated[
         float | None, typer.Option(help="What a missed defect costs, in false alarms [default: the highest F1].")
     ] = None,
@@ -39,6 +40,8 @@ def calibrate(
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if group_by is not None:
+        detector.group_by = group_by
     before = detector.calibration_.threshold
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)

@@ -94,18 +94,31 @@ def progress_bars() -> Iterator[Progress | None]:
 
 
 def threshold_words(calibration: Calibration) -> str:
-    """The threshold and what it promises, in a sentence."""
+    """The threshold and what it promises, in one or two sentences."""
     threshold, rate = calibration.threshold, calibration.false_alarm_rate
     if math.isinf(threshold):
-        return "no threshold: a single image has nothing to be compared with; fit at least two good images"
+        return "no threshold: a single part has nothing to be compared with; fit at least two good parts"
     if calibration.chosen is not None:
         return f"threshold {threshold:.4g}: {calibration.chosen_by}"
-    words = f"threshold {threshold:.4g} for {rate:.2%} false alarms"
-    words += f" ({calibration.how} scores of {len(calibration)} images"
+    words = f"threshold {threshold:.4g} (target false-alarm rate {percent(rate)}; {calibration_words(calibration)}"
     if calibration.is_guaranteed:
         return f"{words})"
-    promise = f"to promise {rate:.2%} takes {round(1 / rate) - 1}"
+    unit = "parts" if calibration.groups else "images"
+    promise = f"a guarantee needs at least {math.ceil(1 / rate - 1 - 1e-9)} {unit}"
     if (interval := calibration.interval()) is None:
-        return f"{words}, the highest of them: {promise})"
+        return f"{words}, the highest score); {promise}"
     low, high = interval
-    return f"{words}, their tail extrapolated, 90 % interval {low:.4g} to {high:.4g}: {promise})"
+    return f"{words}, tail extrapolated, 90 % interval {low:.4g}-{high:.4g}); {promise}"
+
+
+def calibration_words(calibration: Calibration) -> str:
+    """Where the scores come from: the scheme, and how many images or parts."""
+    count = f"{len(calibration)} good images"
+    if calibration.groups:
+        count += f" of {calibration.parts} parts"
+    return f"{calibration.how}, {count}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, without needless zeros."""
+    return f"{100 * share:.4g} %"

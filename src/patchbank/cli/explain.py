@@ -42,7 +42,7 @@ def explain(
     if roi is not None:
         detector.restrict(roi)
     names = output_names(images, [source.name for source in sources])
-    failures, find = Failures(), finder(detector.thumbnails_, detector.folder)
+    failures, find = Failures(), finder(detector.thumbnails_, detector.folder, detector.digests)
     for source in sources:
         try:
             explanation = detector.explain(source.data, place, count)

@@ -24,7 +24,9 @@ def info(
 
     file = read(model)
     if images:
-        names = sorted({image[0] for image in file.document["memory"].get("images", [])} | set(file.calibration.images))
+        learned = {name for name, _ in file.document["training"].get("learned_from", [])}
+        banked = {image[0] for image in file.document["memory"].get("images", [])}
+        names = sorted(learned | banked | set(file.calibration.images))
         typer.echo(json.dumps(names) if as_json else "\n".join(names))
         return
     description = describe(model, file)
@@ -39,6 +41,8 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     """The facts about a model file that a person asks for, in the order to print."""
     import math
 
+    from patchbank.cli.console import calibration_words
+
     document, tensors = file.document, file.tensors
     training = document["training"]
     calibration = file.calibration
@@ -52,6 +56,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "method": document["method"],
         "images": training["images"],
         "unreadable": training["unreadable"],
+        "copies": len(training.get("copies", [])),
         "patches": training["patches"],
         "bank_vectors": len(bank) if bank is not None else training.get("memory_vectors"),
         "bank_dimension": bank.shape[1] if bank is not None else None,
@@ -62,7 +67,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "threshold_is_guaranteed": calibration.is_guaranteed,
         "threshold_interval": calibration.interval(),
         "threshold_chosen_by": calibration.chosen_by or None,
-        "calibration": f"{calibration.how}, {len(calibration)} images",
+        "calibration": calibration_words(calibration),
         "region_of_interest": _roi_words(document.get("roi")),
         "aligned_with": _reference_words(document.get("reference")),
         "weights": training["weights"],

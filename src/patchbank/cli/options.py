@@ -50,6 +50,15 @@ BankMb: TypeAlias = Annotated[
 FalseAlarmRate: TypeAlias = Annotated[
     float | None, typer.Option(help="Share of good parts that may be rejected.", rich_help_panel=_LEARNING)
 ]
+GroupBy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="Which images show one part and are left out together: `folder`, a CSV file (image,group) or a regular "
+        "expression on names [default: near-copies are looked for].",
+        rich_help_panel=_LEARNING,
+    ),
+]
 Roi: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/regions.md)."),

@@ -105,7 +105,14 @@ class Changes(Method):
         self._note("calibrated", images=len(rows), how=calibration.chosen_by or "good images given for it")
         return self
 
-    def add(self, images: Images, *, on_error: OnError = warn, progress: Progress | None = None) -> Self:
+    def add(
+        self,
+        images: Images,
+        *,
+        representative: bool = False,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+    ) -> Self:
         """Take further good images into the memory, see `MemoryBankDetector`."""
         raise OptionError(self._no_bank())
 
@@ -126,6 +133,11 @@ class Changes(Method):
         if "learned_from" in self.training_:
             return [(name, digest) for name, digest in self.training_["learned_from"]]
         return [] if self.calibration_.how == "held-out" else [(name, "") for name in self.calibration_.images]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of the pixels of each training image, by name (`content.pixel_digest`)."""
+        return {name: digest for name, digest in self._learned_from() if digest}
 
     def _known(self) -> set[str]:
         """Names of images that were learned from."""

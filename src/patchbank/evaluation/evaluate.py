@@ -244,7 +244,9 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
     top = overlay(pixels, explanation.prediction, mask)
     if not detector.keeps_patches:
         return Panel(case, top)
-    rows = explanation_rows(pixels, explanation, finder(detector.thumbnails_, detector.folder), top.shape[1])
+    rows = explanation_rows(
+        pixels, explanation, finder(detector.thumbnails_, detector.folder, detector.digests), top.shape[1]
+    )
     return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
 
 
@@ -274,9 +276,10 @@ def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
 def _threshold_words(calibration: Calibration) -> str:
     if calibration.chosen is not None:
         return calibration.chosen_by
-    words = f"{calibration.how} scores of {len(calibration)} good images, quantile for "
-    words += f"{calibration.false_alarm_rate:.2%} false alarms"
-    return words if calibration.is_guaranteed else f"{words}, their tail extrapolated"
+    parts = f" of {calibration.parts} parts" if calibration.groups else ""
+    words = f"{calibration.how} scores of {len(calibration)} good images{parts}, quantile for "
+    words += f"a target false-alarm rate of {100 * calibration.false_alarm_rate:.4g} %"
+    return words if calibration.is_guaranteed else f"{words}, tail extrapolated"
 
 
 def _finite(value: float) -> float | None:

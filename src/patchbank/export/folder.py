@@ -169,6 +169,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
         "chosen_by": calibration.chosen_by,
         "scores": calibration.scores.tolist(),
         "peaks": calibration.peaks.tolist(),
+        "groups": list(calibration.groups),
     }
 
 

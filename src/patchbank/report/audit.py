@@ -21,7 +21,7 @@ _PAIRS = 12
 def write_audit(found: Audit, detector: Detector, folder: Path, path: Path, top: int) -> None:
     """Write the report to `path`: the `top` strangest images drawn with the map they get from the others."""
     assert isinstance(detector, PatchCore)
-    find = finder(detector.thumbnails_, detector.folder)
+    find = finder(detector.thumbnails_, detector.folder, detector.digests)
     number = {image.name: i for i, image in enumerate(detector.bank_.images) if not image.angle}
     share = _PICTURES_BUDGET // (top + _PAIRS)
     figures = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from patchbank.content import pixel_digest
 from patchbank.errors import ImageError
-from patchbank.images import Source, read_image
+from patchbank.images import RGB, Source, read_image
 from patchbank.prediction import Explanation, Neighbour, Place
 from patchbank.report.heat import Picture
 from patchbank.report.names import short_path
@@ -49,20 +50,25 @@ def places_picture(image: Picture, explanation: Explanation, find: Find, width: 
     return np.concatenate(rows) if rows else None
 
 
-def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "") -> Find:
+def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "", digests: Mapping[str, str] | None = None) -> Find:
     """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails; without
-    a folder from these alone."""
+    a folder from these alone. `digests`: of the images' pixels by name; a file that shows something else now is not
+    taken for the training image."""
+
+    def is_same(name: str, rgb: RGB) -> bool:
+        known = (digests or {}).get(name)
+        return not known or pixel_digest(rgb) == known
 
     def find(name: str) -> tuple[Picture, tuple[int, int]] | None:
         kept = thumbnails.get(name)
         if folder is None:
             return None if kept is None else (kept.pixels(), kept.size)
         try:
-            original = read_image(Source(name, Path(folder, name))).astype(np.uint8, copy=False)
+            original = read_image(Source(name, Path(folder, name)))
         except ImageError:
             original = None
-        if original is not None and (kept is None or original.shape[:2] == kept.size):
-            return original, (original.shape[0], original.shape[1])
+        if original is not None and (kept is None or original.shape[:2] == kept.size) and is_same(name, original):
+            return original.astype(np.uint8, copy=False), (original.shape[0], original.shape[1])
         return None if kept is None else (kept.pixels(), kept.size)
 
     return find

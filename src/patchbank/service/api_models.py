@@ -8,11 +8,11 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from PIL import Image
 
 from patchbank.errors import PatchbankError
 from patchbank.extraction import give_up
 from patchbank.files import keep_copy
+from patchbank.images import Source
 from patchbank.prediction import finite
 from patchbank.service import answers, drift
 from patchbank.service.api_history import item_of, kept_upload
@@ -74,11 +74,13 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     model = known_model(service, name)
     try:
         detector = service.models.open(model.file)
-        known = detector._known()  # also of these: where the service was killed on its way
-        new = {id: (key, upload) for id, upload in uploads.items() if (key := _name(id, upload)) not in known}
+        # some may be known: where the service was killed on its way, or where a picture was inspected twice
+        named = {id: Source(_name(id, upload), upload.image()) for id, upload in uploads.items()}
+        unknown = {source.name for source in detector._unknown(list(named.values()))[0]}
+        new = {id: source for id, source in named.items() if source.name in unknown}
         backup = None
         if new:
-            detector.add([_named(*one) for one in new.values()], on_error=give_up)
+            detector.add(new.values(), on_error=give_up)
             backup = keep_copy(model.file).name
             detector.save(model.file)
             model = service.models.reload(name)
@@ -99,12 +101,6 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
 def _name(id: int, upload: Upload) -> str:
     """Of an image in a model: a client's may look like a file's, and another history has the same ids."""
     return f"inspection-{id}-{hashlib.sha256(upload.data).hexdigest()[:12]}"
-
-
-def _named(name: str, upload: Upload) -> Image.Image:
-    image = upload.image()
-    image.filename = name  # type: ignore[attr-defined]
-    return image
 
 
 def _eligible(service: Service, name: str, id: int) -> Upload:
