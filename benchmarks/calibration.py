@@ -1,8 +1,12 @@
-"""Realised against asked false-alarm rates over random splits of good images: `python -m benchmarks.calibration ROOT`.
+"""Realised against target false-alarm rates over random splits of good parts: `python -m benchmarks.calibration ROOT`.
 
 ROOT is a dataset with good images to train and to test on; they are put together and split anew, a fifth to test on, so
 that they are exchangeable. Features are computed once (PatchCore at 224 pixels, 2 000 patches kept); the bank, the
 calibration and the scores of each split are the package's own.
+
+`--burst K` takes K pictures of each part (shifted by up to 2 pixels, with noise and another brightness) and compares
+counting pictures, counting the parts that were named, and counting the parts that were found. Each test part is
+inspected once. `--parts N` uses N parts only.
 """
 
 from __future__ import annotations
@@ -10,86 +14,105 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from patchbank import PatchCore
-from patchbank.calibration import CORRECTED, Calibration
+from patchbank.calibration import CORRECTED
 from patchbank.datasets import GOOD, open_dataset
 from patchbank.detectors.work import Work
 from patchbank.environment import environment
-from patchbank.extraction import give_up
-from patchbank.features import FeatureSet, ImageFeatures
-from patchbank.images import Source, gather
+from patchbank.errors import PatchbankWarning
+from patchbank.extraction import Extractor, give_up
+from patchbank.features import ImageFeatures
+from patchbank.images import Source, gather, read_image
 
 RATES = (0.005, 0.01, 0.05, 0.1)
 RESULTS = Path(__file__).parent / "results"
+WAYS = {"leave-one-out": "leave-one-out", CORRECTED: CORRECTED, "held-out": "held-out"}
+COUNTING = ("pictures", "parts found", "parts named")
 
 
 class _Cached:
     """Stands in for the extractor: features of images that were computed before."""
 
-    def __init__(self, items: list[ImageFeatures], extractor: object):
-        self.items, self.extractor = items, extractor
+    def __init__(self, items: list[ImageFeatures], extractor: Extractor):
+        self.items, self.extractor = {item.source.name: item for item in items}, extractor
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.extractor, name)
 
-    def learn(self, sources: list[Source], *_: object) -> list[ImageFeatures]:
-        wanted = {source.name for source in sources}
-        return [item for item in self.items if item.source.name in wanted]
+    def stream(self, sources: list[Source], *_: object, **__: object) -> Iterator[ImageFeatures]:
+        return (replace(self.items[source.name], source=source) for source in sources)
+
+    learn = stream
+    collect = Extractor.collect
 
 
-def fitted(model: PatchCore, numbers: list[int]) -> tuple[PatchCore, FeatureSet]:
-    """A bank of some of the images."""
-    detector, items = copy.copy(model), model._extractor.items  # type: ignore[union-attr]
-    features = FeatureSet(torch.cat([items[i].vectors for i in numbers]))
-    for i in numbers:
-        features.add(items[i])
-    detector._fit_memory(features, None)
-    return detector, features
+def burst(source: Source, pictures: int, rng: np.random.Generator) -> Iterator[Source]:
+    """Several pictures of the part that an image shows."""
+    rgb = read_image(source).astype(np.float32)
+    for number in range(pictures):
+        moved = np.roll(rgb, tuple(rng.integers(-2, 3, 2)), (0, 1))
+        noisy = moved * rng.uniform(0.97, 1.03) + rng.normal(0, 2, rgb.shape)
+        picture = np.clip(noisy, 0, 255).astype(np.uint8)
+        yield Source(f"{source.name} {number}", picture, group=source.name)
 
 
-def split(model: PatchCore, count: int, seed: int) -> dict[str, list[float]]:
+def rates(model: PatchCore, train: list[Source], test: list[Source], way: str, work: Work) -> list[float]:
+    """The share of test images above the threshold of each target rate, calibrated one way."""
+    detector = copy.copy(model)
+    detector.calibration = way
+    patches = len(next(iter(model._extractor.items.values())).vectors)  # type: ignore[union-attr]
+    _, _, calibration = detector._learn_and_calibrate([(source, patches) for source in train], work)
+    scores = detector._score_good(test, Work(give_up))[0].scores
+    return [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]
+
+
+def split(model: PatchCore, parts: list[list[Source]], seed: int) -> dict[str, list[float]]:
     """The realised rates of one split, for each way."""
-    rng, work = np.random.default_rng(seed), Work(give_up)
-    order = rng.permutation(count).tolist()
-    test, train = order[: count // 5], order[count // 5 :]
-    part, others = train[: len(train) // 5], train[len(train) // 5 :]
-    items = model._extractor.items  # type: ignore[union-attr]
-    tested, kept_back = ([items[i].source for i in numbers] for numbers in (test, part))
-    everything, features = fitted(model, train)
-    left_out = everything._leave_one_out(features, None)
-    apart, _ = fitted(model, others)
-    held_out = apart._score_good(kept_back, work)
-    new = everything._score_good(tested, work).scores
-    apart._absorb(kept_back, work)
-    ways: dict[str, tuple[Calibration, np.ndarray]] = {
-        "leave-one-out": (left_out, new),
-        CORRECTED: (left_out.corrected(held_out), new),
-        "held-out": (held_out, apart._score_good(tested, work).scores),
-    }
-    return {
-        way: [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]
-        for way, (calibration, scores) in ways.items()
-    }
+    order = np.random.default_rng(seed).permutation(len(parts)).tolist()
+    test = [replace(parts[i][0], group="") for i in order[: len(parts) // 5]]
+    train = [source for i in order[len(parts) // 5 :] for source in parts[i]]
+    if len(parts[0]) == 1:
+        alone = [replace(source, group="") for source in train]
+        return {name: rates(model, alone, test, way, Work(give_up)) for name, way in WAYS.items()}
+    found: dict[str, list[float]] = {}
+    for counted in COUNTING:
+        given = train if counted == "parts named" else [replace(source, group="") for source in train]
+        found[counted] = rates(model, given, test, "auto", Work(give_up, finds_groups=counted == "parts found"))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--burst", type=int, default=1, metavar="K")
+    parser.add_argument("--parts", type=int, metavar="N")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.root)
     paths = [*dataset.train, *(s.path for s in dataset.test if s.defect == GOOD)]
+    rng = np.random.default_rng(0)
+    if arguments.parts:
+        paths = [paths[i] for i in sorted(rng.choice(len(paths), arguments.parts, replace=False))]
     model = PatchCore(image_size=224, bank_size=2000, threads=arguments.threads)
-    model._extractor = _Cached(list(model._open().stream(gather(paths), give_up)), model._open())  # type: ignore[assignment]
+    if arguments.burst > 1:
+        parts = [list(burst(source, arguments.burst, rng)) for source in gather(paths)]
+    else:
+        parts = [[source] for source in gather(paths)]
+    given = [source for part in parts for source in part]
+    model._extractor = _Cached(list(model._open().stream(given, give_up)), model._open())  # type: ignore[assignment]
+    warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
     rows = []
     for seed in range(arguments.splits):
-        rows.append(split(model, len(paths), seed))
+        rows.append(split(model, parts, seed))
         print(json.dumps(rows[-1]), flush=True)
     table = {
         way: [
@@ -98,8 +121,11 @@ def main() -> None:
         ]
         for way in rows[0]
     }
-    document = {"images": len(paths), "splits": len(rows), "ways": table, "environment": environment()}
-    (RESULTS / f"calibration-{dataset.name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    document = {
+        "images": len(given), "parts": len(parts), "splits": len(rows), "ways": table, "environment": environment(),
+    }  # fmt: skip
+    name = f"calibration-{dataset.name}" + (f"-burst{arguments.burst}" if arguments.burst > 1 else "")
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for way, entries in table.items():
         print(way, "  ".join(f"{e['asked']:.1%}: {e['mean']:.2%} ± {e['standard_error']:.2%}" for e in entries))
 

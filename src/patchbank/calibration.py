@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # an exported model decides without torch
 CORRECTED = "corrected leave-one-out"
 WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
 FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the correction is measured on one
+FOUND = "like "  # begins the label of a group that was found, before the name of its first image
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
 _TAIL_SHARE, _TAIL_LEAST = 0.25, 10  # the tail is fitted to this share of the scores, but to so many at least
@@ -84,9 +85,11 @@ class Calibration:
 
     @property
     def is_guaranteed(self) -> bool:
-        """Whether there are enough images for the rate (a chosen threshold promises nothing)."""
+        """Whether there are enough parts for the rate. A chosen threshold promises nothing, nor do scores of which half
+        or more belong to groups that were only found: who has several pictures of most parts must name the parts."""
         known = float(self.weights[np.isfinite(self.scores)].sum())
-        return self.chosen is None and known >= 1 / self.false_alarm_rate - 1 - 1e-9
+        found = sum(group.startswith(FOUND) for group in self.groups)
+        return self.chosen is None and known >= 1 / self.false_alarm_rate - 1 - 1e-9 and 2 * found <= len(self)
 
     @cached_property
     def threshold(self) -> float:

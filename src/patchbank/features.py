@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.bank import TrainingImage
-from patchbank.groups import LIKE, NearCopies, find_near_copies
+from patchbank.calibration import FOUND
+from patchbank.groups import NearCopies, find_near_copies
 from patchbank.images import Source, View
 from patchbank.storage import release
 
@@ -114,7 +115,7 @@ class FeatureSet:
             for i, image in enumerate(self.images):
                 number += not image.angle  # a turned image has the label of the one before it
                 label = found.labels[number]
-                self.images[i] = replace(image, group=f"{LIKE}{first[label]}" if sizes[label] > 1 else "")
+                self.images[i] = replace(image, group=f"{FOUND}{first[label]}" if sizes[label] > 1 else "")
         return found
 
     def labelled(self, readable: list[tuple[Source, int]]) -> list[tuple[Source, int]]:

@@ -21,23 +21,23 @@ from patchbank.errors import OptionError, notify
 from patchbank.images.sources import Source
 
 FOLDER = "folder"
-LIKE = "like "  # begins the label of a group that was found, before the name of its first image
 BLOCK = 2000  # images compared with each other at once; pictures of one part follow each other in any naming scheme
 _LEAST_IMAGES = 8
 _MOST_OF_ALL = 1 / 3  # of the images may be one group: a larger one says that all parts look alike
-# How much closer pictures of one part must be than any two groups, by the share of images that have a twin. Measured on
-# seven sets of pictures, with and without bursts (docs/calibration.md).
-_CLEAR = ((0.8, 1.15), (0.3, 1.25), (0.0, 2.0))
-_FEW, _CLEAR_OF_FEW = 20, 1.7  # with fewer images chance gaps are wider
+# A group is isolated if the nearest other image is this many times as far away as its own two farthest images.
+# Measured on seven sets of pictures, as they are and as bursts (docs/calibration.md).
+_CLEARLY = 1.5  # chance groups are rarely so clear
+_BARELY, _MANY, _MANY_OF_FEW = 1.15, 0.7, 0.85  # but where most images belong to such groups, these are no chance
+_LOOSELY = 1.05  # and then their looser companions are groups too
+_FEW = 20
+_LEAST_SHARE = 0.05  # of the images must have a twin: fewer do not move a threshold
 
 
 @dataclass(frozen=True)
 class NearCopies:
-    """Groups found among N images: `labels`, the number of the first image of each image's group; `gap`: how many times
-    farther apart the closest two groups are than any two pictures of one group."""
+    """Groups found among N images: `labels`, the number of the first image of each image's group."""
 
     labels: tuple[int, ...]
-    gap: float
 
     @property
     def groups(self) -> int:
@@ -136,21 +136,39 @@ def find_near_copies(descriptors: Sequence[NDArray[np.floating]]) -> NearCopies 
     """Groups of images that look like pictures of one part, from one descriptor per image (`features.describe`); None
     where there are no clear ones.
 
-    Images are joined closest first (single linkage). A cut counts only if every group is a clique, in which any two
-    images are closer than the closest two groups, and if the gap between the two distances is clear.
+    Images are joined closest first (single linkage). A group counts if it is isolated: all other images are clearly
+    farther from it than its own images are from each other.
     """
     if len(descriptors) < _LEAST_IMAGES or len({d.shape for d in descriptors}) > 1:
         return None
     points = np.stack(descriptors).astype(np.float32)
-    spread = points.std(axis=0)
-    points = (points - points.mean(axis=0)) / float(np.sqrt(np.square(spread).mean()) or 1.0)
-    labels, gaps, shift = [], [], 0
+    labels = np.arange(len(points))
     for start in range(0, len(points), BLOCK):
-        found, gap = _cliques(_distances(points[start : start + BLOCK]))
-        labels += [shift + label for label in found]
-        gaps += [gap] if gap else []
-        shift += len(found)
-    return NearCopies(tuple(labels), min(gaps)) if gaps else None
+        for group in _groups(_distances(points[start : start + BLOCK])):
+            labels[start + group] = start + group[0]
+    found = NearCopies(tuple(labels.tolist()))
+    return found if found.with_twin >= _LEAST_SHARE * len(points) and found.groups > 1 else None
+
+
+def _groups(apart: NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """The images of each group that is isolated enough."""
+    candidates, count = _isolated(apart), len(apart)
+    barely = _disjoint(candidates, _BARELY)
+    share = sum(map(len, barely)) / max(count, 1)
+    if share >= (_MANY if count >= _FEW else _MANY_OF_FEW):
+        return _disjoint(candidates, _LOOSELY)
+    return _disjoint(candidates, _CLEARLY)
+
+
+def _disjoint(candidates: list[tuple[float, NDArray[np.intp]]], least: float) -> list[NDArray[np.intp]]:
+    """The most isolated groups, none of which share an image."""
+    chosen: list[NDArray[np.intp]] = []
+    taken: set[int] = set()
+    for isolation, images in sorted(candidates, key=lambda one: -one[0]):
+        if isolation >= least and taken.isdisjoint(images.tolist()):
+            chosen.append(images)
+            taken |= set(images.tolist())
+    return chosen
 
 
 def _distances(points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -162,35 +180,23 @@ def _distances(points: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.maximum(squared, 0)))
 
 
-def _cliques(apart: NDArray[np.float64]) -> tuple[list[int], float]:
-    """The labels (the number of each group's first image) and the gap of the clearest cut of N images; a gap of 0.0 and
-    no groups where none is clear enough."""
+def _isolated(apart: NDArray[np.float64]) -> list[tuple[float, NDArray[np.intp]]]:
+    """Groups of the single linkage of N images, each with the distance to the nearest other image over that of its own
+    two farthest images; loose and large ones are left out."""
     count = len(apart)
     labels, widest = np.arange(count), np.zeros(count)
-    best, kept = 0.0, labels.copy()
-    edges = _spanning_tree(apart)
-    largest = 0.0
-    for (_, a, b), following in zip(edges, [*[e[0] for e in edges[1:]], None], strict=True):
-        mine, theirs = labels == labels[a], labels == labels[b]
-        here = labels[a]
-        widest[here] = max(widest[here], widest[labels[b]], float(apart[np.ix_(mine, theirs)].max()))
+    found = []
+    for distance, a, b in _spanning_tree(apart):
+        here, there = labels[a], labels[b]
+        mine, theirs = labels == here, labels == there
+        for label, members in ((here, mine), (there, theirs)):
+            isolation = distance / max(widest[label], 1e-9)
+            size = int(members.sum())
+            if 1 < size <= max(2, _MOST_OF_ALL * count) and isolation >= _LOOSELY:
+                found.append((float(isolation), np.flatnonzero(members)))
+        widest[here] = max(widest[here], widest[there], float(apart[np.ix_(mine, theirs)].max()))
         labels[theirs] = here
-        largest = max(largest, float(widest[here]))
-        if following is None or largest >= following:
-            continue
-        sizes = np.bincount(labels)
-        gap = following / max(largest, 1e-9)
-        if gap > best and sizes.max() <= max(2, _MOST_OF_ALL * count) and gap >= _clear(sizes, count):
-            best, kept = gap, labels.copy()
-    first: dict[int, int] = {}
-    return [first.setdefault(label, i) for i, label in enumerate(kept.tolist())], best
-
-
-def _clear(sizes: NDArray[np.intp], count: int) -> float:
-    """The least gap that counts for groups of these sizes."""
-    share = float(sizes[sizes > 1].sum()) / count
-    least = next(gap for above, gap in _CLEAR if share >= above)
-    return least if count >= _FEW or share >= _CLEAR[0][0] else max(least, _CLEAR_OF_FEW)
+    return found
 
 
 def _spanning_tree(apart: NDArray[np.float64]) -> list[tuple[float, int, int]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.bank import Bank, TrainingImage
-from patchbank.calibration import Calibration, Row
+from patchbank.calibration import FOUND, Calibration, Row
 from patchbank.content import without_copies
 from patchbank.coresets import SAMPLERS
 from patchbank.detectors.base import Detector
@@ -24,7 +24,6 @@ from patchbank.detectors.work import Work
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import OnError, Progress, warn
 from patchbank.features import FeatureSet
-from patchbank.groups import LIKE
 from patchbank.images import Images, Source, gather
 from patchbank.thumbnails import make_thumbnails
 
@@ -264,5 +263,5 @@ class LivingBank(Detector):
 
 def _renamed_group(group: str, names: Mapping[str, str]) -> str:
     """A group's label where images have new names: one that was found is called after its first image."""
-    name = group.removeprefix(LIKE)
-    return f"{LIKE}{names.get(name, name)}" if group.startswith(LIKE) else group
+    name = group.removeprefix(FOUND)
+    return f"{FOUND}{names.get(name, name)}" if group.startswith(FOUND) else group
