@@ -43,8 +43,6 @@ class Changes(Method):
 
     def _labelled(self, sources: list[Source], groups: Sequence[object] | None) -> list[Source]:
         """The sources with the labels of their parts, as far as these are given."""
-        if groups is not None and self.group_by is not None:
-            raise OptionError("give only one of groups and group_by")
         if any(source.group for source in sources):  # labelled already
             return sources
         if groups is not None:
