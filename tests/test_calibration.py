@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchbank.calibration import (
-    Calibration,
-    benjamini_hochberg,
-    choose_threshold,
-    fit_tail,
-    folds_of,
-    interval,
-    threshold,
-)
+from patchbank.calibration import Calibration, folds_of
+from patchbank.conformal import benjamini_hochberg, choose_threshold, fit_tail, interval, threshold
 from patchbank.errors import OptionError
 
 SCORES = st.lists(st.floats(0, 1e6) | st.sampled_from([1.0, 2.0]), min_size=2, max_size=60)  # with ties
@@ -180,3 +174,67 @@ def test_leave_one_out_scores_are_corrected_by_held_out_ones() -> None:
     assert corrected.scores.tolist() == pytest.approx([1.8, 3.6, 5.4, 7.2])
     assert corrected.peaks.tolist() == pytest.approx([1, 2, 3, 4])
     assert fitted.corrected(calibration([])) is fitted
+
+
+# ---- several pictures of one part ------------------------------------------------------------------------------------
+
+GROUPED = st.lists(
+    st.lists(st.floats(0, 1e6) | st.sampled_from([1.0, 2.0]), min_size=1, max_size=4), min_size=2, max_size=20
+)
+
+
+def of_parts(parts: list[list[float]], rate: float) -> Calibration:
+    scores = np.array([score for part in parts for score in part])
+    groups = tuple(f"part {i}" for i, part in enumerate(parts) for _ in part)
+    return Calibration(scores, scores, rate, images=tuple(map(str, range(len(scores)))), groups=groups)
+
+
+@given(GROUPED, RATES)
+def test_coverage_on_exchangeable_parts(parts: list[list[float]], rate: float) -> None:
+    """The guarantee counts parts: of k + 1 exchangeable parts each is as likely to be the new one, and one of its
+    pictures is taken at random."""
+    alarms = rejected = 0.0
+    for i, new in enumerate(parts):
+        others = of_parts(parts[:i] + parts[i + 1 :], rate)
+        rejected += float(np.mean([others.p_value(score) <= rate + 1e-12 for score in new]))
+        if others.is_guaranteed:
+            alarms += float(np.mean([score > others.threshold for score in new]))
+    assert alarms <= rate * len(parts) + 1e-6
+    assert rejected <= rate * len(parts) + 1e-6
+
+
+@given(SCORES, RATES)
+def test_parts_with_one_picture_are_images(scores: list[float], rate: float) -> None:
+    alone, grouped = calibration(scores, rate), of_parts([[score] for score in scores], rate)
+    assert grouped.threshold == alone.threshold
+    assert grouped.is_guaranteed == alone.is_guaranteed
+    assert grouped.p_value(scores[0]) == pytest.approx(alone.p_value(scores[0]))
+    assert (grouped.interval() is None) == (alone.interval() is None)
+
+
+def test_the_guarantee_counts_parts() -> None:
+    many = of_parts([[float(i)] * 10 for i in range(8)], 0.1)  # 80 pictures of 8 parts
+    assert not many.is_guaranteed
+    assert many.no_guarantee == "that takes at least 9 parts"
+    assert of_parts([[float(i)] * 10 for i in range(9)], 0.1).is_guaranteed
+    found = dataclasses.replace(many, groups=tuple(f"like {group}" for group in many.groups), false_alarm_rate=0.5)
+    assert "nobody named the parts" in found.no_guarantee
+
+
+def test_groups_go_through_the_model_file_and_stay_with_their_scores() -> None:
+    fitted = of_parts([[1.0, 2.0], [3.0], [4.0, 5.0]], 0.5)
+    tensors, values = fitted.state()
+    again = Calibration.of(tensors, values)
+    assert again.groups == fitted.groups
+    assert again.without({"1", "2"}).groups == ("part 0", "part 2", "part 2")
+    assert again.joined(calibration([9.0], 0.5)).groups == (*fitted.groups, "")
+    assert again.joined(calibration([9.0], 0.5)).parts == 4
+
+
+def test_the_tail_of_weighted_scores_is_that_of_the_parts() -> None:
+    scores = np.random.default_rng(0).exponential(size=200)
+    once = fit_tail(scores)
+    twice = fit_tail(np.repeat(scores, 2), np.full(400, 0.5))
+    assert once is not None
+    assert twice is not None
+    assert twice.quantile(0.001) == pytest.approx(once.quantile(0.001), rel=0.02)

@@ -54,5 +54,8 @@ def test_arrays_and_pictures_that_are_given_twice_are_used_once() -> None:
 
 
 def test_what_cannot_be_read_is_nobodys_copy(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"empty{i}.png").write_bytes(b"")
+    assert without_copies(gather(tmp_path))[1] == []  # each is named as unreadable
     gone = [Source(f"{i}.png", tmp_path / f"{i}.png") for i in range(2)]
     assert without_copies([*gone, Source("array", np.array([None, None]))])[1] == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.errors import OptionError
+from patchbank.conformal import Tail, benjamini_hochberg, check_rate, choose_threshold, fit_tail, interval, threshold
 
 if TYPE_CHECKING:  # an exported model decides without torch
     from torch import Tensor
@@ -24,9 +24,7 @@ FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the co
 FOUND = "like "  # begins the label of a group that was found, before the name of its first image
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
-_TAIL_SHARE, _TAIL_LEAST = 0.25, 10  # the tail is fitted to this share of the scores, but to so many at least
-_SHAPES = (-0.5, 0.5)  # few exceedances say little of the shape: within these it has a variance and a bounded error
-_RESAMPLES, _LEVEL = 400, 0.9
+_LEAST_BELOW, _LEAST_ABOVE = 5, 20  # scores that are compared, and that they are compared with
 
 
 class Row(NamedTuple):
@@ -52,7 +50,8 @@ class Calibration:
 
     `how`: where the scores come from, one of `WAYS` or in words; `images`: the names they belong to; `groups`: the
     label of the part that each shows ("": a part of its own), or nothing where each image is a part of its own;
-    `chosen`: a threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how.
+    `chosen`: a threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how;
+    `doubt`: why new parts may score differently, as far as the images show it ("" for no sign).
     """
 
     scores: NDArray[np.float64]
@@ -63,6 +62,7 @@ class Calibration:
     chosen: float | None = None
     chosen_by: str = ""
     groups: tuple[str, ...] = ()
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         check_rate(self.false_alarm_rate)
@@ -85,11 +85,29 @@ class Calibration:
 
     @property
     def is_guaranteed(self) -> bool:
-        """Whether there are enough parts for the rate. A chosen threshold promises nothing, nor do scores of which half
-        or more belong to groups that were only found: who has several pictures of most parts must name the parts."""
-        known = float(self.weights[np.isfinite(self.scores)].sum())
+        """Whether new parts are rejected at no more than the rate: `no_guarantee` says why not."""
+        return not self.no_guarantee
+
+    @property
+    def no_guarantee(self) -> str:
+        """Why the threshold gives no guarantee; "" if it does."""
+        if self.chosen is not None:
+            return "the threshold was chosen"
+        if self.doubt:
+            return self.doubt
         found = sum(group.startswith(FOUND) for group in self.groups)
-        return self.chosen is None and known >= 1 / self.false_alarm_rate - 1 - 1e-9 and 2 * found <= len(self)
+        if 2 * found > len(self):
+            return "most images look like several pictures of one part, and nobody named the parts"
+        if self._is_short:
+            needed = math.ceil(1 / self.false_alarm_rate - 1 - 1e-9)
+            return f"that takes at least {needed} {'parts' if self.groups else 'images'}"
+        return ""
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether there are too few parts for the rate."""
+        known = float(self.weights[np.isfinite(self.scores)].sum())
+        return known < 1 / self.false_alarm_rate - 1 - 1e-9
 
     @cached_property
     def threshold(self) -> float:
@@ -104,7 +122,7 @@ class Calibration:
     @cached_property
     def tail(self) -> Tail | None:
         """What the threshold was extrapolated with; None where it was not."""
-        return None if self.is_guaranteed or self.chosen is not None else fit_tail(self.scores, self.weights)
+        return fit_tail(self.scores, self.weights) if self._is_short and self.chosen is None else None
 
     def interval(self) -> tuple[float, float] | None:
         """Where the extrapolated threshold lies for 90 % of resamplings of the scores; None where it is none."""
@@ -164,6 +182,14 @@ class Calibration:
         factors = [_typical_ratio(getattr(apart, k), getattr(self, k)[mine]) for k in ("scores", "peaks")]
         return self._of(self.scores * factors[0], self.peaks * factors[1], self.images, self.groups)
 
+    def scores_far_below(self, other: Calibration) -> bool:
+        """Whether at least 5 scores have a median below 95 % of those of another calibration, of 20 at least. Good
+        parts do so with a probability of a few per mille at most; twins of training images do."""
+        mine, theirs = self.scores[np.isfinite(self.scores)], other.scores[np.isfinite(other.scores)]
+        if len(mine) < _LEAST_BELOW or len(theirs) < _LEAST_ABOVE:
+            return False
+        return bool(np.median(mine) < np.quantile(theirs, 0.05))
+
     def _of(
         self,
         scores: NDArray[np.float64],
@@ -180,7 +206,7 @@ class Calibration:
         import torch
 
         tensors = {f"calibration.{name}": torch.from_numpy(getattr(self, name)) for name in ("scores", "peaks")}
-        names = ("false_alarm_rate", "how", "images", "chosen", "chosen_by")
+        names = ("false_alarm_rate", "how", "images", "chosen", "chosen_by", "doubt")
         values = {name: getattr(self, name) for name in names}
         groups = {"groups": list(self.groups)} if self.groups else {}
         return tensors, {**values, "images": list(self.images), **groups}
@@ -223,133 +249,3 @@ def folds_of(turned: Sequence[bool], seed: int, groups: Sequence[str] = ()) -> l
     fold_of[np.random.default_rng(seed).permutation(count)] = np.arange(count) % min(FOLDS, count)
     folds = fold_of[np.asarray(part)]
     return [np.flatnonzero(folds == fold).tolist() for fold in range(min(FOLDS, count))]
-
-
-def threshold(scores: NDArray[np.float64], rate: float, weights: NDArray[np.float64] | None = None) -> float:
-    """The smallest score that a share 1 − rate of n + 1 parts does not exceed: without `weights` the
-    ⌈(n + 1)(1 − rate)⌉-th smallest of n. Where n is too small for that, the extrapolated quantile, but not less than
-    the largest score; +inf for no scores."""
-    finite, weight = _sorted(scores, weights)
-    if len(finite) == 0:
-        return math.inf
-    below = np.cumsum(weight)
-    reached = np.flatnonzero(below >= (below[-1] + 1) * (1 - rate) - 1e-9)  # 1e-9: it may be whole but for rounding
-    if len(reached):
-        return float(finite[reached[0]])
-    tail = fit_tail(finite, weight)
-    return float(finite[-1]) if tail is None else max(float(finite[-1]), tail.quantile(rate))
-
-
-def _sorted(
-    scores: NDArray[np.float64], weights: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The finite scores in rising order, and the weight of each (by default 1)."""
-    known = np.isfinite(scores)
-    finite, weight = scores[known], np.ones(len(scores))[known] if weights is None else weights[known]
-    order = np.argsort(finite, kind="stable")
-    return finite[order], weight[order]
-
-
-@dataclass(frozen=True)
-class Tail:
-    """A generalised Pareto distribution of what the scores exceed `start` by: P(S > s) = `share` · (1 + shape · (s −
-    start)/scale)^(−1/shape)."""
-
-    start: float
-    share: float
-    shape: float
-    scale: float
-
-    def quantile(self, rate: float) -> float:
-        """The score that a share `rate` of nominal images exceeds."""
-        ratio = math.log(self.share / rate)
-        grown = ratio if abs(self.shape) < 1e-6 else math.expm1(self.shape * ratio) / self.shape
-        return self.start + self.scale * grown
-
-
-def fit_tail(scores: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> Tail | None:
-    """The tail of the scores of n parts by probability-weighted moments (Hosking and Wallis, 1987); None for fewer than
-    20 parts, or where the largest scores are all equal. `weights`: of the scores, n in all; by default 1 each."""
-    finite, weight = _sorted(scores, weights)
-    parts = float(weight.sum())
-    if parts < 2 * _TAIL_LEAST - 1e-9:
-        return None
-    wanted = max(_TAIL_LEAST, round(_TAIL_SHARE * parts))
-    count = int(np.searchsorted(np.cumsum(weight[::-1]), wanted - 1e-9)) + 1
-    if count >= len(finite):
-        return None
-    start, share = finite[-count - 1], weight[-count:]
-    exceedances, within = finite[-count:] - start, float(share.sum())
-    mean = float((share * exceedances).sum()) / within
-    above = 1 - (np.cumsum(share) - 0.35 * share) / within
-    weighted = float((share * above * exceedances).sum()) / within
-    if mean <= 0 or mean - 2 * weighted <= 0:
-        return None
-    shape = float(np.clip(2 - mean / (mean - 2 * weighted), *_SHAPES))
-    return Tail(float(start), within / parts, shape, mean * (1 - shape))
-
-
-def interval(
-    scores: NDArray[np.float64], rate: float, seed: int = 0, groups: Sequence[str] = ()
-) -> tuple[float, float]:
-    """The middle 90 % of thresholds of parts drawn again with replacement, each with all its scores."""
-    rng, known = np.random.default_rng(seed), np.isfinite(scores)
-    finite = scores[known]
-    if groups:
-        labels = [group or f"\0{i}" for i, group in enumerate(groups)]
-        _, part = np.unique(np.asarray(labels)[known], return_inverse=True)
-        members = [np.flatnonzero(part == i) for i in range(part.max() + 1)]
-    drawn = []
-    for _ in range(_RESAMPLES):
-        if groups:
-            again = [members[i] for i in rng.choice(len(members), len(members))]
-            weights = np.concatenate([np.full(len(m), 1 / len(m)) for m in again])
-            drawn.append(threshold(finite[np.concatenate(again)], rate, weights))
-        else:
-            drawn.append(threshold(rng.choice(finite, len(finite)), rate))
-    low, high = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
-
-
-def choose_threshold(
-    good: NDArray[np.float64], defective: NDArray[np.float64], cost: float | None
-) -> tuple[float, str]:
-    """The threshold between two scores with the highest F1, or the least cost, and that in words."""
-    if cost is not None and cost <= 0:
-        raise OptionError(f"cost_ratio must be positive (the price of a missed defect in false alarms), not {cost}")
-    good, defective = good[np.isfinite(good)], defective[np.isfinite(defective)]
-    if not len(good) or not len(defective):
-        raise OptionError("choosing a threshold by labels takes scores of good and of defective images")
-    levels = np.unique(np.concatenate([good, defective]))
-    between = (levels[1:] + levels[:-1]) / 2
-    candidates = np.concatenate([[np.nextafter(levels[0], -np.inf)], between, levels[-1:]])
-    found = len(defective) - np.searchsorted(np.sort(defective), candidates, side="right")
-    alarms = len(good) - np.searchsorted(np.sort(good), candidates, side="right")
-    if cost is None:
-        f1 = 2 * found / (len(defective) + found + alarms)
-        best = int(np.flatnonzero(f1 == f1.max())[-1])
-        return float(candidates[best]), f"highest F1 ({f1[best]:.3f}) on {len(defective)} labelled defects"
-    price = cost * (len(defective) - found) + alarms
-    best = int(np.flatnonzero(price == price.min())[-1])
-    return float(candidates[best]), (
-        f"least cost on {len(defective)} labelled defects, a missed one priced as {cost:g} false alarms"
-    )
-
-
-def benjamini_hochberg(p_values: Sequence[float], rate: float) -> NDArray[np.bool_]:
-    """Which of m p-values to reject so that the expected share of good parts among the rejected is at most `rate`
-    (Benjamini and Hochberg, 1995; for conformal p-values Bates et al., 2023)."""
-    check_rate(rate, "the false-discovery rate")
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    passes = np.flatnonzero(p[order] <= rate * np.arange(1, len(p) + 1) / max(len(p), 1) + 1e-12)
-    rejected = np.zeros(len(p), dtype=bool)
-    if len(passes):
-        rejected[order[: passes[-1] + 1]] = True
-    return rejected
-
-
-def check_rate(rate: float, name: str = "false_alarm_rate") -> None:
-    """Raise `OptionError` for a rate outside (0, 1)."""
-    if not 0 < rate < 1:
-        raise OptionError(f"{name} must lie in (0, 1), such as 0.01 for 1 %, not {rate}")

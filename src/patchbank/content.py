@@ -12,7 +12,7 @@ from PIL import Image
 
 from patchbank.errors import ImageError, notify
 from patchbank.files import file_digest
-from patchbank.images.read import RGB, read_image
+from patchbank.images.read import RGB, image_size, read_image
 from patchbank.images.sources import Source
 
 _SAMPLE = 4096  # bytes at the start, the middle and the end of a file that are compared before all of it is read
@@ -65,7 +65,16 @@ def _repeats(sources: Sequence[Source], numbers: Iterable[int]) -> dict[int, int
             digest = _digest(sources[i], whole=True)
             if digest is not None and first.setdefault(digest, i) != i:
                 repeats[i] = first[digest]
-    return repeats
+    broken = {i for i in set(repeats.values()) if not _is_image(sources[i])}  # each of these is named as unreadable
+    return {i: original for i, original in repeats.items() if original not in broken}
+
+
+def _is_image(source: Source) -> bool:
+    try:
+        image_size(source)
+    except ImageError:
+        return False
+    return True
 
 
 def _file(source: Source) -> Path | None:

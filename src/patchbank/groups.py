@@ -30,7 +30,7 @@ _CLEARLY = 1.5  # chance groups are rarely so clear
 _BARELY, _MANY, _MANY_OF_FEW = 1.15, 0.7, 0.85  # but where most images belong to such groups, these are no chance
 _LOOSELY = 1.05  # and then their looser companions are groups too
 _FEW = 20
-_LEAST_SHARE = 0.05  # of the images must have a twin: fewer do not move a threshold
+_LEAST_SHARE = 0.1  # of the images must have a twin: fewer hardly move a threshold
 
 
 @dataclass(frozen=True)

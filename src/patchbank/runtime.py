@@ -173,8 +173,9 @@ def calibration_of(values: dict[str, Any]) -> Calibration:
     scores, peaks = (np.array([_number(v) for v in values[k]], dtype=np.float64) for k in ("scores", "peaks"))
     groups = tuple(values.get("groups", ()))  # exports up to 0.1 have none
     found = Calibration(
-        scores, peaks, values["false_alarm_rate"], values["how"], chosen_by=values["chosen_by"], groups=groups
-    )
+        scores, peaks, values["false_alarm_rate"], values["how"],
+        chosen_by=values["chosen_by"], groups=groups, doubt=values.get("doubt", ""),
+    )  # fmt: skip
     threshold = _number(values["threshold"])
     return found if threshold == found.threshold else replace(found, chosen=threshold)
 

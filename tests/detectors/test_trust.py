@@ -20,6 +20,7 @@ from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.extraction import warn
 from patchbank.features import FeatureSet
 from patchbank.images import Source, gather
+from patchbank.report.explanation import finder
 from tests.conftest import bad_image, good_image, small_model
 
 SIZE = (64, 64)
@@ -304,3 +305,30 @@ def test_gaussians_of_parts_are_refitted_only_where_parts_have_several_pictures(
     assert PaDiM(image_size=64).fit(PARTS).calibration_.how == "leave-one-out"
     assert PaDiM(image_size=64).fit(BURSTS, groups=LABELS).calibration_.how == "k-fold"
     assert PaDiM(image_size=64).fit(PARTS, groups=range(12)).calibration_.how == "leave-one-out"
+
+
+def test_twins_of_training_images_do_not_calibrate_in_silence() -> None:
+    """Other pictures of the parts that the model has learned from: no copies, but no fair sample either."""
+    parts = [good_image(i, SIZE) for i in range(24)]
+    model = small_model(image_size=64, false_alarm_rate=0.1, bank_size=10**5).fit(parts)
+    noise = np.random.default_rng(0).integers(-1, 2, (12, *parts[0].shape))
+    twins = list(np.clip(parts[:12] + noise, 0, 255).astype(np.uint8))
+    with pytest.warns(PatchbankWarning, match="score far below the training images"):
+        model.calibrate(twins)
+    assert not model.calibration_.is_guaranteed
+    assert "other pictures of the same parts" in model.calibration_.no_guarantee
+    model.calibrate([good_image(700 + i, SIZE) for i in range(12)])
+    assert model.calibration_.is_guaranteed
+
+
+def test_a_training_image_is_not_shown_as_what_its_file_has_become(tmp_path: Path) -> None:
+    for i, image in enumerate(PARTS):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    model = small_model(image_size=64).fit(tmp_path)
+    name = str(tmp_path / "3.png")
+    find = finder(model.thumbnails_, model.folder, model.digests)
+    assert np.array_equal((find(name) or pytest.fail("no picture"))[0], PARTS[3])
+    Image.fromarray(good_image(99, SIZE)).save(tmp_path / "3.png")  # the folder was filled anew
+    picture = (find(name) or pytest.fail("no picture"))[0].astype(float)
+    assert np.abs(picture - PARTS[3]).mean() < 12  # the thumbnail
+    assert np.abs(picture - good_image(99, SIZE)).mean() > 20

@@ -101,14 +101,12 @@ def threshold_words(calibration: Calibration) -> str:
     if calibration.chosen is not None:
         return f"threshold {threshold:.4g}: {calibration.chosen_by}"
     words = f"threshold {threshold:.4g} (target false-alarm rate {percent(rate)}; {calibration_words(calibration)}"
-    if calibration.is_guaranteed:
-        return f"{words})"
-    unit = "parts" if calibration.groups else "images"
-    promise = f"a guarantee needs at least {math.ceil(1 / rate - 1 - 1e-9)} {unit}"
-    if (interval := calibration.interval()) is None:
-        return f"{words}, the highest score); {promise}"
-    low, high = interval
-    return f"{words}, tail extrapolated, 90 % interval {low:.4g}-{high:.4g}); {promise}"
+    if (interval := calibration.interval()) is not None:
+        words += ", tail extrapolated, 90 % interval {:.4g}-{:.4g}".format(*interval)
+    elif threshold == max(calibration.scores) and not calibration.is_guaranteed:
+        words += ", the highest score"
+    reason = calibration.no_guarantee
+    return f"{words}); no guarantee: {reason}" if reason else f"{words})"
 
 
 def calibration_words(calibration: Calibration) -> str:

@@ -65,6 +65,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "false_alarm_rate": calibration.false_alarm_rate,
         "threshold": threshold if math.isfinite(threshold) else None,
         "threshold_is_guaranteed": calibration.is_guaranteed,
+        "no_guarantee_because": calibration.no_guarantee or None,
         "threshold_interval": calibration.interval(),
         "threshold_chosen_by": calibration.chosen_by or None,
         "calibration": calibration_words(calibration),

@@ -47,7 +47,7 @@ def predict(
         raise OptionError(f"{output}: is a file; -o takes a folder for the results")
     if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
         raise OptionError("give only one of --threshold, --false-alarm-rate and --false-discovery-rate")
-    from patchbank.calibration import check_rate
+    from patchbank.conformal import check_rate
     from patchbank.images import gather
     from patchbank.modelfile import load
     from patchbank.prediction import finite

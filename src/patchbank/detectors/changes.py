@@ -18,12 +18,14 @@ from typing_extensions import Self
 from patchbank.calibration import Calibration, Row
 from patchbank.content import digest_of, without_copies
 from patchbank.detectors.method import Method
-from patchbank.errors import DatasetError, OptionError
+from patchbank.errors import DatasetError, OptionError, notify
 from patchbank.extraction import OnError, Progress, warn
 from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.groups import check_labels, labels_by, say_near_copies
 from patchbank.images import Images, Source, gather, prefetch
 from patchbank.prediction import Prediction
+
+_TOO_LOW = "these images score far below the training images, as other pictures of the same parts do"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -96,6 +98,9 @@ class Changes(Method):
             rows = [row._replace(group=image.group) for row, image in zip(rows, seen.images, strict=True)]
         rate = self.calibration_.false_alarm_rate
         calibration = dataclasses.replace(Calibration.of_rows(rows, rate), how="held-out")
+        if calibration.scores_far_below(self.calibration_):
+            calibration = dataclasses.replace(calibration, doubt=_TOO_LOW)
+            notify(f"{_TOO_LOW}: calibrate with pictures of parts that the model has not seen")
         if defects is not None:
             scores = [p.score for p in self._predictions(gather(defects), on_error)]
             calibration = calibration.choose(scores, cost_ratio)

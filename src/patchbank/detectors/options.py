@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from patchbank import patches
-from patchbank.calibration import WAYS, check_rate
+from patchbank.calibration import WAYS
+from patchbank.conformal import check_rate
 from patchbank.errors import OptionError
 from patchbank.scoring import IMAGE_SCORES
 

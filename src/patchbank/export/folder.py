@@ -170,6 +170,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
         "scores": calibration.scores.tolist(),
         "peaks": calibration.peaks.tolist(),
         "groups": list(calibration.groups),
+        "doubt": calibration.doubt,
     }
 
 

@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from patchbank.errors import PatchbankError
+from patchbank.errors import PatchbankError, PatchbankWarning
 from patchbank.service.config import Config
 from patchbank.service.folders import publish
 from patchbank.service.records import iso
@@ -58,6 +59,7 @@ class Job:
     total: int = 0
     stage_began: float = 0.0
     skipped: int = 0
+    notes: list[str] = field(default_factory=list)
     error: str | None = None
     cancelled: bool = False
     process: BaseProcess | None = None
@@ -82,7 +84,8 @@ class Job:
         return {
             "id": self.id, "folder": o.folder, "name": o.name, "method": o.method, "when": iso(self.at),
             "state": self.state, "stage": self.stage, "done": self.done, "total": self.total,
-            "eta_seconds": self.eta_seconds, "skipped": self.skipped, "error": self.error, "model": model,
+            "eta_seconds": self.eta_seconds, "skipped": self.skipped, "notes": self.notes,
+            "error": self.error, "model": model,
         }  # fmt: skip
 
 
@@ -172,6 +175,8 @@ class Fits:
                     job.advance(*said)
                 elif kind == "skipped":
                     job.skipped += 1
+                elif kind == "note":
+                    job.notes += said
                 else:
                     (job.error,) = said
         job.process.join()
@@ -209,7 +214,11 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
 
     try:
         detector = DETECTORS[order.method](**order.options, **machine)
-        detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)
+        with warnings.catch_warnings(record=True) as noticed:  # this process has one thread that warns
+            warnings.simplefilter("always", PatchbankWarning)
+            detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)
+        for text in dict.fromkeys(str(w.message) for w in noticed if issubclass(w.category, PatchbankWarning)):
+            sender.send(("note", text))
         progress("saving", 0, 0)
         detector.save(made)
     except PatchbankError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from patchbank.detectors import DETECTORS
 from patchbank.errors import PatchbankError
@@ -33,6 +33,14 @@ class Options(BaseModel):
     coreset: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     bank_size: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    group_by: Annotated[str | None, Field(max_length=200)] = None
+
+    @field_validator("group_by")
+    @classmethod
+    def _reads_no_file(cls, rule: str | None) -> str | None:
+        if rule is not None and rule.lower().endswith(".csv"):
+            raise ValueError("a table of groups is a file of the server: use folder or a regular expression")
+        return rule
 
 
 class Asked(BaseModel):
@@ -60,7 +68,8 @@ class Folders(BaseModel):
 
 
 class Fit(BaseModel):
-    """`done` of `total` in the `stage`, `eta_seconds` to its end; `skipped`: images that could not be read."""
+    """`done` of `total` in the `stage`, `eta_seconds` to its end; `skipped`: images that could not be read; `notes`:
+    what else was noticed about the images, such as copies."""
 
     id: int
     folder: str
@@ -73,6 +82,7 @@ class Fit(BaseModel):
     total: int
     eta_seconds: float | None
     skipped: int
+    notes: list[str]
     error: str | None
     model: str | None
 
