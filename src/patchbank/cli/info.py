@@ -56,7 +56,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "method": document["method"],
         "images": training["images"],
         "unreadable": training["unreadable"],
-        "copies": len(training.get("copies", [])),
+        "copies": [f"{copy} of {original}" for copy, original in training.get("copies", [])],
         "patches": training["patches"],
         "bank_vectors": len(bank) if bank is not None else training.get("memory_vectors"),
         "bank_dimension": bank.shape[1] if bank is not None else None,
