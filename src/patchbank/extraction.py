@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patchbank.backbones import Backbone
 from patchbank.bank import TrainingImage
-from patchbank.errors import DatasetError, ImageError
+from patchbank.errors import DatasetError, ImageError, notify
 from patchbank.feature_cache import FeatureCache
 from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import (
@@ -27,6 +27,7 @@ from patchbank.images import (
     RegionOfInterest,
     Source,
     Tiling,
+    ValueRange,
     View,
     image_size,
     prefetch,
@@ -39,7 +40,7 @@ from patchbank.storage import allocate, release
 OnError: TypeAlias = Callable[[str, Exception], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
-_NOT_FEATURES = ("backbone", "roi", "keeps_grid", "cache")  # the first is described by its identity
+_NOT_FEATURES = ("backbone", "roi", "keeps_grid", "cache", "values", "squeezed")  # described otherwise, or no part
 _CUDA_BATCH = 16  # on a CPU one image at a time is as fast, and its features do not depend on its company
 
 
@@ -59,7 +60,8 @@ class Extractor:
     patches outside it are not left out; `painted`: the region that was learned from: what lies outside it has the mean
     colour of what lies inside before the network sees it, whose patches look far beyond their own pixels; `cache`:
     where features are kept that were computed before; `reference`: what images are laid over first, in whose pixels the
-    regions are then, and without a cache."""
+    regions are then, and without a cache; `values`: what the pixel values mean; `squeezed`: the image that was named
+    because its longer side is squeezed."""
 
     backbone: Backbone
     geometry: Geometry
@@ -70,12 +72,15 @@ class Extractor:
     tiling: Tiling | None = None
     cache: FeatureCache | None = None
     reference: Reference | None = None
+    values: ValueRange = field(default_factory=ValueRange)
+    squeezed: list[str] = field(default_factory=list, compare=False)
 
     @property
     def _how(self) -> str:
         """Everything that decides the features of an image; what is done with them afterwards is not."""
         stages = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in _NOT_FEATURES]
-        return " ".join([self.backbone.identity, *stages])
+        values = [] if self.values.is_plain else [f"values={self.values!r}"]
+        return " ".join([self.backbone.identity, *stages, *values])
 
     @property
     def dimension(self) -> int:
@@ -198,8 +203,9 @@ class Extractor:
         kept = self.cache.get(digest, self._how) if self.cache else None
         try:
             if kept is None:
-                rgb = read_image(source)
+                rgb = read_image(source, self.values, notify)
                 view = self.view(rgb, source.name)
+                self._tell_squeezed(source, view)
                 rgb = view.laid(rgb)
             else:
                 rgb, view = None, self.geometry.view(*image_size(source))
@@ -214,6 +220,12 @@ class Extractor:
             rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
         pixels = view.pixels(rgb) if self.tiling else view.apply(rgb)
         return _Loaded(source, view, time.perf_counter() - started, pixels, digest=digest)
+
+    def _tell_squeezed(self, source: Source, view: View) -> None:
+        """Name the first image whose longer side is squeezed."""
+        if not self.squeezed and (words := self.geometry.squeeze_words(*view.original_size)):
+            self.squeezed.append(source.name)
+            notify(f"{source.name}: {words}")
 
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:

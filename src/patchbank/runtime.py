@@ -22,13 +22,20 @@ from numpy.typing import NDArray
 
 from patchbank.calibration import Calibration, standardised
 from patchbank.environment import cores, import_openvino
-from patchbank.errors import ImageError, MissingPackageError, ModelFileError, OptionError, PatchbankError
+from patchbank.errors import (
+    ImageError,
+    MissingPackageError,
+    ModelFileError,
+    OptionError,
+    PatchbankError,
+    notify,
+)
 from patchbank.files import file_digest
-from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_image
+from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2  # 1 where an older version reads the same pixels: without a value_range
 DOCUMENT = "patchbank.json"
 Feeds: TypeAlias = dict[str, NDArray[Any]]
 Run: TypeAlias = Callable[[Feeds], dict[str, NDArray[Any]]]
@@ -105,13 +112,16 @@ class ExportedGraph(Exported):
     def __post_init__(self) -> None:
         d = self.document
         self.geometry, self.inspected = Geometry(**d["geometry"]), tuple(d["inspected"])
+        self.values = ValueRange.of(d.get("value_range"))
+        self.squeezed = ""  # the image that was named because its longer side is squeezed
         self.roi, self.painted = (None if d[k] is None else RegionOfInterest.of(d[k]) for k in ("roi", "learned_roi"))
         self.masks = {i["name"]: tuple(i["shape"]) for i in d["inputs"] if i["name"].startswith("inside")}
 
     def feeds(self, source: Source) -> tuple[Feeds, View, NDArray[np.bool_] | None]:
         """What the graph takes of an image, how that was inspected, and which of its pixels, None for all. Raises
         `ImageError` for one that is not for this export."""
-        rgb = read_image(source)
+        rgb = read_image(source, self.values, notify)
+        self._tell_squeezed(source, rgb.shape[0], rgb.shape[1])
         view, mask = self.geometry.view(rgb.shape[0], rgb.shape[1]), None
         if view.inspected != self.inspected:
             sizes = [f"{h}×{w}" for h, w in (view.inspected, self.inspected)]
@@ -132,6 +142,12 @@ class ExportedGraph(Exported):
         if any(not inside.any() for name, inside in feeds.items() if name in self.masks):
             raise ImageError(f"{source.name}: has nothing of the region of interest in its inspected part")
         return {**feeds, "image": view.apply(rgb)[None]}, view, mask
+
+    def _tell_squeezed(self, source: Source, height: int, width: int) -> None:
+        """Name the first image whose longer side is squeezed."""
+        if not self.squeezed and (words := self.geometry.squeeze_words(height, width)):
+            self.squeezed = source.name
+            notify(f"{source.name}: {words}")
 
     def inspect(self, source: Source) -> Prediction:
         started = time.perf_counter()

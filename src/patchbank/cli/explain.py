@@ -42,11 +42,11 @@ def explain(
     if roi is not None:
         detector.restrict(roi)
     names = output_names(images, [source.name for source in sources])
-    failures, find = Failures(), finder(detector.thumbnails_, detector.folder)
+    failures, find = Failures(), finder(detector.thumbnails_, detector.folder, detector.values_)
     for source in sources:
         try:
             explanation = detector.explain(source.data, place, count)
-            rgb = read_image(source).astype("uint8", copy=False)
+            rgb = read_image(source, detector.values_).astype("uint8", copy=False)
         except ImageError as error:
             failures(source.name, error)
             continue

@@ -35,6 +35,7 @@ def fit(
     align: o.Align = False,
     tile: o.Tile = None,
     overlap: o.Overlap = None,
+    full_scale: o.FullScale = None,
     drop_suspicious: Annotated[
         bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
     ] = False,
@@ -69,6 +70,7 @@ def fit(
         align=align or None,
         tile=tile,
         overlap=overlap,
+        value_range=o.range_up_to(full_scale),
         seed=seed,
         device=device,
         runtime=runtime,

@@ -39,6 +39,8 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     """The facts about a model file that a person asks for, in the order to print."""
     import math
 
+    from patchbank.images.values import ValueRange
+
     document, tensors = file.document, file.tensors
     training = document["training"]
     calibration = file.calibration
@@ -64,6 +66,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "threshold_chosen_by": calibration.chosen_by or None,
         "calibration": f"{calibration.how}, {len(calibration)} images",
         "region_of_interest": _roi_words(document.get("roi")),
+        "pixel_values": str(ValueRange.of(document.get("pixel_values"))),
         "aligned_with": _reference_words(document.get("reference")),
         "weights": training["weights"],
         "weights_sha256": training["weights_sha256"],

@@ -32,8 +32,10 @@ from patchbank.images import (
     RegionOfInterest,
     Source,
     Tiling,
+    ValueRange,
     View,
     choose_reference,
+    decide_range,
     gather,
     read_roi,
 )
@@ -52,6 +54,7 @@ class Detector(Explaining):
     learned_roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)
     roi_: RegionOfInterest | None = dataclasses.field(init=False, repr=False, default=None)  # or a part of it
     reference_: Reference | None = dataclasses.field(init=False, repr=False, default=None)  # if `align`
+    values_: ValueRange = dataclasses.field(init=False, repr=False, default_factory=ValueRange)
     thumbnails_: dict[str, Thumbnail] = dataclasses.field(init=False, repr=False, default_factory=dict)
     feature_cache: FeatureCache | None = dataclasses.field(init=False, repr=False, default=None)  # of a grid
     _extractor: Extractor | None = dataclasses.field(init=False, repr=False, default=None)
@@ -81,7 +84,7 @@ class Detector(Explaining):
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
-        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; uint8, uint16, float in 0..1), PIL images.
+        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; integers or floats), PIL images.
 
         `on_error(name, error)` hears of each image that cannot be read, and the rest goes on; `progress(stage, done,
         total)` of the work done; `on_plan(plan)` of where the features will go, before the work starts. Raises
@@ -91,6 +94,7 @@ class Detector(Explaining):
         self.roi_ = self.learned_roi_ = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
         given = gather(images)
         work = Work(on_error, progress, on_plan)
+        self.values_ = decide_range(given, self.value_range)
         self.reference_ = self._choose_reference(given)
         readable = self._open().survey(self._views(given), on_error)
         parts = folds_of([bool(source.angle) for source, _ in readable], self.seed)
@@ -115,7 +119,7 @@ class Detector(Explaining):
         self.calibration_ = self._finish(dataclasses.replace(calibration, how=way))
         self._tidy()
         with work.clock("thumbnails"):
-            self.thumbnails_ = make_thumbnails(given, self.thumbnails) if self.keeps_patches else {}
+            self.thumbnails_ = make_thumbnails(given, self.thumbnails, self.values_) if self.keeps_patches else {}
         held, absorbed = (len(calibration) if held_out else 0), self._absorbs()
         learned = sum(not image.angle for image in features.images) + (held if absorbed else 0)
         extractor = self._open()
@@ -141,7 +145,7 @@ class Detector(Explaining):
         if not self.align:
             return None
         self._check()
-        return choose_reference(sources)
+        return choose_reference(sources, self.values_)
 
     def _learn(self, readable: list[tuple[Source, int]], work: Work) -> FeatureSet:
         """Features and memory of images, each with its number of patches."""
@@ -250,6 +254,7 @@ class Detector(Explaining):
             tiling,
             None if self.align else self.feature_cache,  # an image is read again to be laid over the reference
             self.reference_,
+            self.values_,
         )
 
     def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:

@@ -79,6 +79,7 @@ class Ensemble(Detector):
             # an unreadable image is named once
             member.fit(sources, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
         self.calibration_, self.thumbnails_ = self._combined(), self.members[0].thumbnails_
+        self.values_ = self.members[0].values_
         training = [member.training_ for member in self.members]
         seconds = [t["fit_seconds"] for t in training]
         self.training_ = {

@@ -67,7 +67,7 @@ class LivingBank(Detector):
         for i in given:
             self._accept(first + i, features, i, min(threshold, self.calibration_.threshold))
         used = sum(len(t.jpeg) for t in self.thumbnails_.values()) / 1e6
-        self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0))
+        self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0), self.values_)
         self._changed("added", images=len(rows), vectors_before=before, patches=len(features))
         return self
 
@@ -154,6 +154,8 @@ class LivingBank(Detector):
         if not isinstance(other, type(self)):
             raise OptionError(f"a {self.method} model cannot be merged with one of {other.method}")
         self._check_mergeable(other)
+        self.values_ = self.values_ | other.values_
+        self._extractor = None  # which has the values
         before, scale = len(self.bank_), self._to_mine(other)
         taken = self._known()
         theirs = {name: unique(name, taken) for name in other._known()}

@@ -238,18 +238,20 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run) -> dict[str, lis
 
 
 def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
-    rgb = read_image(Source(case.path, sample.path))
+    rgb = read_image(Source(case.path, sample.path), detector.values_)
     mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
     pixels, explanation = rgb.astype(np.uint8, copy=False), detector.explain(sample.path)
     top = overlay(pixels, explanation.prediction, mask)
     if not detector.keeps_patches:
         return Panel(case, top)
-    rows = explanation_rows(pixels, explanation, finder(detector.thumbnails_, detector.folder), top.shape[1])
+    rows = explanation_rows(
+        pixels, explanation, finder(detector.thumbnails_, detector.folder, detector.values_), top.shape[1]
+    )
     return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
 
 
 def _tiling(detector: Detector, sample: Sample) -> Picture:
-    rgb = read_image(Source(str(sample.path), sample.path)).astype(np.uint8, copy=False)
+    rgb = read_image(Source(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
     extractor = detector._open()
     assert extractor.tiling is not None
     view = extractor.view(rgb, str(sample.path))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from patchbank.errors import ImageError
-from patchbank.images import Source, read_image
+from patchbank.images import Source, ValueRange, read_image
 from patchbank.prediction import Explanation, Neighbour, Place
 from patchbank.report.heat import Picture
 from patchbank.report.names import short_path
@@ -22,6 +22,7 @@ Box = tuple[int, int, int, int]
 Find = Callable[[str], "tuple[Picture, tuple[int, int]] | None"]
 
 _CONTEXT = 7  # a crop shows so many patches across
+_PLAIN = ValueRange()
 _LEAST = 32  # pixels of the input that a crop shows at least
 _INK, _PALE, _WHITE = (25, 28, 33), (84, 90, 99), (255, 255, 255)
 
@@ -49,7 +50,7 @@ def places_picture(image: Picture, explanation: Explanation, find: Find, width: 
     return np.concatenate(rows) if rows else None
 
 
-def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "") -> Find:
+def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "", values: ValueRange = _PLAIN) -> Find:
     """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails; without
     a folder from these alone."""
 
@@ -58,7 +59,7 @@ def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "") -> Find:
         if folder is None:
             return None if kept is None else (kept.pixels(), kept.size)
         try:
-            original = read_image(Source(name, Path(folder, name))).astype(np.uint8, copy=False)
+            original = read_image(Source(name, Path(folder, name)), values).astype(np.uint8, copy=False)
         except ImageError:
             original = None
         if original is not None and (kept is None or original.shape[:2] == kept.size):

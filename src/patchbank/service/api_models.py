@@ -8,11 +8,11 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from PIL import Image
 
 from patchbank.errors import PatchbankError
 from patchbank.extraction import give_up
 from patchbank.files import keep_copy
+from patchbank.images import Source
 from patchbank.prediction import finite
 from patchbank.service import answers, drift
 from patchbank.service.api_history import item_of, kept_upload
@@ -78,7 +78,7 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
         new = {id: (key, upload) for id, upload in uploads.items() if (key := _name(id, upload)) not in known}
         backup = None
         if new:
-            detector.add([_named(*one) for one in new.values()], on_error=give_up)
+            detector.add([Source(key, upload.data) for key, upload in new.values()], on_error=give_up)
             backup = keep_copy(model.file).name
             detector.save(model.file)
             model = service.models.reload(name)
@@ -99,12 +99,6 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
 def _name(id: int, upload: Upload) -> str:
     """Of an image in a model: a client's may look like a file's, and another history has the same ids."""
     return f"inspection-{id}-{hashlib.sha256(upload.data).hexdigest()[:12]}"
-
-
-def _named(name: str, upload: Upload) -> Image.Image:
-    image = upload.image()
-    image.filename = name  # type: ignore[attr-defined]
-    return image
 
 
 def _eligible(service: Service, name: str, id: int) -> Upload:
