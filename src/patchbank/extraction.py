@@ -34,6 +34,7 @@ from patchbank.images import (
     read_image,
     turn,
 )
+from patchbank.images.read import no_memory
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
 
@@ -198,6 +199,12 @@ class Extractor:
             raise ImageError(f"{source.name}: {error}") from None
 
     def _load(self, source: Source) -> _Loaded | tuple[Source, ImageError]:
+        try:
+            return self._loaded(source)
+        except MemoryError as error:
+            raise no_memory(source, error) from None
+
+    def _loaded(self, source: Source) -> _Loaded | tuple[Source, ImageError]:
         started = time.perf_counter()
         digest = self.cache.digest(source) if self.cache else None
         kept = self.cache.get(digest, self._how) if self.cache else None
@@ -205,7 +212,6 @@ class Extractor:
             if kept is None:
                 rgb = read_image(source, self.values, notify)
                 view = self.view(rgb, source.name)
-                self._tell_squeezed(source, view)
                 rgb = view.laid(rgb)
             else:
                 rgb, view = None, self.geometry.view(*image_size(source))
@@ -223,13 +229,14 @@ class Extractor:
 
     def _tell_squeezed(self, source: Source, view: View) -> None:
         """Name the first image whose longer side is squeezed."""
-        if not self.squeezed and (words := self.geometry.squeeze_words(*view.original_size)):
+        if not self.squeezed and (words := self.geometry.squeeze_words(*view.input_size)):
             self.squeezed.append(source.name)
             notify(f"{source.name}: {words}")
 
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:
             if isinstance(item, _Loaded):
+                self._tell_squeezed(item.source, item.view)
                 yield item
             elif not item[0].angle:
                 on_error(item[0].name, item[1])

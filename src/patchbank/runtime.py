@@ -28,10 +28,12 @@ from patchbank.errors import (
     ModelFileError,
     OptionError,
     PatchbankError,
+    PatchbankWarning,
     notify,
 )
 from patchbank.files import file_digest
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image
+from patchbank.images.read import no_memory
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
@@ -150,6 +152,12 @@ class ExportedGraph(Exported):
             notify(f"{source.name}: {words}")
 
     def inspect(self, source: Source) -> Prediction:
+        try:
+            return self._inspect(source)
+        except MemoryError as error:
+            raise no_memory(source, error) from None
+
+    def _inspect(self, source: Source) -> Prediction:
         started = time.perf_counter()
         feeds, view, mask = self.feeds(source)
         decoded = time.perf_counter()
@@ -282,13 +290,24 @@ def main(arguments: list[str]) -> int:
         failed += 1
         print(f"skipped {error}", file=sys.stderr)
 
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, PatchbankWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *place, **more)
+
     try:
+        warnings.showwarning = show
         for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
             done += 1
             print(json.dumps(finite(prediction.to_dict())))
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         return 2
+    finally:
+        warnings.showwarning = shown
     return (1 if failed else 0) if done else 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from patchbank import Ensemble, PatchCore, modelfile, runtime
 from patchbank.audit import audit
 from patchbank.errors import ModelFileError, OptionError, PatchbankWarning
 from patchbank.export import export
+from patchbank.feature_cache import FeatureCache
 from patchbank.images import ValueRange
 from tests.conftest import bad_image, good_image, small_model
 from tests.images.pictures import png16
@@ -191,3 +193,39 @@ def test_a_squeezed_image_is_named_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", PatchbankWarning)
         small_model(tile=128, overlap=64).fit([long[:, :1000], long[:, 200:]])
+
+
+def test_the_runtime_as_a_command_says_it(deep: PatchCore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(deep, tmp_path / "out", to="openvino")
+    path = tmp_path / "bright.png"
+    path.write_bytes(png16(twelve(BAD) * 2))
+    shown = warnings.showwarning
+    assert runtime.main([str(tmp_path / "out"), str(path)]) == 0
+    assert f"note: {path}: its values" in capsys.readouterr().err
+    assert warnings.showwarning is shown
+
+
+def test_kept_features_have_the_range_in_their_name(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, picture in zip(paths, GOOD, strict=False):
+        path.write_bytes(png16(twelve(picture)))
+    cache = FeatureCache(tmp_path / "cache", 10**9)
+    scores = []
+    for full_scale in (4095, 16383, 4095):
+        model = small_model(value_range=(0, full_scale))
+        model.feature_cache = cache
+        scores.append(model.fit(paths).calibration_.scores.tolist())
+    assert scores[0] == scores[2] != scores[1]
+    assert cache.hits
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_a_pipe_in_a_training_set_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    failed: list[str] = []
+    model = small_model()
+    model.feature_cache = FeatureCache(tmp_path / "cache", 10**9)
+    model.fit([*GOOD, tmp_path / "pipe.png"], on_error=lambda name, error: failed.append(str(error)))
+    assert failed == [f"{tmp_path / 'pipe.png'}: is a named pipe, not an image file: only regular files are opened"]
+    list(model.predict_many([tmp_path / "pipe.png"], on_error=lambda name, error: failed.append(str(error))))
+    assert len(failed) == 2

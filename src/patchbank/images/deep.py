@@ -63,8 +63,13 @@ def decode_deep(file: IO[bytes]) -> NDArray[Any]:
         raise ImageError(f"cannot be read as an image ({error.err or 'OpenCV cannot decode it'})") from None
     if found is None:
         raise ImageError("cannot be read as an image (it is damaged or cut off)")
-    if found.ndim == 3:
-        found = found[:, :, 2::-1] if found.shape[2] >= 3 else found[:, :, 0]
+    del data  # both may be large
+    if found.ndim == 3 and found.shape[2] < 3:
+        found = found[:, :, 0]
+    elif found.ndim == 3:
+        found = found[:, :, :3]  # blue, green, red
+        blue = found[:, :, 0].copy()
+        found[:, :, 0], found[:, :, 2] = found[:, :, 2], blue
     return upright(found, orientation)
 
 
