@@ -28,12 +28,10 @@ from patchbank.errors import (
     ModelFileError,
     OptionError,
     PatchbankError,
-    PatchbankWarning,
     notify,
 )
 from patchbank.files import file_digest
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image
-from patchbank.images.read import no_memory
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
@@ -123,7 +121,9 @@ class ExportedGraph(Exported):
         """What the graph takes of an image, how that was inspected, and which of its pixels, None for all. Raises
         `ImageError` for one that is not for this export."""
         rgb = read_image(source, self.values, notify)
-        self._tell_squeezed(source, rgb.shape[0], rgb.shape[1])
+        if not self.squeezed and (words := self.geometry.squeeze_words(rgb.shape[0], rgb.shape[1])):
+            self.squeezed = source.name
+            notify(f"{source.name}: {words}")
         view, mask = self.geometry.view(rgb.shape[0], rgb.shape[1]), None
         if view.inspected != self.inspected:
             sizes = [f"{h}×{w}" for h, w in (view.inspected, self.inspected)]
@@ -145,19 +145,7 @@ class ExportedGraph(Exported):
             raise ImageError(f"{source.name}: has nothing of the region of interest in its inspected part")
         return {**feeds, "image": view.apply(rgb)[None]}, view, mask
 
-    def _tell_squeezed(self, source: Source, height: int, width: int) -> None:
-        """Name the first image whose longer side is squeezed."""
-        if not self.squeezed and (words := self.geometry.squeeze_words(height, width)):
-            self.squeezed = source.name
-            notify(f"{source.name}: {words}")
-
     def inspect(self, source: Source) -> Prediction:
-        try:
-            return self._inspect(source)
-        except MemoryError as error:
-            raise no_memory(source, error) from None
-
-    def _inspect(self, source: Source) -> Prediction:
         started = time.perf_counter()
         feeds, view, mask = self.feeds(source)
         decoded = time.perf_counter()
@@ -290,24 +278,18 @@ def main(arguments: list[str]) -> int:
         failed += 1
         print(f"skipped {error}", file=sys.stderr)
 
-    shown = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, PatchbankWarning):
-            print(f"note: {message}", file=sys.stderr)
-        else:
-            shown(message, category, *place, **more)
+    def noted(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"note: {message}", file=sys.stderr)
 
     try:
-        warnings.showwarning = show
-        for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
-            done += 1
-            print(json.dumps(finite(prediction.to_dict())))
+        with warnings.catch_warnings():
+            warnings.showwarning = noted
+            for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
+                done += 1
+                print(json.dumps(finite(prediction.to_dict())))
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         return 2
-    finally:
-        warnings.showwarning = shown
     return (1 if failed else 0) if done else 2
 
 

@@ -200,6 +200,7 @@ def test_the_runtime_as_a_command_says_it(deep: PatchCore, tmp_path: Path, capsy
     path = tmp_path / "bright.png"
     path.write_bytes(png16(twelve(BAD) * 2))
     shown = warnings.showwarning
+    warnings.simplefilter("always", PatchbankWarning)
     assert runtime.main([str(tmp_path / "out"), str(path)]) == 0
     assert f"note: {path}: its values" in capsys.readouterr().err
     assert warnings.showwarning is shown
@@ -229,3 +230,12 @@ def test_a_pipe_in_a_training_set_is_passed_over(tmp_path: Path) -> None:
     assert failed == [f"{tmp_path / 'pipe.png'}: is a named pipe, not an image file: only regular files are opened"]
     list(model.predict_many([tmp_path / "pipe.png"], on_error=lambda name, error: failed.append(str(error))))
     assert len(failed) == 2
+
+
+def test_an_export_names_a_squeezed_image_once(tmp_path: Path) -> None:
+    long = np.tile(GOOD[0], (1, 10, 1))
+    model = small_model().fit([long, np.roll(long, 5, axis=1)])
+    export(model, tmp_path / "out", to="openvino")
+    with pytest.warns(PatchbankWarning, match="image 0: has 1280×96 pixels") as said:
+        list(runtime.load(tmp_path / "out").predict_many([long, long]))
+    assert len([w for w in said if "squeezed" in str(w.message)]) == 1

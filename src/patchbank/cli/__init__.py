@@ -96,9 +96,6 @@ def _run() -> None:
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         sys.exit(2)
-    except MemoryError:
-        print("patchbank: there is not enough memory: end other programs, or take smaller images", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:  # `patchbank … | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
