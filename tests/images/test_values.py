@@ -306,3 +306,27 @@ def test_no_memory_is_no_unreadable_image(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("patchbank.images.read._copied", full)
     with pytest.raises(MemoryBudgetError, match=r"a\.png: there is not enough memory for this image of 30×20 pixels"):
         read_image(Source(str(path), path))
+
+
+def test_what_opencv_and_pillow_say_of_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from patchbank.errors import MemoryBudgetError
+
+    source = Source("a.tif", tiff(DEEP))
+    monkeypatch.setattr("patchbank.images.deep.cv2.imdecode", lambda *_: None)
+    with pytest.raises(ImageError, match="it is damaged or cut off"):
+        read_image(source)
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("patchbank.images.deep.np.empty", full)
+    with pytest.raises(MemoryBudgetError, match="not enough memory"):
+        read_image(source)
+    monkeypatch.undo()
+
+    def pillow(*_: Any) -> None:
+        raise OSError("out of memory error when reading image file")
+
+    monkeypatch.setattr("patchbank.images.read._of_pil", pillow)
+    with pytest.raises(MemoryBudgetError, match="not enough memory for this image of 30×20 pixels"):
+        read_image(Source("a.tif", tiff(DEEP[:, :, 0])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import IO, Any
 
 import cv2
@@ -50,9 +51,9 @@ def _largest_of_ppm(image: Image.Image) -> int:
 def decode_deep(file: IO[bytes]) -> NDArray[Any]:
     """H×W or H×W×3 of the file's own type, upright. Raises `ImageError` for a kind that is not supported."""
     data = _bytes_of(file)
-    orientation = 1  # OpenCV turns a TIFF itself
+    orientation, pixels = 1, 0  # OpenCV turns a TIFF itself
     if is_tiff(data[:4]):
-        _check_kind(file)
+        pixels = math.prod(_check_kind(file).size)
     else:
         orientation = png_orientation(file) or 1
     try:
@@ -62,6 +63,7 @@ def decode_deep(file: IO[bytes]) -> NDArray[Any]:
             raise MemoryError from None
         raise ImageError(f"cannot be read as an image ({error.err or 'OpenCV cannot decode it'})") from None
     if found is None:
+        np.empty((pixels, 16), np.uint8)  # OpenCV does not say so where it lacked memory; this does
         raise ImageError("cannot be read as an image (it is damaged or cut off)")
     del data  # both may be large
     if found.ndim == 3 and found.shape[2] < 3:

@@ -6,6 +6,7 @@ loses nothing. EXIF orientation is honoured. Alpha is dropped, grey is repeated,
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -79,6 +80,8 @@ def read_raw(source: Source, tell: Tell | None = None) -> Raw:
     except MemoryError as error:
         raise no_memory(source, error) from None
     except Exception as error:  # Pillow's decoders raise all sorts: OSError, SyntaxError, ValueError, struct.error
+        if isinstance(error, OSError) and (error.errno == errno.ENOMEM or "out of memory" in str(error)):
+            raise no_memory(source, MemoryError()) from None
         raise ImageError(f"{source.name}: cannot be read as an image ({_reason(error)})") from error
 
 
