@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from patchbank.detectors import Detector, PatchCore
 from patchbank.errors import ImageError, OptionError
 from patchbank.extraction import OnError, Progress, warn
-from patchbank.images import Images, Source, gather, image_size, prefetch, read_image
+from patchbank.images import Images, Source, ValueRange, gather, image_size, prefetch, read_image
 
 SUSPICIOUS = 3.5  # robust standard deviations above the median (Iglewicz and Hoaglin, 1993)
 _SIDE = 64  # of the small grey pictures that are compared to find duplicates
 _GREY = 1.5  # mean difference in grey levels of two pictures of one scene: noise and JPEG, averaged
 _SHARE = 0.5  # of the usual difference between an image and the one most like it: parts of one kind may look much alike
 _BLOCK = 256
+_PLAIN = ValueRange()
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def audit(
     readable = [source for source in sources if source.name not in lost]
     usual, odd = _odd_sizes(readable)
     ranked.sort(key=lambda suspect: (-suspect.score, suspect.image))
-    twice = near_duplicates(readable) if duplicates else ()
+    twice = near_duplicates(readable, detector.values_) if duplicates else ()
     return Audit(tuple(ranked), twice, odd, usual, tuple(unreadable))
 
 
@@ -107,10 +109,10 @@ def robust_deviations(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return centred / spread if spread > 0 else np.zeros(len(scores))
 
 
-def near_duplicates(sources: Sequence[Source]) -> tuple[tuple[str, str, float], ...]:
+def near_duplicates(sources: Sequence[Source], values: ValueRange = _PLAIN) -> tuple[tuple[str, str, float], ...]:
     """Pairs of images of one scene, twice in the set: small grey pictures that differ no more than noise does, and far
     less than an image and the one most like it usually do."""
-    found = [small for small in prefetch(_small, sources) if small]
+    found = [small for small in prefetch(partial(_small, values=values), sources) if small]
     if len(found) < 2:
         return ()
     names, pixels = [name for name, _ in found], np.stack([small for _, small in found])
@@ -140,9 +142,9 @@ def _differences(pixels: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.
         yield start, apart
 
 
-def _small(source: Source) -> tuple[str, NDArray[np.float32]] | None:
+def _small(source: Source, values: ValueRange) -> tuple[str, NDArray[np.float32]] | None:
     try:
-        rgb = read_image(source)
+        rgb = read_image(source, values)
     except ImageError:
         return None
     grey = cv2.cvtColor(rgb.astype(np.uint8, copy=False), cv2.COLOR_RGB2GRAY)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from patchbank.errors import ImageError, notify
 from patchbank.files import file_digest
-from patchbank.images.read import RGB, image_size, read_image
+from patchbank.images.read import image_size, read_image
 from patchbank.images.sources import Source
+from patchbank.images.values import RGB, ValueRange
 
 _SAMPLE = 4096  # bytes at the start, the middle and the end of a file that are compared before all of it is read
 
@@ -25,10 +26,11 @@ def pixel_digest(rgb: RGB) -> str:
     return digest.hexdigest()
 
 
-def digest_of(source: Source) -> str:
-    """The digest of an image's pixels; "" where it cannot be read, which the one that inspects it tells."""
+def digest_of(source: Source, values: ValueRange) -> str:
+    """The digest of an image's pixels, read in the range of a model; "" where it cannot be read, which the one that
+    inspects it tells."""
     try:
-        return pixel_digest(read_image(source))
+        return pixel_digest(read_image(source, values))
     except ImageError:
         return ""
 
@@ -90,6 +92,8 @@ def _size(source: Source) -> Hashable:
             return "file", path.stat().st_size
     except OSError:  # told by the one that reads the image
         return None
+    if isinstance(source.data, bytes):
+        return "bytes", len(source.data)
     if isinstance(source.data, np.ndarray):
         return "array", source.data.shape, str(source.data.dtype)
     return ("picture", source.data.size, source.data.mode) if isinstance(source.data, Image.Image) else None
@@ -100,6 +104,8 @@ def _digest(source: Source, *, whole: bool) -> Hashable:
     try:
         if (path := _file(source)) is not None:
             return file_digest(path) if whole else _sampled(path)
+        if isinstance(source.data, bytes):
+            return hashlib.sha256(source.data).digest()
         if isinstance(source.data, np.ndarray):
             return (
                 hashlib.sha256(np.ascontiguousarray(source.data).data).digest() if source.data.dtype != object else None

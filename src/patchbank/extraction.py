@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import groupby
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchbank.backbones import Backbone
 from patchbank.content import pixel_digest
-from patchbank.errors import DatasetError, ImageError
+from patchbank.errors import DatasetError, ImageError, notify
 from patchbank.feature_cache import FeatureCache
 from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.images import (
@@ -27,12 +27,14 @@ from patchbank.images import (
     RegionOfInterest,
     Source,
     Tiling,
+    ValueRange,
     View,
     image_size,
     prefetch,
     read_image,
     turn,
 )
+from patchbank.images.read import no_memory
 from patchbank.nearest import Placement
 from patchbank.patches import Arrangement
 from patchbank.storage import allocate, release
@@ -40,7 +42,7 @@ from patchbank.storage import allocate, release
 OnError: TypeAlias = Callable[[str, Exception], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
-_NOT_FEATURES = ("backbone", "roi", "keeps_grid", "cache")  # the first is described by its identity
+_NOT_FEATURES = ("backbone", "roi", "keeps_grid", "cache", "values", "squeezed")  # described otherwise, or no part
 _CUDA_BATCH = 16  # on a CPU one image at a time is as fast, and its features do not depend on its company
 
 
@@ -60,7 +62,8 @@ class Extractor:
     patches outside it are not left out; `painted`: the region that was learned from: what lies outside it has the mean
     colour of what lies inside before the network sees it, whose patches look far beyond their own pixels; `cache`:
     where features are kept that were computed before; `reference`: what images are laid over first, in whose pixels the
-    regions are then, and without a cache."""
+    regions are then, and without a cache; `values`: what the pixel values mean; `squeezed`: the image that was named
+    because its longer side is squeezed."""
 
     backbone: Backbone
     geometry: Geometry
@@ -71,12 +74,15 @@ class Extractor:
     tiling: Tiling | None = None
     cache: FeatureCache | None = None
     reference: Reference | None = None
+    values: ValueRange = field(default_factory=ValueRange)
+    squeezed: list[str] = field(default_factory=list, compare=False)
 
     @property
     def _how(self) -> str:
         """Everything that decides the features of an image; what is done with them afterwards is not."""
         stages = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in _NOT_FEATURES]
-        return " ".join([self.backbone.identity, *stages])
+        values = [] if self.values.is_plain else [f"values={self.values!r}"]
+        return " ".join([self.backbone.identity, *stages, *values])
 
     @property
     def dimension(self) -> int:
@@ -196,13 +202,19 @@ class Extractor:
             raise ImageError(f"{source.name}: {error}") from None
 
     def _load(self, source: Source, digests: bool = False) -> _Loaded | tuple[Source, ImageError]:
+        try:
+            return self._loaded(source, digests)
+        except MemoryError as error:
+            raise no_memory(source, error) from None
+
+    def _loaded(self, source: Source, digests: bool) -> _Loaded | tuple[Source, ImageError]:
         started = time.perf_counter()
         digest = self.cache.digest(source) if self.cache else None
         found = self.cache.get(digest, self._how) if self.cache else None
         kept, pixel = (None, "") if found is None else found
         try:
             if kept is None:
-                rgb = read_image(source)
+                rgb = read_image(source, self.values, notify)
                 # also for the cache, where a later fit finds the features of this image
                 pixel = pixel_digest(rgb) if digests or digest is not None else ""
                 view = self.view(rgb, source.name)
@@ -221,9 +233,16 @@ class Extractor:
         pixels = view.pixels(rgb) if self.tiling else view.apply(rgb)
         return _Loaded(source, view, time.perf_counter() - started, pixels, digest=digest, pixel=pixel)
 
+    def _tell_squeezed(self, source: Source, view: View) -> None:
+        """Name the first image whose longer side is squeezed."""
+        if not self.squeezed and (words := self.geometry.squeeze_words(*view.input_size)):
+            self.squeezed.append(source.name)
+            notify(f"{source.name}: {words}")
+
     def _readable(self, loaded: Iterable[_Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[_Loaded]:
         for item in loaded:
             if isinstance(item, _Loaded):
+                self._tell_squeezed(item.source, item.view)
                 yield item
             elif not item[0].angle:
                 on_error(item[0].name, item[1])

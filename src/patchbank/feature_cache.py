@@ -18,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from patchbank.errors import ImageError
 from patchbank.files import replacing
 from patchbank.images import Source
+from patchbank.images.opening import open_file
 
 if TYPE_CHECKING:
     from patchbank.detectors import Detector
@@ -52,8 +54,9 @@ class FeatureCache:
         if not self.active or not isinstance(source.data, Path):
             return None
         try:
-            return hashlib.sha256(source.data.read_bytes() + repr(source.angle).encode()).hexdigest()
-        except OSError:  # told by the one that reads the image
+            with open_file(source.data) as file:
+                return hashlib.sha256(file.read() + repr(source.angle).encode()).hexdigest()
+        except (ImageError, OSError):  # told by the one that reads the image
             return None
 
     def get(self, digest: str | None, how: str) -> tuple[Tensor, str] | None:

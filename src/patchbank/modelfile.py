@@ -22,7 +22,7 @@ from patchbank.calibration import Calibration
 from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
 from patchbank.files import replacing
-from patchbank.images import Reference, RegionOfInterest
+from patchbank.images import Reference, RegionOfInterest, ValueRange
 
 FORMAT_VERSION = 3  # 3: digests and groups of training images
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
@@ -57,6 +57,10 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
     tensors |= of_calibration | pictures | of_reference
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     options = {k: v for k, v in detector.parameters().items() if k not in _UNSAVED}
+    plain = detector.values_.is_plain
+    if plain:  # so that the file is the same, and an older version reads it; it refuses one with a range
+        for of_part in (options, *options.get("members", [])):
+            of_part.pop("value_range", None)
     document = {
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
@@ -66,6 +70,7 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
         "thumbnails": listed,
         "roi": None if (roi := detector._parts()[0].learned_roi_) is None else roi.state(),
         "reference": aligned_to,
+        **({} if plain else {"pixel_values": detector.values_.state()}),
         "memory": memory,
         "training": detector.training_,
     }
@@ -99,8 +104,9 @@ def load(
     if weights is not None:
         for of_part in options.get("members", [options]):
             of_part["weights"] = weights if of_part is options or of_part["weights"] else None
-    if options.get("levels") is not None:
-        options["levels"] = tuple(options["levels"])
+    for name in ("levels", "value_range"):
+        if options.get(name) is not None:
+            options[name] = tuple(options[name])
     try:
         detector = LOADABLE[document["method"]](**options)
     except TypeError as error:
@@ -113,6 +119,8 @@ def load(
     detector.calibration_ = file.calibration
     detector.thumbnails_ = thumbnails.restore(tensors, document.get("thumbnails", []))
     detector.training_ = document["training"]
+    for part in (detector, *detector._parts()):
+        part.values_ = ValueRange.of(document.get("pixel_values"))
     if roi := document.get("roi"):
         for part in detector._parts():
             part.roi_ = part.learned_roi_ = RegionOfInterest.of(roi)

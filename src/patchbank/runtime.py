@@ -22,13 +22,20 @@ from numpy.typing import NDArray
 
 from patchbank.calibration import Calibration, standardised
 from patchbank.environment import cores, import_openvino
-from patchbank.errors import ImageError, MissingPackageError, ModelFileError, OptionError, PatchbankError
+from patchbank.errors import (
+    ImageError,
+    MissingPackageError,
+    ModelFileError,
+    OptionError,
+    PatchbankError,
+    notify,
+)
 from patchbank.files import file_digest
-from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_image
+from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2  # 1 where an older version reads the same pixels: without a value_range
 DOCUMENT = "patchbank.json"
 Feeds: TypeAlias = dict[str, NDArray[Any]]
 Run: TypeAlias = Callable[[Feeds], dict[str, NDArray[Any]]]
@@ -105,13 +112,18 @@ class ExportedGraph(Exported):
     def __post_init__(self) -> None:
         d = self.document
         self.geometry, self.inspected = Geometry(**d["geometry"]), tuple(d["inspected"])
+        self.values = ValueRange.of(d.get("value_range"))
+        self.squeezed = ""  # the image that was named because its longer side is squeezed
         self.roi, self.painted = (None if d[k] is None else RegionOfInterest.of(d[k]) for k in ("roi", "learned_roi"))
         self.masks = {i["name"]: tuple(i["shape"]) for i in d["inputs"] if i["name"].startswith("inside")}
 
     def feeds(self, source: Source) -> tuple[Feeds, View, NDArray[np.bool_] | None]:
         """What the graph takes of an image, how that was inspected, and which of its pixels, None for all. Raises
         `ImageError` for one that is not for this export."""
-        rgb = read_image(source)
+        rgb = read_image(source, self.values, notify)
+        if not self.squeezed and (words := self.geometry.squeeze_words(rgb.shape[0], rgb.shape[1])):
+            self.squeezed = source.name
+            notify(f"{source.name}: {words}")
         view, mask = self.geometry.view(rgb.shape[0], rgb.shape[1]), None
         if view.inspected != self.inspected:
             sizes = [f"{h}×{w}" for h, w in (view.inspected, self.inspected)]
@@ -270,10 +282,15 @@ def main(arguments: list[str]) -> int:
         failed += 1
         print(f"skipped {error}", file=sys.stderr)
 
+    def noted(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"note: {message}", file=sys.stderr)
+
     try:
-        for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
-            done += 1
-            print(json.dumps(finite(prediction.to_dict())))
+        with warnings.catch_warnings():
+            warnings.showwarning = noted
+            for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
+                done += 1
+                print(json.dumps(finite(prediction.to_dict())))
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         return 2

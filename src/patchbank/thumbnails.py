@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from patchbank.errors import ImageError
-from patchbank.images import Source, prefetch, read_image
+from patchbank.images import Source, ValueRange, opened, prefetch, read_image
 
 _SIDES = (320, 256, 192, 128, 96, 64)  # of the longer side, in pixels
 _QUALITY = 80
+_PLAIN = ValueRange()
 _TRIED = 8  # images that a side is chosen by
 
 
@@ -31,26 +32,26 @@ class Thumbnail:
 
     def pixels(self) -> NDArray[np.uint8]:
         """H×W×3."""
-        with Image.open(io.BytesIO(self.jpeg)) as image:
+        with opened(self.jpeg) as image:
             return np.asarray(image.convert("RGB"))
 
 
-def make_thumbnails(sources: Sequence[Source], limit_mb: float) -> dict[str, Thumbnail]:
+def make_thumbnails(sources: Sequence[Source], limit_mb: float, values: ValueRange = _PLAIN) -> dict[str, Thumbnail]:
     """One of each readable image, as large as the limit for all together allows; none where even the smallest would be
     too much."""
     some = list(sources[:: max(1, len(sources) // _TRIED)])
     limit = limit_mb * 1e6 / max(len(sources), 1)
     for side in _SIDES:
-        sizes = [len(found[1].jpeg) for source in some if (found := _thumbnail(source, side))]
+        sizes = [len(found[1].jpeg) for source in some if (found := _thumbnail(source, side, values))]
         if sizes and np.mean(sizes) * 1.1 <= limit:
-            made = prefetch(partial(_thumbnail, side=side), sources)
+            made = prefetch(partial(_thumbnail, side=side, values=values), sources)
             return dict(item for item in made if item)
     return {}
 
 
-def _thumbnail(source: Source, side: int) -> tuple[str, Thumbnail] | None:
+def _thumbnail(source: Source, side: int, values: ValueRange) -> tuple[str, Thumbnail] | None:
     try:
-        rgb = read_image(source)
+        rgb = read_image(source, values)
     except ImageError:  # told where it was learned from
         return None
     image, buffer = Image.fromarray(rgb.astype(np.uint8, copy=False)), io.BytesIO()

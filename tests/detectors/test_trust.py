@@ -20,7 +20,7 @@ from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.extraction import warn
 from patchbank.features import FeatureSet
 from patchbank.images import Source, gather
-from patchbank.report.explanation import finder
+from patchbank.report.explanation import finder_of
 from tests.conftest import bad_image, good_image, small_model
 
 SIZE = (64, 64)
@@ -326,7 +326,7 @@ def test_a_training_image_is_not_shown_as_what_its_file_has_become(tmp_path: Pat
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     model = small_model(image_size=64).fit(tmp_path)
     name = str(tmp_path / "3.png")
-    find = finder(model.thumbnails_, model.folder, model.digests)
+    find = finder_of(model)
     assert np.array_equal((find(name) or pytest.fail("no picture"))[0], PARTS[3])
     Image.fromarray(good_image(99, SIZE)).save(tmp_path / "3.png")  # the folder was filled anew
     picture = (find(name) or pytest.fail("no picture"))[0].astype(float)

@@ -92,6 +92,7 @@ def benchmark(
     align: o.Align = False,
     tile: o.Tile = None,
     overlap: o.Overlap = None,
+    full_scale: o.FullScale = None,
     shots: o.Shots = None,
     assignments: o.Set = None,
     device: o.Device = "auto",
@@ -144,6 +145,7 @@ def benchmark(
         "align": align or None,
         "tile": tile,
         "overlap": overlap,
+        "value_range": o.range_up_to(full_scale),
     }
     machine = {"device": device, "runtime": runtime, "threads": threads, "memory_budget": memory_budget}
     wanted = Wanted(
@@ -168,7 +170,8 @@ def benchmark(
     failures.write(output / "errors.csv")
     typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
     if chosen and rows:
-        given_words = {"backbones": backbones, "shots": shots, "every": every, **learning}
+        given_words = {"backbones": backbones, "shots": shots, "every": every, **learning, "full_scale": full_scale}
+        del given_words["value_range"]
         whole_sets = shots is None and every in (None, chosen.every)
         _compare(chosen, rows, output, given_words, assignments or [], whole_sets)
     if rows:

@@ -34,7 +34,7 @@ def explain(
     from patchbank.images import gather, read_image
     from patchbank.modelfile import load
     from patchbank.prediction import finite
-    from patchbank.report.explanation import explanation_picture, finder
+    from patchbank.report.explanation import explanation_picture, finder_of
     from patchbank.report.pictures import save_png
 
     sources = gather(images)
@@ -42,11 +42,11 @@ def explain(
     if roi is not None:
         detector.restrict(roi)
     names = output_names(images, [source.name for source in sources])
-    failures, find = Failures(), finder(detector.thumbnails_, detector.folder, detector.digests)
+    failures, find = Failures(), finder_of(detector)
     for source in sources:
         try:
             explanation = detector.explain(source.data, place, count)
-            rgb = read_image(source).astype("uint8", copy=False)
+            rgb = read_image(source, detector.values_).astype("uint8", copy=False)
         except ImageError as error:
             failures(source.name, error)
             continue

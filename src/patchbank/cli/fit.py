@@ -36,6 +36,7 @@ def fit(
     align: o.Align = False,
     tile: o.Tile = None,
     overlap: o.Overlap = None,
+    full_scale: o.FullScale = None,
     drop_suspicious: Annotated[
         bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
     ] = False,
@@ -71,6 +72,7 @@ def fit(
         align=align or None,
         tile=tile,
         overlap=overlap,
+        value_range=o.range_up_to(full_scale),
         seed=seed,
         device=device,
         runtime=runtime,

@@ -42,6 +42,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     import math
 
     from patchbank.cli.console import calibration_words
+    from patchbank.images.values import ValueRange
 
     document, tensors = file.document, file.tensors
     training = document["training"]
@@ -70,6 +71,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "threshold_chosen_by": calibration.chosen_by or None,
         "calibration": calibration_words(calibration),
         "region_of_interest": _roi_words(document.get("roi")),
+        "pixel_values": str(ValueRange.of(document.get("pixel_values"))),
         "aligned_with": _reference_words(document.get("reference")),
         "weights": training["weights"],
         "weights_sha256": training["weights_sha256"],

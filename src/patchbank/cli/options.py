@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from pathlib import Path
@@ -73,6 +74,13 @@ Tile: TypeAlias = Annotated[
 Overlap: TypeAlias = Annotated[
     int | None, typer.Option(help="Pixels that neighbouring tiles share [default: 128].", rich_help_panel=_LEARNING)
 ]
+FullScale: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        help="Pixel value that means white in images of more than 8 bits, such as 4095 [default: from the images].",
+        rich_help_panel=_LEARNING,
+    ),
+]
 Shots: TypeAlias = Annotated[
     int | None, typer.Option(help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING)
 ]
@@ -140,6 +148,15 @@ def parse_bytes(text: str, option: str = "--memory-budget") -> int:
         return int(float(number) * units[unit])
     except (ValueError, KeyError, OverflowError):
         raise OptionError(f"{option} takes a size such as 4GB or 500MB, not {text!r}") from None
+
+
+def range_up_to(full_scale: float | None) -> tuple[float, float] | None:
+    """The `value_range` of --full-scale."""
+    if full_scale is None:
+        return None
+    if not (math.isfinite(full_scale) and full_scale > 0):
+        raise OptionError(f"--full-scale must be a positive number such as 4095, not {full_scale}")
+    return 0.0, full_scale
 
 
 def parse_seed(text: str) -> int:

@@ -14,6 +14,7 @@ from patchbank.errors import OptionError
 from patchbank.files import replacing, write_csv
 
 if TYPE_CHECKING:
+    from patchbank.images import ValueRange
     from patchbank.prediction import Prediction
 
 COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
@@ -76,7 +77,7 @@ def predict(
             if as_json:
                 typer.echo(json.dumps(row))
             if output is not None:
-                _write_pictures(output, names[prediction.path], prediction, overlays, maps)
+                _write_pictures(output, names[prediction.path], prediction, overlays, maps, detector.values_)
             if progress:
                 progress("images", len(rows), len(sources))
     if output is not None:
@@ -106,14 +107,16 @@ def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
     return names
 
 
-def _write_pictures(output: Path, name: Path, prediction: Prediction, overlays: bool, maps: bool) -> None:
+def _write_pictures(
+    output: Path, name: Path, prediction: Prediction, overlays: bool, maps: bool, values: ValueRange
+) -> None:
     from PIL import Image
 
     if overlays:
         from patchbank.images import Source, read_image
         from patchbank.report.pictures import overlay, save_png
 
-        rgb = read_image(Source(prediction.path, Path(prediction.path)))
+        rgb = read_image(Source(prediction.path, Path(prediction.path)), values)
         picture = overlay(rgb.astype("uint8", copy=False), prediction)
         with replacing(output / "overlays" / name.with_name(f"{name.name}.png")) as temporary:
             save_png(picture, temporary)

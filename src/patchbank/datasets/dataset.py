@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank.errors import DatasetError, OptionError
+from patchbank.errors import DatasetError, ImageError, OptionError
+from patchbank.images.opening import opened
 from patchbank.images.sources import list_images
 
 GOOD = "good"
@@ -84,12 +85,12 @@ def read_mask(sample: Sample, mask_above: int, size: tuple[int, int]) -> NDArray
 
 def _read_mask_file(file: Path, mask_above: int, size: tuple[int, int]) -> NDArray[np.bool_]:
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             # A colour or palette mask counts by its brightest channel; transparency says nothing about
             # defects.
             grey = image.mode in ("1", "L") or image.mode.startswith(("I", "F"))
             values = np.asarray(image if grey else image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(
             f"{file}: the mask cannot be read as an image ({error}); repair it or leave it out."
         ) from None

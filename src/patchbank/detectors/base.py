@@ -35,6 +35,7 @@ from patchbank.images import (
     Tiling,
     View,
     choose_reference,
+    decide_range,
     gather,
     read_roi,
 )
@@ -84,7 +85,7 @@ class Detector(Explaining):
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
-        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; uint8, uint16, float in 0..1), PIL images.
+        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; integers or floats), PIL images.
 
         `groups`: a label for each image that says which part it shows, where parts have several pictures (instead of
         the option group_by). Exact copies are used once, and said.
@@ -97,13 +98,14 @@ class Detector(Explaining):
         self._check()
         given, copies = without_copies(self._labelled(gather(images), groups))
         work = Work(on_error, progress, on_plan, finds_groups=not any(source.group for source in given))
-        self.reference_ = choose_reference(given) if self.align else None
+        self.values_ = decide_range(given, self.value_range)
+        self.reference_ = choose_reference(given, self.values_) if self.align else None
         readable = self._open().survey(self._views(given), on_error)
         features, held, calibration = self._learn_and_calibrate(readable, work)
         self.calibration_ = self._finish(calibration)
         self._tidy()
         with work.clock("thumbnails"):
-            self.thumbnails_ = make_thumbnails(given, self.thumbnails) if self.keeps_patches else {}
+            self.thumbnails_ = make_thumbnails(given, self.thumbnails, self.values_) if self.keeps_patches else {}
         learned = [*features.images, *(held if self._absorbs() else [])]
         self.training_ = self._summary(learned, len(features), work)
         upright = self.training_["images"]
@@ -241,6 +243,7 @@ class Detector(Explaining):
             tiling,
             None if self.align else self.feature_cache,  # an image is read again to be laid over the reference
             self.reference_,
+            self.values_,
         )
 
     def _score(self, vectors: Tensor, grid: tuple[int, int], view: View, without_image: int | None = None) -> Scored:

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from patchbank.extraction import OnError, Progress, warn
 from patchbank.features import FeatureSet, ImageFeatures
 from patchbank.groups import check_labels, labels_by, say_near_copies
 from patchbank.images import Images, Source, gather, prefetch
+from patchbank.images.values import ValueRange
 from patchbank.prediction import Prediction
 
 _TOO_LOW = "these images score far below the training images, as other pictures of the same parts do"
@@ -33,6 +35,7 @@ class Changes(Method):
     """A method that has been fitted."""
 
     calibration_: Calibration = dataclasses.field(init=False, repr=False)
+    values_: ValueRange = dataclasses.field(init=False, repr=False, default_factory=ValueRange)
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
 
     @abstractmethod
@@ -153,7 +156,7 @@ class Changes(Method):
         paths = {os.path.normpath(os.path.join(self.folder, n)) for n, digest in self._learned_from() if not digest}
         unknown: list[Source] = []
         known: list[Source] = []
-        for source, digest in zip(sources, prefetch(digest_of, sources), strict=True):
+        for source, digest in zip(sources, prefetch(partial(digest_of, values=self.values_), sources), strict=True):
             old = isinstance(source.data, Path) and os.path.abspath(source.name) in paths
             (known if digest in digests or old else unknown).append(source)
         return unknown, known

@@ -85,6 +85,7 @@ class Ensemble(Detector):
                 parts = dict(zip(member.calibration_.images, member.calibration_.groups, strict=False))
                 sources = [replace(source, group=parts.get(source.name, source.group)) for source in sources]
         self.calibration_, self.thumbnails_ = self._combined(), self.members[0].thumbnails_
+        self.values_ = self.members[0].values_
         training = [member.training_ for member in self.members]
         seconds = [t["fit_seconds"] for t in training]
         self.training_ = {

@@ -76,7 +76,7 @@ class LivingBank(Detector):
         for i in upright:
             self._accept(first + i, features, i, min(threshold, self.calibration_.threshold))
         used = sum(len(t.jpeg) for t in self.thumbnails_.values()) / 1e6
-        self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0))
+        self.thumbnails_ |= make_thumbnails(sources, max(self.thumbnails - used, 0), self.values_)
         added = [features.images[i] for i in upright]
         self._changed("added", learned=added, vectors_before=before, patches=len(features))
         return self
@@ -164,6 +164,8 @@ class LivingBank(Detector):
         if not isinstance(other, type(self)):
             raise OptionError(f"a {self.method} model cannot be merged with one of {other.method}")
         self._check_mergeable(other)
+        self.values_ = self.values_ | other.values_
+        self._extractor = None  # which has the values
         before, scale = len(self.bank_), self._to_mine(other)
         new, twice = self._new_of(other)
         taken = self._known()

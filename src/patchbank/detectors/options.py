@@ -12,6 +12,7 @@ from patchbank import patches
 from patchbank.calibration import WAYS
 from patchbank.conformal import check_rate
 from patchbank.errors import OptionError
+from patchbank.images.values import check_range
 from patchbank.scoring import IMAGE_SCORES
 
 # Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
@@ -40,7 +41,8 @@ class Options:
     small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
     `patchbank.images.roi`, or a `RegionOfInterest`; align: lay each image over one of the training images first, in
     whose pixels the roi is then (docs/alignment.md); tile, overlap: inspect images at their own size in tiles of so
-    many pixels, see `patchbank.images.tiling`.
+    many pixels, see `patchbank.images.tiling`; value_range: the (low, high) of pixel values that mean black and white
+    in images of more than eight bits, None to decide from the training images (docs/pixel-values.md).
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
     """
 
@@ -68,6 +70,7 @@ class Options:
     align: bool = False
     tile: int | None = None
     overlap: int = 128
+    value_range: tuple[float, float] | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Every option and its value in effect."""
@@ -96,6 +99,8 @@ class Options:
             raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
         if self.tile is not None and (self.geometry != "whole" or self.stride != 1):
             raise OptionError("tile is for whole images, patch by patch: leave out geometry and stride")
+        if self.value_range is not None:
+            check_range(self.value_range)
         if self.thumbnails < 0:
             raise OptionError(f"thumbnails must not be negative (MB; 0 for none), not {self.thumbnails}")
         if self.threads is not None and self.threads < 1:

@@ -26,7 +26,7 @@ from patchbank.memory import peak_rss_mb
 from patchbank.metrics import auroc, average_precision, f1_max, precision_recall_curve, roc_curve
 from patchbank.metrics.resampling import auroc_interval
 from patchbank.prediction import Prediction
-from patchbank.report.explanation import explanation_rows, finder
+from patchbank.report.explanation import explanation_rows, finder_of
 from patchbank.report.heat import Picture
 from patchbank.report.pictures import overlay, tiling_picture
 
@@ -238,20 +238,18 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run) -> dict[str, lis
 
 
 def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
-    rgb = read_image(Source(case.path, sample.path))
+    rgb = read_image(Source(case.path, sample.path), detector.values_)
     mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
     pixels, explanation = rgb.astype(np.uint8, copy=False), detector.explain(sample.path)
     top = overlay(pixels, explanation.prediction, mask)
     if not detector.keeps_patches:
         return Panel(case, top)
-    rows = explanation_rows(
-        pixels, explanation, finder(detector.thumbnails_, detector.folder, detector.digests), top.shape[1]
-    )
+    rows = explanation_rows(pixels, explanation, finder_of(detector), top.shape[1])
     return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
 
 
 def _tiling(detector: Detector, sample: Sample) -> Picture:
-    rgb = read_image(Source(str(sample.path), sample.path)).astype(np.uint8, copy=False)
+    rgb = read_image(Source(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
     extractor = detector._open()
     assert extractor.tiling is not None
     view = extractor.view(rgb, str(sample.path))

@@ -83,7 +83,7 @@ def _write(
     int8: bool,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "export_version": EXPORT_VERSION,
+        "export_version": 1 if detector.values_.is_plain else EXPORT_VERSION,
         "library_version": __version__,
         "method": detector.method,
         "to": to,
@@ -206,6 +206,7 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
             "native": geometry.native,
         },
         "roi": None if extractor.roi is None else extractor.roi.state(),
+        **({} if detector.values_.is_plain else {"value_range": detector.values_.state()}),
         "learned_roi": None if extractor.painted is None else extractor.painted.state(),
         "backbone": {
             "name": extractor.backbone.name,

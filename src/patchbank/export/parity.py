@@ -87,7 +87,7 @@ def thumbnails_of(detector: Detector) -> list[Source]:
     for name, thumbnail in detector.thumbnails_.items():
         height, width = thumbnail.size
         picture = Image.fromarray(thumbnail.pixels()).resize((width, height), Image.Resampling.BICUBIC)
-        sources.append(Source(name, np.asarray(picture)))
+        sources.append(Source(name, detector.values_.like(np.asarray(picture))))
     return sources
 
 

@@ -2,12 +2,15 @@
 
 from patchbank.images.alignment import AlignedView, Reference, choose_reference
 from patchbank.images.geometry import Geometry, View
+from patchbank.images.opening import opened
 from patchbank.images.prefetch import prefetch
-from patchbank.images.read import RGB, image_size, read_image
+from patchbank.images.read import image_size, read_image
 from patchbank.images.roi import RegionOfInterest, read_roi
 from patchbank.images.sources import IMAGE_SUFFIXES, ImageLike, Images, Source, gather, list_images
 from patchbank.images.tiling import Tiling
+from patchbank.images.training_range import decide_range
 from patchbank.images.turning import turn, turned_back, turned_by
+from patchbank.images.values import RGB, ValueRange
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -20,11 +23,14 @@ __all__ = [
     "RegionOfInterest",
     "Source",
     "Tiling",
+    "ValueRange",
     "View",
     "choose_reference",
+    "decide_range",
     "gather",
     "image_size",
     "list_images",
+    "opened",
     "prefetch",
     "read_image",
     "read_roi",

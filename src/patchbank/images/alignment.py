@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from patchbank.errors import ImageError
 from patchbank.images.geometry import Box, View
-from patchbank.images.read import RGB, read_image
+from patchbank.images.read import read_image
 from patchbank.images.registration import SIDE, Field, Matrix, Pattern, inverse
 from patchbank.images.sources import Source
 from patchbank.images.turning import carried
+from patchbank.images.values import RGB, ValueRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LEAST_CORRELATION = 0.25  # of the fine structure: parts of one kind have more, other pictures less (docs/alignment.md)
 LEAST_OVERLAP = 0.5  # of the reference that an image must cover
 _LOOKED_AT = 50  # training images that the reference is chosen from
+_PLAIN = ValueRange()
 _SMALL = 32  # side of the pictures that they are compared by
 
 
@@ -109,9 +111,9 @@ class Reference:
     weights: tuple[float, float, float]
 
     @classmethod
-    def of(cls, source: Source) -> Reference:
+    def of(cls, source: Source, values: ValueRange = _PLAIN) -> Reference:
         """Raises `ImageError` where it cannot be read."""
-        rgb = read_image(source)
+        rgb = read_image(source, values)
         small = _small(rgb, SIDE)
         _, axes = np.linalg.eigh(np.cov(small.reshape(-1, 3).T))
         axis = axes[:, -1] * (np.sign(axes[:, -1].sum()) or 1.0)
@@ -159,13 +161,13 @@ class Reference:
         return other is not None and self.size == other.size and np.array_equal(self.grey, other.grey)
 
 
-def choose_reference(sources: Sequence[Source]) -> Reference | None:
+def choose_reference(sources: Sequence[Source], values: ValueRange = _PLAIN) -> Reference | None:
     """The training image most like the others, as small grey pictures: it lies near the middle of how parts lie, so
     that the least is lost at the borders, and is no odd one. None where no image can be read."""
     found = []
     for source in sources[:: max(1, len(sources) // _LOOKED_AT)]:
         try:
-            grey = _small(read_image(source), _SMALL).mean(2)
+            grey = _small(read_image(source, values), _SMALL).mean(2)
         except ImageError:  # told where it is learned from
             continue
         grey = cv2.resize(grey, (_SMALL, _SMALL)) - grey.mean()
@@ -173,7 +175,7 @@ def choose_reference(sources: Sequence[Source]) -> Reference | None:
     if not found:
         return None
     pictures = np.stack([picture for _, picture in found])
-    return Reference.of(found[int((pictures @ pictures.sum(0)).argmax())][0])
+    return Reference.of(found[int((pictures @ pictures.sum(0)).argmax())][0], values)
 
 
 def _small(rgb: RGB, side: int) -> Field:

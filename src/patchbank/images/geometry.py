@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank.errors import OptionError
-from patchbank.images.read import RGB
+from patchbank.images.values import RGB
 
 KINDS = ("whole", "paper")
 _SMALLEST = 128  # a shorter side below this many pixels is enlarged: a few patches say too little
@@ -159,6 +159,16 @@ class Geometry:
         longer = self._rounded(target * min(long / short, _LONGEST))
         size = (shorter, longer) if height <= width else (longer, shorter)
         return View((height, width), size, (0, 0), size)
+
+    def squeeze_words(self, height: int, width: int) -> str:
+        """A sentence about an image whose longer side is squeezed; empty where it is not."""
+        ratio = max(height, width) / min(height, width)
+        if self.kind != "whole" or self.native or ratio <= _LONGEST:
+            return ""
+        return (
+            f"has {width}×{height} pixels, so its longer side is squeezed to {_LONGEST} times the shorter one, and "
+            "small defects may be lost: cut such images into parts, or fit with tiles (--tile)"
+        )
 
     def _rounded(self, side: float) -> int:
         return max(round(side / self.multiple), 1) * self.multiple

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank.errors import ImageError, OptionError
+from patchbank.images.opening import opened
 
 Polygon = tuple[tuple[float, float], ...]
 
@@ -43,7 +44,7 @@ class RegionOfInterest:
         inspected = _filled(self.include, height, width) if self.include else np.ones((height, width), bool)
         inspected &= ~_filled(self.ignore, height, width)
         if self.mask:
-            with Image.open(io.BytesIO(self.mask)) as image:
+            with opened(self.mask) as image:
                 inspected &= np.asarray(image) > 0
         if not inspected.any():
             raise ImageError("lies wholly outside the region of interest")
@@ -89,8 +90,10 @@ def read_roi(path: str | PathLike[str]) -> RegionOfInterest:
     if path.suffix.lower() == ".json":
         return _from_json(path)
     try:
-        with Image.open(path) as image:
-            mask = np.asarray(image.convert("RGB")).max(axis=2) > 0
+        with opened(path) as image:
+            deep = image.mode.startswith(("I", "F"))  # which Pillow would cut off at 255
+            values = np.asarray(image if deep else image.convert("RGB"))
+            mask = (values if deep else values.max(axis=2)) > 0
     except Exception as error:  # Pillow's decoders raise all sorts
         raise OptionError(f"{path}: cannot be read as a mask image ({error})") from None
     if not mask.any():

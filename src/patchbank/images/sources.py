@@ -16,17 +16,17 @@ from patchbank.errors import DatasetError, OptionError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image | Source"
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image | Source"
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image that has not been read yet: its name for people, a path, an array or a PIL image, the angle in degrees
-    that it is to be turned by, and the label of the part that it shows ("": a part of its own)."""
+    """One image that has not been read yet: its name for people, a path, the bytes of a file, an array or a PIL image,
+    the angle in degrees that it is to be turned by, and the label of the part that it shows ("": a part of its own)."""
 
     name: str
-    data: Path | NDArray[Any] | Image.Image
+    data: Path | bytes | NDArray[Any] | Image.Image
     angle: float = 0.0
     group: str = ""
 
@@ -43,11 +43,12 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def gather(images: Images) -> list[Source]:
-    """Paths, folders (recursive, sorted), arrays and PIL images, alone or in a sequence, as one list of sources.
+    """Paths, folders (recursive, sorted), the bytes of files, arrays, PIL images and sources, alone or in a sequence,
+    as one list of sources.
 
     Raises `DatasetError` for a path that does not exist, a folder without images, or nothing at all.
     """
-    if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, Source)):
+    if isinstance(images, (str, os.PathLike, np.ndarray, Image.Image, bytes, Source)):
         images = [images]
     sources: list[Source] = []
     for item in images:
@@ -56,6 +57,8 @@ def gather(images: Images) -> list[Source]:
         elif isinstance(item, (np.ndarray, Image.Image)):
             name = str(getattr(item, "filename", "") or f"image {len(sources)}")
             sources.append(Source(name, item))
+        elif isinstance(item, bytes):
+            sources.append(Source(f"image {len(sources)}", item))
         elif isinstance(item, (str, os.PathLike)):
             sources.extend(_from_path(Path(item)))
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchbank.errors import OptionError
-from patchbank.images.read import RGB
+from patchbank.images.values import RGB
 
 if TYPE_CHECKING:  # reading and placing images needs no torch: an exported model runs without
     from torch import Tensor

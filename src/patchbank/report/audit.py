@@ -10,7 +10,7 @@ from patchbank.audit import SUSPICIOUS, Audit
 from patchbank.detectors import Detector, PatchCore
 from patchbank.files import replacing
 from patchbank.images import Source, read_image
-from patchbank.report.explanation import explanation_picture, finder
+from patchbank.report.explanation import explanation_picture, finder_of
 from patchbank.report.html import environment, inline
 from patchbank.report.pictures import strip
 
@@ -21,18 +21,18 @@ _PAIRS = 12
 def write_audit(found: Audit, detector: Detector, folder: Path, path: Path, top: int) -> None:
     """Write the report to `path`: the `top` strangest images drawn with the map they get from the others."""
     assert isinstance(detector, PatchCore)
-    find = finder(detector.thumbnails_, detector.folder, detector.digests)
+    find = finder_of(detector)
     number = {image.name: i for i, image in enumerate(detector.bank_.images) if not image.angle}
     share = _PICTURES_BUDGET // (top + _PAIRS)
     figures = []
     for rank, suspect in enumerate(found.ranked[:top], 1):
         explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
-        rgb = read_image(Source(suspect.image, Path(suspect.image))).astype(np.uint8, copy=False)
+        rgb = read_image(Source(suspect.image, Path(suspect.image)), detector.values_).astype(np.uint8, copy=False)
         picture = explanation_picture(rgb, explanation, find)
         figures.append({"rank": rank, "suspect": suspect, **inline(picture, share)})
     pairs = []
     for a, b, grey in found.duplicates[:_PAIRS]:
-        both = [read_image(Source(name, Path(name))).astype(np.uint8, copy=False) for name in (a, b)]
+        both = [read_image(Source(name, Path(name)), detector.values_).astype(np.uint8, copy=False) for name in (a, b)]
         pairs.append({"a": a, "b": b, "grey": grey, **inline(strip(both, 320), share)})
     page = (
         environment()

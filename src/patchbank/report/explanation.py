@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,17 +13,21 @@ from PIL import Image, ImageDraw
 
 from patchbank.content import pixel_digest
 from patchbank.errors import ImageError
-from patchbank.images import RGB, Source, read_image
+from patchbank.images import RGB, Source, ValueRange, read_image
 from patchbank.prediction import Explanation, Neighbour, Place
 from patchbank.report.heat import Picture
 from patchbank.report.names import short_path
 from patchbank.report.pictures import font, overlay, write
 from patchbank.thumbnails import Thumbnail
 
+if TYPE_CHECKING:
+    from patchbank.detectors import Detector
+
 Box = tuple[int, int, int, int]
 Find = Callable[[str], "tuple[Picture, tuple[int, int]] | None"]
 
 _CONTEXT = 7  # a crop shows so many patches across
+_PLAIN = ValueRange()
 _LEAST = 32  # pixels of the input that a crop shows at least
 _INK, _PALE, _WHITE = (25, 28, 33), (84, 90, 99), (255, 255, 255)
 
@@ -50,7 +55,12 @@ def places_picture(image: Picture, explanation: Explanation, find: Find, width: 
     return np.concatenate(rows) if rows else None
 
 
-def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "", digests: Mapping[str, str] | None = None) -> Find:
+def finder(
+    thumbnails: dict[str, Thumbnail],
+    folder: str | None = "",
+    values: ValueRange = _PLAIN,
+    digests: Mapping[str, str] | None = None,
+) -> Find:
     """Training images from where they were (relative names: in `folder`), or else from the model's thumbnails; without
     a folder from these alone. `digests`: of the images' pixels by name; a file that shows something else now is not
     taken for the training image."""
@@ -64,7 +74,7 @@ def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "", digests: M
         if folder is None:
             return None if kept is None else (kept.pixels(), kept.size)
         try:
-            original = read_image(Source(name, Path(folder, name)))
+            original = read_image(Source(name, Path(folder, name)), values)
         except ImageError:
             original = None
         if original is not None and (kept is None or original.shape[:2] == kept.size) and is_same(name, original):
@@ -72,6 +82,11 @@ def finder(thumbnails: dict[str, Thumbnail], folder: str | None = "", digests: M
         return None if kept is None else (kept.pixels(), kept.size)
 
     return find
+
+
+def finder_of(detector: Detector) -> Find:
+    """The training images of a model, as `finder`."""
+    return finder(detector.thumbnails_, detector.folder, detector.values_, detector.digests)
 
 
 def _row(image: Picture, place: Place, find: Find, width: int, number: int) -> Picture:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -12,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from patchbank.errors import ImageError
 from patchbank.evaluation.results import Evaluation, Panel
 from patchbank.files import replacing, write_text
+from patchbank.images import opened
 from patchbank.report.html import data_uri, inline, jpeg, narrowed
 from patchbank.report.names import short_path
 
@@ -68,9 +69,9 @@ def embedded(path: Path, budget: int) -> dict[str, Any] | None:
     enough or the file cannot be read."""
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(data) as image:
             picture = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (ImageError, OSError, ValueError, Image.DecompressionBombError):
         return None
     whole = data_uri(data, picture.shape[1], picture.shape[0])
     if len(whole["source"]) <= budget:

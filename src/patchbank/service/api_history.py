@@ -73,7 +73,9 @@ def decide(id: Id, decision: answers.Decision, request: Request) -> Any:
 )
 def image(id: Id, request: Request) -> Response:
     """The image as a JPEG, where it is still kept."""
-    return _picture(jpeg_of(rgb_of(kept_upload(service_of(request), id)[1])), "image/jpeg")
+    service = service_of(request)
+    row, upload = kept_upload(service, id)
+    return _picture(jpeg_of(rgb_of(upload, service.values_of(row["model"]))), "image/jpeg")
 
 
 @router.get("/{id}/heat", **_PNG)
@@ -89,7 +91,8 @@ def overlay(id: Id, request: Request) -> Response:
     """The picture that `patchbank predict` writes."""
     service = service_of(request)
     row, upload = kept_upload(service, id)
-    return _picture(png_of(draw_overlay(rgb_of(upload), prediction_of(row, _map(service, row)))), "image/png")
+    rgb = rgb_of(upload, service.values_of(row["model"]))
+    return _picture(png_of(draw_overlay(rgb, prediction_of(row, _map(service, row)))), "image/png")
 
 
 @router.get(
@@ -107,13 +110,13 @@ async def explain(
     if not inspector.slots.take(1):
         raise inspector.busy()
     try:
-        explanation = await inspector.wait(lambda: detector.explain(upload.image()), service.config.time_limit)
+        explanation = await inspector.wait(lambda: detector.explain(upload.source), service.config.time_limit)
     finally:
         inspector.slots.give(1)
 
     def draw() -> str:
         # only the pictures that the model carries: no name leads to a file
-        image, find = rgb_of(upload), finder(detector.thumbnails_, None)
+        image, find = rgb_of(upload, detector.values_), finder(detector.thumbnails_, None)
         picture = None if whole else places_picture(image, explanation, find)
         return data_uri(explanation_picture(image, explanation, find) if picture is None else picture)
 

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from patchbank.errors import ImageError
+from patchbank.errors import ImageError, MemoryBudgetError
+from patchbank.images import ValueRange
 from patchbank.prediction import finite
 from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers
@@ -81,7 +82,7 @@ async def inspect(
         results = []
         for upload, one in zip(uploads, pending, strict=True):
             await asyncio.wait([one], timeout=max(0.0, until - anyio.current_time()))
-            results.append(await _answer(upload, one, overlay, limit))
+            results.append(await _answer(service, upload, one, overlay, limit))
         too_large = all(one.done() and isinstance(one.exception(), TooLarge) for one in pending)
     except TimeoutError:
         raise inspector.not_now(503, too_long(limit)) from None
@@ -104,7 +105,7 @@ def _submit(service: Service, name: str, upload: Upload, threshold: float | None
     return asyncio.wrap_future(service.inspector.submit(name, upload, threshold))
 
 
-async def _answer(upload: Upload, pending: Pending, overlay: bool, limit: float) -> dict[str, Any]:
+async def _answer(service: Service, upload: Upload, pending: Pending, overlay: bool, limit: float) -> dict[str, Any]:
     """What became of an image; its picture is drawn at once, so that no map waits for the others."""
     if not pending.done():
         return {"name": upload.name, "error": too_long(limit), "unfinished": True}
@@ -112,6 +113,8 @@ async def _answer(upload: Upload, pending: Pending, overlay: bool, limit: float)
         record = pending.result()
     except ImageError as error:
         return {"name": upload.name, "error": str(error)}
+    except MemoryBudgetError as error:
+        return {"name": upload.name, "error": str(error), "unfinished": True}
     except sqlite3.Error as error:
         sentence = f"the history cannot be written, so nothing is answered ({error})"
         return {"name": upload.name, "error": sentence, "unfinished": True}
@@ -130,14 +133,15 @@ async def _answer(upload: Upload, pending: Pending, overlay: bool, limit: float)
         "timings": record.timings,
     }
     if overlay:
-        result["overlay"] = await run_in_threadpool(_overlay, upload, record)
+        values = service.values_of(record.model)
+        result["overlay"] = await run_in_threadpool(_overlay, upload, record, values)
     plain: dict[str, Any] = finite(result)
     return plain
 
 
-def _overlay(upload: Upload, record: Record) -> str:
+def _overlay(upload: Upload, record: Record, values: ValueRange) -> str:
     """From the small map that is kept: a whole one may have hundreds of megabytes."""
-    return data_uri(draw_overlay(rgb_of(upload), prediction_of(record.row(), record.map_png)))
+    return data_uri(draw_overlay(rgb_of(upload, values), prediction_of(record.row(), record.map_png)))
 
 
 def _whole(service: Service, results: list[dict[str, Any]], too_large: bool) -> Any:

@@ -75,7 +75,7 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     try:
         detector = service.models.open(model.file)
         # some may be known: where the service was killed on its way, or where a picture was inspected twice
-        named = {id: Source(_name(id, upload), upload.image()) for id, upload in uploads.items()}
+        named = {id: Source(_name(id, upload), upload.data) for id, upload in uploads.items()}
         unknown = {source.name for source in detector._unknown(list(named.values()))[0]}
         new = {id: source for id, source in named.items() if source.name in unknown}
         backup = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
+from patchbank.images import ValueRange
 from patchbank.service import answers
 from patchbank.service.config import Config
 from patchbank.service.history import History
@@ -43,6 +44,11 @@ class Service:
     inspector: Inspector
     security: Security
     metrics: Metrics
+
+    def values_of(self, name: str) -> ValueRange:
+        """What pixel values mean to a model, to show its images; as of 8-bit images where it is gone."""
+        model = self.models.get(name)
+        return ValueRange() if model is None else model.detector.values_
 
 
 def service_of(request: Request) -> Service:

@@ -166,7 +166,9 @@ class Inspector:
 
     def _inspect(self, name: str, batch: list[_Item]) -> None:
         """Predict a batch; each image's answer goes on its way alone."""
-        live = {str(i): item for i, item in enumerate(batch) if item.future.set_running_or_notify_cancel()}
+        ready = [item for item in batch if item.future.set_running_or_notify_cancel()]
+        # the client's names, told apart: they stand in what the service writes about an image
+        live = {f"{item.upload.name} [{i}]" if i else item.upload.name: item for i, item in enumerate(ready)}
         self.slots.give(len(batch) - len(live))
         self.metrics.batches.labels("inspection").observe(len(batch))
         started = last = time.perf_counter()
@@ -190,7 +192,7 @@ class Inspector:
         def failed(key: str, error: Exception) -> None:
             self._fail(live.pop(key), ImageError(str(error).removeprefix(f"{key}: ")))
 
-        sources = [Source(key, item.upload.image()) for key, item in live.items()]
+        sources = [Source(key, item.upload.data) for key, item in live.items()]
         return model.detector._predictions(sources, failed)
 
     def _fail(self, item: _Item, error: Exception) -> None:

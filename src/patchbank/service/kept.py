@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sqlite3
@@ -12,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from patchbank.errors import ImageError
+from patchbank.images import opened
 from patchbank.prediction import Prediction, Region
 from patchbank.report.heat import STEPS, colour_steps, resample
 
@@ -33,7 +32,7 @@ def pack_map(values: NDArray[np.float32], threshold: float) -> bytes:
 def unpack_steps(png: bytes) -> NDArray[np.uint8]:
     """The h×w steps that `pack_map` wrote. Raises `ImageError` where they are torn: files of images are not synced."""
     try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        with opened(png) as image:
             return np.asarray(image.convert("L"))
     except Exception as error:  # Pillow's readers raise all sorts
         raise ImageError("its map is torn") from error

@@ -41,7 +41,7 @@ class Model:
     def warm_up(self) -> None:
         """Have everything compiled before the first request comes."""
         with contextlib.suppress(ImageError):  # a region of interest may have nothing of so small an image
-            self.detector.predict(np.full((128, 128, 3), 128, np.uint8))
+            self.detector.predict(self.detector.values_.like(np.full((128, 128, 3), 128, np.uint8)))
 
     def describe(self) -> dict[str, Any]:
         """As the API shows it."""

@@ -15,10 +15,9 @@ from fastapi.responses import RedirectResponse
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from patchbank.images import Source, read_image
+from patchbank.images import Source, opened, read_image
 from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, service_of
-from patchbank.service.uploads import Upload
 
 router = APIRouter(include_in_schema=False)
 
@@ -101,9 +100,14 @@ def small(request: Request, number: Annotated[int, Path(ge=0, le=BIGGEST_ID)]) -
     data = history.kept_image(number) if row is not None else None
     if row is None or data is None:
         raise HTTPException(404, "this image is not kept (any more)")
-    with Upload(row["name"], data).image() as image:
-        image.draft("RGB", (2 * _SMALL, 2 * _SMALL))  # JPEG alone is decoded small
-        picture = Image.fromarray(read_image(Source(row["name"], image)).astype("uint8", copy=False))
+    values = service_of(request).values_of(row["model"])
+    if data.startswith(b"\xff\xd8"):  # JPEG alone can be decoded small
+        with opened(data) as image:
+            image.draft("RGB", (2 * _SMALL, 2 * _SMALL))
+            rgb = read_image(Source(row["name"], image), values)
+    else:
+        rgb = read_image(Source(row["name"], data), values)
+    picture = Image.fromarray(rgb.astype("uint8", copy=False))
     picture.thumbnail((_SMALL, _SMALL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

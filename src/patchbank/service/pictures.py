@@ -7,15 +7,17 @@ import io
 
 from PIL import Image
 
-from patchbank.images import Source, read_image
+from patchbank.images import ValueRange, read_image
 from patchbank.report.heat import Picture
 from patchbank.report.pictures import save_png
 from patchbank.service.uploads import Upload
 
+_PLAIN = ValueRange()
 
-def rgb_of(upload: Upload) -> Picture:
-    """RGB uint8 of an image. Raises `ImageError`."""
-    return read_image(Source(upload.name, upload.image())).astype("uint8", copy=False)
+
+def rgb_of(upload: Upload, values: ValueRange = _PLAIN) -> Picture:
+    """RGB uint8 of an image; `values`: of the model that it is shown for. Raises `ImageError`."""
+    return read_image(upload.source, values).astype("uint8", copy=False)
 
 
 def png_of(picture: Picture) -> bytes:

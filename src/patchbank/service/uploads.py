@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import anyio
 from fastapi import HTTPException
-from PIL import Image
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +15,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from patchbank.errors import ImageError
+from patchbank.images import Source, image_size
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # no format whose reader starts another program
 RAW_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 _SMALL_BODY = 1_000_000
 _LONGEST_NAME = 200
@@ -36,26 +33,22 @@ class Upload:
     name: str
     data: bytes
 
-    def image(self) -> Image.Image:
-        """The image, its header read, not decoded. Raises `ImageError`."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return Image.open(io.BytesIO(self.data), formats=FORMATS)
-        except Image.DecompressionBombError:
-            raise TooLarge("has too many pixels to be decoded") from None
-        except Exception as error:  # Pillow's readers raise all sorts
-            what = "is empty" if not self.data else f"is not an image ({', '.join(FORMATS)} can be read)"
-            raise ImageError(what) from error
+    @property
+    def source(self) -> Source:
+        """The image, not read yet."""
+        return Source(self.name, self.data)
 
     def check(self, max_pixels: int) -> None:
         """Raise `ImageError` for what is no image, `TooLarge` for one with too many pixels, by its header alone."""
-        with self.image() as image:
-            if image.width * image.height > max_pixels:
-                raise TooLarge(
-                    f"has {image.width}×{image.height} pixels, more than the {max_pixels / 1e6:g} million that "
-                    "this service decodes (--max-pixels)"
-                )
+        try:
+            height, width = image_size(self.source)
+        except ImageError as error:
+            raise ImageError(str(error).removeprefix(f"{self.name}: ")) from error
+        if width * height > max_pixels:
+            raise TooLarge(
+                f"has {width}×{height} pixels, more than the {max_pixels / 1e6:g} million that this service decodes "
+                "(--max-pixels)"
+            )
 
 
 class _Parser(MultiPartParser):
