@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import TypeAlias
@@ -115,12 +115,16 @@ class Extractor:
         return inside
 
     def stream(self, sources: Iterable[Source], on_error: OnError = warn) -> Iterator[ImageFeatures]:
-        """Features of each readable image, in order; `on_error` hears of the others."""
+        """Features of each readable image, in order; `on_error` hears of the others.
+
+        An iterator gives its next source when the features before it were taken.
+        """
         # a tiled image is large: one is decoded while the network is at another
         ahead = {"workers": 1, "ahead": 1} if self.tiling else {}
         loaded = self._readable(prefetch(self._load, sources, **ahead), on_error)
+        alone = self.backbone.device.type == "cpu" or self.tiling or not isinstance(sources, Sequence)
         for _, group in groupby(loaded, key=lambda item: (item.view.inspected, item.kept is None)):
-            for batch in _batches(group, 1 if self.backbone.device.type == "cpu" or self.tiling else _CUDA_BATCH):
+            for batch in _batches(group, 1 if alone else _CUDA_BATCH):
                 for item in self._features(batch):
                     if np.isfinite(item.vectors.cpu().numpy()).all():
                         yield item

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank.errors import DatasetError, OptionError
-from patchbank.images.sources import list_images
+from patchbank.images.listing import list_images
 
 GOOD = "good"
 

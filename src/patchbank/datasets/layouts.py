@@ -7,7 +7,7 @@ from pathlib import Path
 from patchbank.datasets import mtd, mvtec, visa
 from patchbank.datasets.dataset import Dataset
 from patchbank.errors import DatasetError
-from patchbank.images.sources import list_images
+from patchbank.images.listing import list_images
 
 # In the order in which a folder is tried; "folder" takes any folder, so only as the last resort.
 _MATCHES = {"mtd": mtd.matches, "mvtec3d": mvtec.matches_3d, "mvtec": mvtec.matches, "visa": visa.matches}

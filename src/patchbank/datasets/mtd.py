@@ -19,7 +19,7 @@ import numpy as np
 
 from patchbank.datasets.dataset import GOOD, Dataset, Sample
 from patchbank.errors import DatasetError
-from patchbank.images.sources import list_images
+from patchbank.images.listing import list_images
 
 _PREFIX = "MT_"
 _FREE = "MT_Free"

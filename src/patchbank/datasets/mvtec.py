@@ -14,7 +14,7 @@ from pathlib import Path
 
 from patchbank.datasets.dataset import GOOD, Dataset, Sample
 from patchbank.errors import DatasetError
-from patchbank.images.sources import list_images
+from patchbank.images.listing import list_images
 
 _GOOD_FOLDERS = ("good", "ok")
 _TEST_FOLDERS = ("test", "test_public")

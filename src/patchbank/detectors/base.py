@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -36,6 +36,7 @@ from patchbank.images import (
     choose_reference,
     gather,
     read_roi,
+    stream,
 )
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Neighbour, Prediction
@@ -81,7 +82,8 @@ class Detector(Explaining):
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
-        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; uint8, uint16, float in 0..1), PIL images.
+        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; N×H×W×C; uint8, uint16, float in
+        0..1), PIL images, bytes of image files. A folder that also holds defects, by its sub-folders, is refused.
 
         `on_error(name, error)` hears of each image that cannot be read, and the rest goes on; `progress(stage, done,
         total)` of the work done; `on_plan(plan)` of where the features will go, before the work starts. Raises
@@ -89,7 +91,7 @@ class Detector(Explaining):
         """
         self._extractor = None  # options may have changed since the last fit
         self.roi_ = self.learned_roi_ = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
-        given = gather(images)
+        given = gather(images, on_error, of="good")
         work = Work(on_error, progress, on_plan)
         self.reference_ = self._choose_reference(given)
         readable = self._open().survey(self._views(given), on_error)
@@ -185,8 +187,12 @@ class Detector(Explaining):
         return next(self._predictions(sources, give_up))
 
     def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
-        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
-        return self._predictions(gather(images), on_error)
+        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read.
+
+        An iterator, such as the frames of a camera, is asked for the next image after the prediction before it was
+        taken; it may be endless. An N×H×W×C array is N images.
+        """
+        return self._predictions(stream(images, on_error), on_error)
 
     def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
         """From now on inspect a region of interest only, within the one that was learned from, if any; of an aligned
@@ -273,7 +279,7 @@ class Detector(Explaining):
                 score = image_score(self.option("image_score"), distances, seen) * patches.factor
         return Scored(score, smoothed, float(seen.max()), patches)
 
-    def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
+    def _predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
         if not hasattr(self, "calibration_"):
             raise OptionError("this detector has not been fitted: call fit with good images, or load a model file")
         for item in self._open().stream(sources, on_error):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,7 +30,7 @@ class Changes(Method):
     training_: dict[str, Any] = dataclasses.field(init=False, repr=False)
 
     @abstractmethod
-    def _predictions(self, sources: list[Source], on_error: OnError) -> Iterator[Prediction]: ...
+    def _predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]: ...
 
     def calibrate(
         self,
@@ -47,7 +47,7 @@ class Changes(Method):
         defect costs as much as `cost_ratio` false alarms, with the least cost. Raises `OptionError` for images that the
         model was learned from.
         """
-        sources = gather(good)
+        sources = gather(good, on_error, of="good")
         unknown = self._unknown(sources)
         if len(unknown) < len(sources):
             raise OptionError(
@@ -64,7 +64,7 @@ class Changes(Method):
         rate = self.calibration_.false_alarm_rate
         calibration = dataclasses.replace(Calibration.of_rows(rows, rate), how="held-out")
         if defects is not None:
-            found = [p.score for p in self._predictions(gather(defects), on_error)]
+            found = [p.score for p in self._predictions(gather(defects, on_error, of="defects"), on_error)]
             calibration = calibration.choose(found, cost_ratio)
         self.calibration_ = calibration
         self._note("calibrated", images=len(rows), how=calibration.chosen_by or "good images given for it")

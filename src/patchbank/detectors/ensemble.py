@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -71,7 +71,7 @@ class Ensemble(Detector):
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
-        sources = [source.data for source in gather(images)]  # an iterator is walked through once
+        sources = [source.data for source in gather(images, on_error, of="good")]  # an iterator is walked through once
         if len({member.method for member in self.members}) > 1:  # all must be calibrated on the same images
             for member in self.members:
                 member.calibration = CORRECTED if member.calibration == "auto" else member.calibration
@@ -102,7 +102,7 @@ class Ensemble(Detector):
         peaks = [standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
         return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(peaks, axis=0))
 
-    def _predictions(self, sources: list[Any], on_error: OnError) -> Iterator[Prediction]:
+    def _predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
         for source in sources:
             try:
                 prediction = self._together(source)

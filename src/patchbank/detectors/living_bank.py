@@ -43,7 +43,7 @@ class LivingBank(Detector):
         a new image would still be rejected, more of its patches enter until it is not. The calibration gets the new
         images' scores, each without its own patches; those of the old images stay, and can only be too high.
         """
-        sources = self._unknown(gather(images))
+        sources = self._unknown(gather(images, on_error, of="good"))
         if not sources:
             raise OptionError("all of these images are in the model already: there is nothing to add")
         sources = self._named_apart(sources)

@@ -5,7 +5,8 @@ from patchbank.images.geometry import Geometry, View
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
 from patchbank.images.roi import RegionOfInterest, read_roi
-from patchbank.images.sources import IMAGE_SUFFIXES, ImageLike, Images, Source, gather, list_images
+from patchbank.images.listing import IMAGE_SUFFIXES, Listing, list_folder, list_images
+from patchbank.images.sources import ImageLike, Images, Source, gather, stream
 from patchbank.images.tiling import Tiling
 from patchbank.images.turning import turn, turned_back, turned_by
 
@@ -16,6 +17,7 @@ __all__ = [
     "Geometry",
     "ImageLike",
     "Images",
+    "Listing",
     "Reference",
     "RegionOfInterest",
     "Source",
@@ -24,10 +26,12 @@ __all__ = [
     "choose_reference",
     "gather",
     "image_size",
+    "list_folder",
     "list_images",
     "prefetch",
     "read_image",
     "read_roi",
+    "stream",
     "turn",
     "turned_back",
     "turned_by",

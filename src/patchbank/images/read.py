@@ -6,6 +6,7 @@ loses nothing. EXIF orientation is honoured. Alpha is dropped, grey is repeated,
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -61,10 +62,10 @@ def image_size(source: Source) -> tuple[int, int]:
 _SHAPES = "an array must be H×W or H×W×C with C = 1, 3 or 4"
 
 
-def _open(path: Path) -> Image.Image:
+def _open(data: Path | bytes) -> Image.Image:
     with warnings.catch_warnings():  # Pillow warns at 89 megapixels and refuses at 178: the warning helps nobody here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
+        return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
 
 
 def _reason(error: Exception) -> str:

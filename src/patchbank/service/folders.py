@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchbank.datasets import open_dataset
 from patchbank.errors import DatasetError, OptionError, PatchbankError
-from patchbank.images.sources import IMAGE_SUFFIXES
+from patchbank.images.listing import IMAGE_SUFFIXES
 from patchbank.service.config import Config
 
 _MOST_FOLDERS = 2000

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchbank.errors import OptionError
-from patchbank.images.sources import list_images
+from patchbank.images.listing import list_images
 from patchbank.prediction import Prediction, finite
 
 if TYPE_CHECKING:
