@@ -3,7 +3,6 @@
 The command line prints the message of a `PatchbankError` and exits with 2; it never prints a traceback for one.
 """
 
-
 import warnings
 
 

@@ -107,4 +107,3 @@ def _says(name: str, holds: Holds) -> bool:
 def _is_all(folder: Path, holds: Holds) -> bool:
     others = {Kind.BAD, Kind.MASK} if holds == "good" else {Kind.GOOD, Kind.MASK}
     return any(_says(name, holds) for name in folder.parts) and not any(kind_of(n) in others for n in folder.parts)
-

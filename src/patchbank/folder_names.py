@@ -21,32 +21,37 @@ class Kind(Enum):
     TEST = "test images"
 
 
-_GOOD = frozenset(
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
+_GOOD = words(
     "good goods ok okay oks normal normals nominal pass passes passed passing io gut gute gutes intact accept accepted "
-    "acceptable conform conforming flawless faultless undamaged healthy bon bons conforme".split()
+    "acceptable conform conforming flawless faultless undamaged healthy bon bons conforme"
 )
-_BAD = frozenset(
+_BAD = words(
     "bad bads ng ngs nok noks ko nio abnormal abnormals abnormality abnormalities anomaly anomalies anomalous anomal "
     "fail fails failed failing failure failures defect defects defective defectives def reject rejects rejected "
     "rejection rejections scrap scrapped faulty fault faults broken damage damages damaged flaw flaws flawed "
     "nonconforming nonconformity unhealthy schlecht schlechte ausschuss defekt defekte defekten fehler fehlerhaft "
-    "mauvais defaut defauts defectueux".split()
+    "mauvais defaut defauts defectueux"
 )
-_NOT = frozenset("no non not none without zero ohne kein keine sans un".split())
+_NOT = words("no non not none without zero ohne kein keine sans un")
 _FREE = frozenset(("free", "frei", "none"))
-_NEUTRAL = frozenset(
+_NEUTRAL = words(
     "part parts piece pieces product products item items sample samples unit units image images img imgs picture "
     "pictures pic pics photo photos frame frames data set dataset class type only all new old train training test "
     "testing front back side top bottom left right view cam camera line station lot batch day shift night teil teile "
-    "teilen bild bilder nur and the of a b c d x s".split()
+    "teilen bild bilder nur and the of a b c d x s"
 )
 # languages that write no blanks between words: the negated word contains the plain one
 _BAD_INSIDE = ("不合格", "不良", "异常", "異常", "次品", "缺陷", "欠陥", "불량", "비정상", "결함")
 _GOOD_INSIDE = ("合格", "良品", "正常", "정상", "양품")
-_MASK = frozenset("groundtruth mask masks gt maskimages maskimage defectmask defectmasks".split())
+_MASK = words("groundtruth mask masks gt maskimages maskimage defectmask defectmasks")
 _TRAIN = frozenset(("train", "training"))
 _TEST = frozenset(("test", "testing", "testpublic", "testprivate", "testprivatemixed"))
-ANNOTATIONS = frozenset("label labels annotation annotations".split())
+ANNOTATIONS = words("label labels annotation annotations")
 
 
 def kind_of(name: str, *, strictly: bool = False) -> Kind | None:
@@ -74,6 +79,11 @@ def kind_of(name: str, *, strictly: bool = False) -> Kind | None:
 def is_good(name: str) -> bool:
     """Whether a folder or label of this name means good parts, and nothing else."""
     return kind_of(name, strictly=True) is Kind.GOOD
+
+
+def is_neutral(name: str) -> bool:
+    """Whether a name such as `images`, `cam1` or `lot_07` says nothing about the parts."""
+    return kind_of(name) is None and joined_name(name) not in ANNOTATIONS and not _count(_words(name))[2]
 
 
 def joined_name(name: str) -> str:

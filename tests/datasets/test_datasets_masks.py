@@ -61,8 +61,8 @@ def test_no_defective_pixel_is_legal(tmp_path: Path) -> None:
 
 def test_another_size_is_resized(tmp_path: Path) -> None:
     Image.fromarray(LEVELS).save(tmp_path / "m.png")
-    expected = (LEVELS > 127).repeat(4, axis=0).repeat(2, axis=1)
-    np.testing.assert_array_equal(read_mask(sample(tmp_path / "m.png"), 127, (8, 6)), expected)
+    expected = (LEVELS > 127).repeat(4, axis=0).repeat(4, axis=1)
+    np.testing.assert_array_equal(read_mask(sample(tmp_path / "m.png"), 127, (8, 12)), expected)
 
 
 def test_folder_of_masks_is_joined(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def audit(
     from patchbank.datasets import open_dataset
     from patchbank.report.audit import write_audit
 
-    dataset, failures = open_dataset(good, layout=layout, seed=seed), Failures()
+    failures = Failures()
+    dataset = open_dataset(good, layout=layout, seed=seed, on_error=failures)
     with progress_bars() as progress:
         found = run(list(dataset.train), detector, on_error=failures, progress=progress)
     rows = (

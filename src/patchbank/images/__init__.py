@@ -2,10 +2,10 @@
 
 from patchbank.images.alignment import AlignedView, Reference, choose_reference
 from patchbank.images.geometry import Geometry, View
+from patchbank.images.listing import IMAGE_SUFFIXES, Listing, list_folder, list_images
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
 from patchbank.images.roi import RegionOfInterest, read_roi
-from patchbank.images.listing import IMAGE_SUFFIXES, Listing, list_folder, list_images
 from patchbank.images.sources import ImageLike, Images, Source, gather, stream
 from patchbank.images.tiling import Tiling
 from patchbank.images.turning import turn, turned_back, turned_by

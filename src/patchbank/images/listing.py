@@ -6,30 +6,31 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from patchbank.errors import ImageError
+from patchbank.folder_names import words
 
 # Plain raster formats, whose decoders start no other program.
-IMAGE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = words(
     ".png .apng .jpg .jpeg .jpe .jfif .jif .mpo .bmp .dib .tif .tiff .webp .gif .ppm .pgm .pbm .pnm .pfm .tga .icb "
-    ".vda .vst .jp2 .j2k .jpc .jpf .jpx .j2c .avif .pcx .sgi .qoi".split()
+    ".vda .vst .jp2 .j2k .jpc .jpf .jpx .j2c .avif .pcx .sgi .qoi"
 )
 # Photographs in formats that are not read: a folder is not wholly inspected without them.
-_UNREAD_SUFFIXES = frozenset(
+_UNREAD_SUFFIXES = words(
     ".heic .heif .hif .raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .jxl "
-    ".jxr .wdp .hdp .exr .hdr .eps .ps .psd .psb .dcm .dicom .xcf .fits .fit .fts .dds .pam".split()
+    ".jxr .wdp .hdp .exr .hdr .eps .ps .psd .psb .dcm .dicom .xcf .fits .fit .fts .dds .pam"
 )
 # Endings of something else. A file with none of these endings is known by its first bytes.
-_OTHER_SUFFIXES = frozenset(
+_OTHER_SUFFIXES = words(
     ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .db .sqlite .html .htm .pdf .doc .docx "
     ".xls .xlsx .ppt .pptx .py .ipynb .sh .bat .ps1 .zip .tar .gz .7z .rar .npy .npz .pt .pth .onnx .patchbank .mp4 "
     ".avi .mov .mkv .svg .ico .lnk .url .bak .old .orig .tmp .temp .part .partial .filepart .crdownload .download "
-    ".upload .lock .sha256 .md5".split()
+    ".upload .lock .sha256 .md5"
 )
 _SIGNATURES = (
-    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
-    b"8BPS", b"qoif",
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
+    b"\xff\x4f\xff\x51", b"8BPS", b"qoif",
 )  # fmt: skip
 _ISO_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _SYSTEM_FOLDERS = frozenset(
@@ -38,33 +39,29 @@ _SYSTEM_FOLDERS = frozenset(
 )  # fmt: skip
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 
-_UNREAD, _UNOPENED, _OTHER = "image in a format that is not read", "folder that cannot be opened", "file that is no image"
-_HIDDEN, _SYSTEM, _PIPE = "hidden image or folder of images", "file or folder of the system", "pipe, socket or device"
-_SEEN, _BROKEN = "link to a folder that is listed already", "broken link"
-_PLURALS = {
-    _UNREAD: "images in formats that are not read",
-    _UNOPENED: "folders that cannot be opened",
-    _OTHER: "files that are no images",
-    _HIDDEN: "hidden images or folders of images",
-    _SYSTEM: "files or folders of the system",
-    _PIPE: "pipes, sockets or devices",
-    _SEEN: "links to folders that are listed already",
-    _BROKEN: "broken links",
-}
+# Why something is passed over: the words for one and for several of its kind.
+Reason: TypeAlias = tuple[str, str]
+_UNREAD: Reason = ("image in a format that is not read", "images in formats that are not read")
+_UNOPENED: Reason = ("folder that cannot be opened", "folders that cannot be opened")
+_OTHER: Reason = ("file that is no image", "files that are no images")
+_HIDDEN: Reason = ("hidden image or folder of images", "hidden images or folders of images")
+_SYSTEM: Reason = ("file or folder of the system", "files or folders of the system")
+_PIPE: Reason = ("pipe, socket or device", "pipes, sockets or devices")
+_SEEN: Reason = ("link to a folder that is listed already", "links to folders that are listed already")
+_BROKEN: Reason = ("broken link", "broken links")
+_REASONS = (_UNREAD, _UNOPENED, _OTHER, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _BROKEN)
 
 
 @dataclass(frozen=True)
 class PassedOver:
     """Files or folders that are not among the images, for one reason: how many, and the first of them."""
 
-    reason: str
+    reason: Reason
     count: int
     example: Path
 
     def __str__(self) -> str:
-        if self.count == 1:
-            return f"1 {self.reason} ({self.example})"
-        return f"{self.count} {_PLURALS.get(self.reason, self.reason)} (such as {self.example})"
+        return f"{self.count} {self.reason[self.count > 1]} ({'such as ' * (self.count > 1)}{self.example})"
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,13 @@ class Listing:
 
 def said(root: Path, images: int, passed_over: Iterable[PassedOver]) -> str | None:
     """One sentence about what was passed over in a folder, None where nothing was."""
-    words = [str(group) for group in passed_over]
-    return f"{root}: passed over {', '.join(words)}; {images} images are taken" if words else None
+    groups = ", ".join(map(str, passed_over))
+    return f"{root}: passed over {groups}; {images} images are taken" if groups else None
 
 
 def as_plain(passed_over: Iterable[PassedOver]) -> list[dict[str, Any]]:
     """For JSON."""
-    return [{"reason": group.reason, "count": group.count, "example": str(group.example)} for group in passed_over]
+    return [{"reason": group.reason[1], "count": group.count, "example": str(group.example)} for group in passed_over]
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -125,7 +122,7 @@ class _Walk:
         self.root = root
         self.files: list[Path] = []
         self.failed: list[Failed] = []
-        self._groups: dict[str, PassedOver] = {}
+        self._groups: dict[Reason, PassedOver] = {}
         self._folders = [root]
         self._links: list[Path] = []
         self._walked: set[object] = {key for above in Path(os.path.realpath(root)).parents if (key := _identity(above))}
@@ -142,8 +139,8 @@ class _Walk:
             self._enter(folder)
 
     def passed_over(self) -> Iterator[PassedOver]:
-        """In the order of the words above."""
-        return (self._groups[reason] for reason in _PLURALS if reason in self._groups)
+        """In the order of the reasons above."""
+        return (self._groups[reason] for reason in _REASONS if reason in self._groups)
 
     def _enter(self, folder: Path) -> None:
         try:
@@ -166,7 +163,7 @@ class _Walk:
         self._folders[before:] = reversed(self._folders[before:])  # a stack: the first is taken next
 
     def _take_folder(self, entry: os.DirEntry[str], path: Path) -> None:
-        if entry.name.casefold() in _SYSTEM_FOLDERS:
+        if is_system_folder(entry.name):
             self._pass(_SYSTEM, path)
         elif entry.name.startswith("."):
             if _holds_images(path):
@@ -203,13 +200,18 @@ class _Walk:
         else:
             self._pass(_PIPE, path)
 
-    def _fail(self, group: str, path: Path, reason: str) -> None:
+    def _fail(self, group: Reason, path: Path, reason: str) -> None:
         self.failed.append(Failed(path, reason))
         self._pass(group, path)
 
-    def _pass(self, reason: str, path: Path) -> None:
+    def _pass(self, reason: Reason, path: Path) -> None:
         before = self._groups.get(reason)
         self._groups[reason] = PassedOver(reason, before.count + 1 if before else 1, before.example if before else path)
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a system or a network storage keeps its own files in a folder of this name: thumbnails, deleted files."""
+    return name.casefold() in _SYSTEM_FOLDERS
 
 
 def _is(entry: os.DirEntry[str], what: str) -> bool:

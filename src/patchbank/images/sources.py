@@ -40,9 +40,7 @@ class Source:
     angle: float = 0.0
 
 
-def gather(
-    images: Images, on_error: OnError | None = None, *, of: Holds | None = None
-) -> list[Source]:
+def gather(images: Images, on_error: OnError | None = None, *, of: Holds | None = None) -> list[Source]:
     """Paths, folders (recursive, sorted), arrays, PIL images and bytes, alone or in a sequence, as one list of sources.
 
     An N×H×W×C array is N images. What lies in a folder beside its images is said in a `PatchbankWarning`.
@@ -64,11 +62,12 @@ def gather(
 def stream(images: Images, on_error: OnError) -> Iterable[Source]:
     """As `gather`, one by one for an iterator: the next item is taken when the source before it is done with.
 
-    Other things become a list. An item of an iterator that is None or a missing path is an image that failed.
+    Other things become a list. `on_error` hears of every path that gives nothing, also where all of several do, and of
+    None in an iterator: a frame that was lost.
     """
-    if is_lazy(images):
-        return _Gathering(on_error, lazily=True).all_of(images)
-    return gather(images, on_error)
+    lazily = is_lazy(images)
+    sources = _Gathering(on_error, lazily=lazily, leniently=True).all_of(images)
+    return sources if lazily else list(sources)
 
 
 def is_lazy(images: object) -> bool:
@@ -83,9 +82,11 @@ _COLLECTIONS = (list, tuple, Set, ValuesView, deque)
 class _Gathering:
     """Items become sources, numbered from 0."""
 
-    def __init__(self, on_error: OnError | None, of: Holds | None = None, *, lazily: bool = False) -> None:
-        self._on_error, self._of, self._lazily = on_error, of, lazily
-        self._count = 0
+    def __init__(
+        self, on_error: OnError | None, of: Holds | None = None, *, lazily: bool = False, leniently: bool = False
+    ) -> None:
+        self._on_error, self._of, self._lazily, self._leniently = on_error, of, lazily, leniently
+        self._count, self._told = 0, False
         self._failed: list[tuple[str, DatasetError]] = []
 
     def all_of(self, images: Any) -> Iterator[Source]:
@@ -95,7 +96,7 @@ class _Gathering:
             for source in self._of_item(item, None if alone else number):
                 self._count += 1
                 yield source
-        if not self._count:
+        if not (self._count or self._told or (self._leniently and self._failed)):
             raise self._failed[0][1] if self._failed else DatasetError("no images were given")
         self._tell()
 
@@ -163,6 +164,7 @@ class _Gathering:
     def _tell(self) -> None:
         while self._failed and self._on_error:
             path, error = self._failed.pop(0)
+            self._told = True
             self._on_error(path, ImageError(str(error)))
 
     def _of_folder(self, folder: Path, number: int | None) -> list[Source]:
@@ -190,16 +192,17 @@ def without_images(listing: Listing) -> str:
 
 def _iterated(images: Any) -> Iterable[Any]:
     """The items of something that holds or makes several images."""
-    is_array, axes = hasattr(images, "__array__"), getattr(images, "ndim", 0)
+    is_array, axes = hasattr(images, "__array__"), int(getattr(images, "ndim", 0))
     if is_array and axes == 1 and hasattr(images, "tolist"):  # a column of a table
         values: list[Any] = images.tolist()
         return values
     if _is_table(images) or _is_tensor(images) or (is_array and axes < 4):
         raise OptionError(f"{_KNOWN}, not {_described(images)}")
     try:
-        return iter(images)
+        items: Iterator[Any] = iter(images)
     except TypeError:
         raise OptionError(f"{_KNOWN}, not {_described(images)}") from None
+    return items
 
 
 def _is_table(item: object) -> bool:
@@ -240,7 +243,7 @@ def _described(item: object) -> str:
         return "a table: give its column of paths as a list, such as table['path'].tolist()"
     if isinstance(item, (list, tuple)):
         return f"a {kind.__name__} within the list: give one flat list"
-    if hasattr(item, "__array__") and getattr(item, "ndim", 0):
+    if hasattr(item, "__array__") and int(getattr(item, "ndim", 0)):
         return f"{kind.__module__}.{kind.__name__}: convert it with numpy.asarray"
     return kind.__name__
 

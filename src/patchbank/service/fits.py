@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from patchbank.errors import PatchbankError
+from patchbank.errors import PatchbankError, PatchbankWarning
 from patchbank.service.config import Config
 from patchbank.service.folders import publish
 from patchbank.service.records import iso
@@ -43,6 +44,7 @@ class Order:
     options: dict[str, Any]
     images: list[Path]
     output: Path
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -58,6 +60,7 @@ class Job:
     total: int = 0
     stage_began: float = 0.0
     skipped: int = 0
+    notes: list[str] = field(default_factory=list)
     error: str | None = None
     cancelled: bool = False
     process: BaseProcess | None = None
@@ -82,7 +85,8 @@ class Job:
         return {
             "id": self.id, "folder": o.folder, "name": o.name, "method": o.method, "when": iso(self.at),
             "state": self.state, "stage": self.stage, "done": self.done, "total": self.total,
-            "eta_seconds": self.eta_seconds, "skipped": self.skipped, "error": self.error, "model": model,
+            "eta_seconds": self.eta_seconds, "skipped": self.skipped,
+            "notes": [*o.notes, *self.notes], "error": self.error, "model": model,
         }  # fmt: skip
 
 
@@ -172,6 +176,8 @@ class Fits:
                     job.advance(*said)
                 elif kind == "skipped":
                     job.skipped += 1
+                elif kind == "noted":
+                    job.notes += said
                 else:
                     (job.error,) = said
         job.process.join()
@@ -207,6 +213,13 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
             told_stage, told_at = stage, now
             sender.send(("progress", stage, done, total))
 
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, PatchbankWarning):
+            sender.send(("noted", str(message)))
+        else:
+            shown(message, category, *place, **more)
+
+    shown, warnings.showwarning = warnings.showwarning, show
     try:
         detector = DETECTORS[order.method](**order.options, **machine)
         detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)
