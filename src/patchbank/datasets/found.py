@@ -12,10 +12,12 @@ from patchbank.images.listing import Failed, Listing, PassedOver, Reason, as_pla
 
 @dataclass(frozen=True)
 class Found:
-    """passed_over: what is not used and why. failed: what should have been used and cannot be."""
+    """passed_over: what is not used and why. failed: what should have been used and cannot be. remarks: what to know
+    about what is used."""
 
     passed_over: tuple[PassedOver, ...] = ()
     failed: tuple[Failed, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, listings: Iterable[Listing]) -> Found:
@@ -32,7 +34,7 @@ class Found:
             before = groups.get(group.reason)
             count = group.count + (before.count if before else 0)
             groups[group.reason] = PassedOver(group.reason, count, before.example if before else group.example)
-        return Found(tuple(groups.values()), (*self.failed, *other.failed))
+        return Found(tuple(groups.values()), (*self.failed, *other.failed), (*self.remarks, *other.remarks))
 
     def without(self, reason: Reason, files: Sequence[Path]) -> Found:
         """The same with files that are not used, for one more reason."""

@@ -38,7 +38,7 @@ def open_dataset(
     that layout.
     """
     dataset = read_dataset(root, layout=layout, seed=seed, split=split, train_list=train_list)
-    if words := dataset.train_found.sentence(root, "training"):
+    if words := dataset.train_found.sentence(dataset.root, "training"):
         notify(words)
     if on_error:
         for failed in dataset.train_found.failed:

@@ -79,6 +79,12 @@ class Masks:
         return inside[0].parent if inside else None
 
 
+def is_usual(mask: Path, image: Path) -> bool:
+    """Whether a mask has the name of its image, with `_mask` or without."""
+    stem = image.stem.casefold()
+    return mask.stem.casefold() in (stem, f"{stem}_mask")
+
+
 def names_of(stem: str, name: str) -> Iterator[str]:
     """The stems of mask files of an image, in lower case, the most usual first."""
     yield from (f"{stem}_mask", stem)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from patchbank.datasets.dataset import GOOD, Dataset, Sample
 from patchbank.datasets.found import NOTHING, Found
-from patchbank.datasets.masks import Masks
+from patchbank.datasets.masks import Masks, is_usual
 from patchbank.errors import DatasetError
 from patchbank.folder_content import is_mask_of
 from patchbank.folder_names import ANNOTATIONS, Kind, is_good, is_neutral, joined_name, kind_of
@@ -155,6 +155,10 @@ class _Tested:
         assigned |= self._masks_beside(assigned)
         masks = set(assigned.values())
         samples = [Sample(f, defect, assigned.get(f)) for f, _, defect in self._images if f not in masks]
+        odd = [mask for file, mask in assigned.items() if not is_usual(mask, file)]
+        if odd:
+            remark = f"{len(odd)} masks are found by names that differ from IMAGE_mask (such as {odd[0]})"
+            self.found = self.found.joined(Found(remarks=(remark,)))
         bare = [sample.path for sample in samples if sample.defect != GOOD and sample.mask is None]
         self.found = self.found.without(_UNUSED_MASK, self.masks.unused()).without(_NO_MASK, bare)
         return tuple(sorted(samples, key=lambda sample: sample.path))

@@ -139,15 +139,12 @@ def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, p
 
 def _passed_over(dataset: Dataset, masks: MaskReader, notes: dict[str, str]) -> list[dict[str, Any]]:
     """What lies beside the test images, and what is remarkable about their masks: said, and for metrics.json."""
-    sentences = masks.sentences()
+    sentences = [*dataset.test_found.remarks, *masks.sentences()]
     if sentences:
         notes["mask_files"] = "; ".join(sentences)
-    for sentence in (
-        dataset.test_found.sentence(dataset.root, "testing"),
-        *(f"{dataset.root}: {s}" for s in sentences),
-    ):
-        if sentence:
-            notify(sentence)
+    beside = dataset.test_found.sentence(dataset.root, "testing")
+    for sentence in (*([beside] if beside else []), *(f"{dataset.root}: {remark}" for remark in sentences)):
+        notify(sentence)
     return dataset.test_found.to_list()
 
 

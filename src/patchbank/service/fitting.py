@@ -60,8 +60,8 @@ class Folders(BaseModel):
 
 
 class Fit(BaseModel):
-    """`done` of `total` in the `stage`, `eta_seconds` to its end; `skipped`: images that could not be read; `notes`: what
-    to know about the images."""
+    """`done` of `total` in the `stage`, `eta_seconds` to its end; `skipped`: images that could not be read; `notes`:
+    what to know about the images."""
 
     id: int
     folder: str
