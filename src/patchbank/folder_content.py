@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from patchbank.errors import DatasetError
-from patchbank.folder_names import Kind, is_good, kind_of
+from patchbank.folder_names import ANNOTATIONS, Kind, is_good, is_neutral, joined_name, kind_of
 
 Holds: TypeAlias = Literal["good", "defects"]
 
 _OF_ANOTHER_KIND = {"good": (Kind.BAD, Kind.TEST, Kind.MASK), "defects": (Kind.GOOD, Kind.TRAIN, Kind.MASK)}
-_MASK_ENDING = re.compile(r"[_\-. ](mask|gt|label|ground_?truth)$", re.IGNORECASE)
+_MASK_ENDING = re.compile(r"[_\-. ](mask|gt|ground_?truth)$", re.IGNORECASE)
+
+
+_LABEL_ENDING = re.compile(r"[_\-. ]?labels?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,22 @@ def _beside_good(folders: list[Path]) -> tuple[str, Path] | None:
 
 
 def _masks_among(files: list[Path], root: Path) -> tuple[str, Path] | None:
-    """A file such as `000_mask.png` beside `000.png`."""
+    """A file such as `000_mask.png` beside `000.png`, or `label/000.png` beside a folder with such an image."""
     stems = {(file.parent, file.stem.casefold()) for file in files}
+    apart = {(file.parent.parent, file.stem.casefold()) for file in files if not _is_label(file)}
     for file in files:
-        if is_mask_of(file.stem) and (file.parent, _MASK_ENDING.sub("", file.stem).casefold()) in stems:
+        base = _MASK_ENDING.sub("", file.stem).casefold()
+        if is_mask_of(file.stem) and (file.parent, base) in stems:
             return "masks", file.relative_to(root)
+        if _is_label(file) and file.parent != root:
+            base = _LABEL_ENDING.sub("", base)
+            if (file.parent.parent, base) in stems | apart:
+                return "masks", file.relative_to(root)
     return None
+
+
+def _is_label(file: Path) -> bool:
+    return joined_name(file.parent.name) in ANNOTATIONS
 
 
 def is_mask_of(stem: str) -> bool:
@@ -96,8 +109,12 @@ def _instead(root: Path, folders: list[Path], holds: Holds) -> Path | None:
         parts = wanted[0].parts
         last = max(i for i, name in enumerate(parts) if _says(name, holds))
         return root / Path(*parts[: last + 1])
-    train = [Path(*f.parts[: i + 1]) for f in folders for i, n in enumerate(f.parts) if kind_of(n) is Kind.TRAIN]
-    return root / train[0] if train and holds == "good" and len(set(train)) == 1 else None
+    train = {Path(*f.parts[: i + 1]) for f in folders for i, name in enumerate(f.parts) if kind_of(name) is Kind.TRAIN}
+    if holds == "defects" or len(train) != 1:
+        return None
+    (folder,) = train
+    below = [name for f in folders if f.is_relative_to(folder) for name in f.relative_to(folder).parts]
+    return root / folder if all(map(is_neutral, below)) else None
 
 
 def _says(name: str, holds: Holds) -> bool:

@@ -37,7 +37,7 @@ _BAD = words(
     "nonconforming nonconformity unhealthy schlecht schlechte ausschuss defekt defekte defekten fehler fehlerhaft "
     "mauvais defaut defauts defectueux"
 )
-_NOT = words("no non not none without zero ohne kein keine sans un")
+_NOT = words("no non not none without zero ohne kein keine sans")
 _FREE = frozenset(("free", "frei", "none"))
 _NEUTRAL = words(
     "part parts piece pieces product products item items sample samples unit units image images img imgs picture "
@@ -93,6 +93,7 @@ def joined_name(name: str) -> str:
 
 def _words(name: str) -> list[str]:
     text = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    text = re.sub(r"(?<![A-Za-z])[Nn]o[\W_]*\d+", " ", text)  # a number, as in No3_NG
     text = re.sub(r"[\W_\d]+", " ", re.sub(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", text))
     text = f" {text.casefold()} "
     text = re.sub(r" n ?i ?o ", " nio ", text)
@@ -115,7 +116,7 @@ def _count(words: list[str]) -> tuple[int, int, int]:
         elif word in _GOOD or _is_free(word):
             good, bad = good + (not negated), bad + negated
         elif word not in _NEUTRAL | _FREE:
-            other += 1
+            other += not negated
             continue  # a negation reaches over a word such as in `no_visible_defects`
         negated = False
     return good, bad, other

@@ -272,10 +272,15 @@ def main(arguments: list[str]) -> int:
         failed += 1
         print(f"skipped {error}", file=sys.stderr)
 
+    def noted(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"note: {message}", file=sys.stderr)
+
     try:
-        for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
-            done += 1
-            print(json.dumps(finite(prediction.to_dict())))
+        with warnings.catch_warnings():
+            warnings.showwarning = noted
+            for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
+                done += 1
+                print(json.dumps(finite(prediction.to_dict())))
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         return 2

@@ -63,10 +63,11 @@ def audit(
         for i, suspect in enumerate(found.ranked, 1)
     )
     write_csv(output / "audit.csv", _COLUMNS, rows)
-    write_text(output / "audit.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    document = {**found.to_dict(), "passed_over": dataset.train_found.to_list()}
+    write_text(output / "audit.json", json.dumps(document, indent=2) + "\n")
     write_audit(found, detector, good, output / "report.html", top)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        typer.echo(json.dumps(document))
     else:
         typer.echo(_words(found))
         typer.echo(f"report: {output / 'report.html'}")

@@ -40,7 +40,7 @@ def open_dataset(
     dataset = read_dataset(root, layout=layout, seed=seed, split=split, train_list=train_list)
     if words := dataset.train_found.sentence(dataset.root, "training"):
         notify(words)
-    if on_error:
+    if on_error is not None:
         for failed in dataset.train_found.failed:
             on_error(str(failed.path), failed.error)
     return dataset

@@ -116,7 +116,7 @@ class _Gathering:
         place = "" if number is None else f"item {number}: "
         if item is None:
             words = f"{place}is None, which is what cv2.imread gives for a file that it cannot read: check the path"
-            if self._lazily and self._on_error:  # a frame that was lost; the camera goes on
+            if self._lazily and self._on_error is not None:  # a frame that was lost; the camera goes on
                 self._on_error(name, ImageError(words))
                 self._count += 1
                 return []
@@ -162,7 +162,7 @@ class _Gathering:
         return []
 
     def _tell(self) -> None:
-        while self._failed and self._on_error:
+        while self._failed and self._on_error is not None:
             path, error = self._failed.pop(0)
             self._told = True
             self._on_error(path, ImageError(str(error)))
@@ -175,7 +175,7 @@ class _Gathering:
             notify(listing.note)
         if not listing.files:
             return self._fail(str(folder), without_images(listing), number)
-        if self._on_error:
+        if self._on_error is not None:
             for failed in listing.failed:
                 self._on_error(str(failed.path), failed.error)
         return [Source(str(path), path) for path in listing.files]
