@@ -190,10 +190,6 @@ def test_an_endless_iterator_is_taken_frame_by_frame(model: PatchCore) -> None:
         assert camera.taken == number
 
 
-def test_a_list_is_still_decoded_ahead(model: PatchCore) -> None:
-    assert [p.path for p in model.predict_many([FRAME] * 3)] == ["image 0", "image 1", "image 2"]
-
-
 def test_an_error_of_the_iterator_comes_out_as_it_is(model: PatchCore) -> None:
     def camera() -> Iterator[np.ndarray]:
         yield FRAME
