@@ -72,6 +72,7 @@ def files(*names: str) -> list[Path]:
         (("0.png", "cam1/defects/1.png"), "root/cam1/defects"),
         (("0.png", "Masks/0.png"), "root/Masks"),
         (("0.png", "0_mask.png"), "root/0_mask.png"),
+        (("kos01/Part0.jpg", "kos01/Part0_label.bmp"), "root/kos01/Part0_label.bmp"),
         (("0.png", "Label/0_label.png"), "root/Label/0_label.png"),
         (("images/0.png", "labels/0.png"), "root/labels/0.png"),
         (("normal/0.png", "scratch/1.png"), "root/scratch"),

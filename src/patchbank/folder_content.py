@@ -17,7 +17,7 @@ _OF_ANOTHER_KIND = {"good": (Kind.BAD, Kind.TEST, Kind.MASK), "defects": (Kind.G
 _MASK_ENDING = re.compile(r"[_\-. ](mask|gt|ground_?truth)$", re.IGNORECASE)
 
 
-_LABEL_ENDING = re.compile(r"[_\-. ]?labels?$", re.IGNORECASE)
+_LABEL_ENDING = re.compile(r"[_\-. ]labels?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def _beside_good(folders: list[Path]) -> tuple[str, Path] | None:
 
 def _masks_among(files: list[Path], root: Path) -> tuple[str, Path] | None:
     """A file such as `000_mask.png` beside `000.png`, or `label/000.png` beside a folder with such an image."""
-    stems = {(file.parent, file.stem.casefold()) for file in files}
+    stems: dict[tuple[Path, str], set[str]] = {}
+    for file in files:
+        stems.setdefault((file.parent, file.stem.casefold()), set()).add(file.suffix.casefold())
     apart = {(file.parent.parent, file.stem.casefold()) for file in files if not _is_label(file)}
     for file in files:
         base = _MASK_ENDING.sub("", file.stem).casefold()
@@ -87,8 +89,12 @@ def _masks_among(files: list[Path], root: Path) -> tuple[str, Path] | None:
             return "masks", file.relative_to(root)
         if _is_label(file) and file.parent != root:
             base = _LABEL_ENDING.sub("", base)
-            if (file.parent.parent, base) in stems | apart:
+            if (file.parent.parent, base) in stems or (file.parent.parent, base) in apart:
                 return "masks", file.relative_to(root)
+        # Kolektor's Part0.jpg and Part0_label.bmp; in one format they may be the part and the label that it bears
+        base = _LABEL_ENDING.sub("", file.stem).casefold()
+        if base != file.stem.casefold() and stems.get((file.parent, base), set()) - {file.suffix.casefold()}:
+            return "masks", file.relative_to(root)
     return None
 
 
