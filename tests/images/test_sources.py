@@ -48,8 +48,11 @@ def test_a_batch_is_several_images(channels: int) -> None:
     ],
 )
 def test_arrays_of_other_shapes_get_a_sentence(shape: tuple[int, ...], words: str) -> None:
+    array = np.zeros(shape, np.uint8)
     with pytest.raises(OptionError, match=words):
-        gather(np.zeros(shape, np.uint8))
+        gather(array, of="good")
+    with pytest.raises(OptionError, match=words):
+        stream(array, Told())
 
 
 def test_bytes_and_files_are_read(tmp_path: Path) -> None:
@@ -213,6 +216,8 @@ def test_predict_takes_one(model: PatchCore) -> None:
     assert model.predict(FRAME[None]).score == model.predict(FRAME).score == model.predict(encoded()).score
     with pytest.raises(OptionError, match="predict takes one image, not 2: use predict_many"):
         model.predict(np.stack([FRAME, FRAME]))
+    with pytest.raises(ImageError, match="H×W×C"):
+        model.predict(np.zeros((7, 8, 9), np.uint8))
     with pytest.raises(OptionError, match="explain takes one image, not 2"):
         model.explain([FRAME, FRAME])
     with pytest.raises(OptionError, match="is None"):

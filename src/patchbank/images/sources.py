@@ -128,7 +128,9 @@ class _Gathering:
             return [source for i, item in enumerate(array.tolist()) for source in self._numbered(item, i)]
         if array.ndim == 4 and array.shape[3] in _CHANNELS:
             return [Source(f"image {self._count + i}", image) for i, image in enumerate(array)]
-        if number is None and (array.ndim == 4 or (array.ndim == 3 and array.shape[2] not in _CHANNELS)):
+        takes_several = self._of is not None or self._leniently  # where one is taken, its reader says what is wrong
+        is_stack = array.ndim == 4 or (takes_several and array.ndim == 3 and array.shape[2] not in _CHANNELS)
+        if number is None and is_stack:
             raise OptionError(f"an array of shape {_shape(array)} {_about_shape(array)}")
         return [Source(f"image {self._count}", array)]
 
