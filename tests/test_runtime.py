@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,33 @@ def test_images_it_is_not_for(folders: dict[str, Path]) -> None:
         exported.predict(images)
     with pytest.raises(DatasetError):
         exported.predict("no-such-image.png")
+
+
+def test_an_iterator_is_taken_frame_by_frame(folders: dict[str, Path]) -> None:
+    taken = []
+
+    def camera() -> Iterator[np.ndarray]:
+        while len(taken) < 50:
+            taken.append(good_image(len(taken) % 9))
+            yield taken[-1]
+
+    predictions = runtime.load(folders["onnx"]).predict_many(camera())
+    for number in range(1, 4):
+        assert next(predictions).path == f"image {number - 1}"
+        assert len(taken) == number
+
+
+def test_batches_and_other_things(folders: dict[str, Path]) -> None:
+    exported, frame = runtime.load(folders["onnx"]), good_image(0)
+    assert len(list(exported.predict_many(np.stack([frame, frame])))) == 2
+    with pytest.raises(OptionError, match="is None"):
+        exported.predict(None)
+    with pytest.raises(OptionError, match="use predict_many"):
+        exported.predict(np.stack([frame, frame]))
+    told: list[str] = []
+    found = exported.predict_many(iter([None, frame]), on_error=lambda name, error: told.append(str(error)))
+    assert len(list(found)) == 1
+    assert "is None" in told[0]
 
 
 def test_folders_that_are_no_export(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def audit(
         unreadable.append((name, str(error)))
         on_error(name, error)
 
-    sources = gather(images)
+    sources = gather(images, note, of="good")
     detector.calibration = "leave-one-out"
     detector.fit([source.data for source in sources], on_error=note, progress=progress)
     calibration, lost = detector.calibration_, {name for name, _ in unreadable}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import groupby
@@ -124,12 +124,14 @@ class Extractor:
         self, sources: Iterable[Source], on_error: OnError = warn, *, digests: bool = False
     ) -> Iterator[ImageFeatures]:
         """Features of each readable image, in order; `on_error` hears of the others. `digests`: also take those of the
-        pixels."""
+        pixels. An iterator gives its next source when the features before it were taken.
+        """
         # a tiled image is large: one is decoded while the network is at another
         ahead = {"workers": 1, "ahead": 1} if self.tiling else {}
         loaded = self._readable(prefetch(partial(self._load, digests=digests), sources, **ahead), on_error)
+        alone = self.backbone.device.type == "cpu" or self.tiling or not isinstance(sources, Sequence)
         for _, group in groupby(loaded, key=lambda item: (item.view.inspected, item.kept is None)):
-            for batch in _batches(group, 1 if self.backbone.device.type == "cpu" or self.tiling else _CUDA_BATCH):
+            for batch in _batches(group, 1 if alone else _CUDA_BATCH):
                 for item in self._features(batch):
                     if np.isfinite(item.vectors.cpu().numpy()).all():
                         yield item

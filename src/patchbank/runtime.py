@@ -11,7 +11,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -31,7 +31,7 @@ from patchbank.errors import (
     notify,
 )
 from patchbank.files import file_digest
-from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image
+from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image, stream
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
@@ -69,6 +69,11 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Exported
     return ExportedGraph(document, calibration, run, memory)
 
 
+def _warn(name: str, error: Exception) -> None:
+    """What happens to an image without prediction unless the caller says otherwise."""
+    warnings.warn(f"skipped: {error}", stacklevel=3)
+
+
 @dataclass
 class Exported:
     """An exported model: `document` is what its patchbank.json says; `calibration` decides and may be replaced, such as
@@ -85,15 +90,16 @@ class Exported:
         return self.inspect(sources[0])
 
     def predict_many(self, images: Images, *, on_error: OnError | None = None) -> Iterator[Prediction]:
-        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that has none."""
-        for source in gather(images):
+        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that has none. An iterator
+        is asked for the next image after the prediction before it was taken; it may be endless."""
+        return self._inspected(stream(images, on_error or _warn), on_error or _warn)
+
+    def _inspected(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
+        for source in sources:
             try:
                 prediction = self.inspect(source)
             except ImageError as error:
-                if on_error is None:
-                    warnings.warn(f"skipped: {error}", stacklevel=2)
-                else:
-                    on_error(source.name, error)
+                on_error(source.name, error)
             else:
                 yield prediction
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from patchbank import PatchCore
-from patchbank.errors import OptionError
+from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.service.watching import Arrivals, Table, shown, watch
 from patchbank.service.webhook import Webhook
 from tests.conftest import bad_image, good_image
@@ -120,6 +120,46 @@ def test_odd_names_are_one_line(model: PatchCore, folder: Path, tmp_path: Path) 
     assert len(look_at(model, folder, out)) == 4
     assert len(out.read_bytes().splitlines()) == 5
     assert look_at(model, folder, out) == []
+
+
+def test_what_cannot_be_inspected_gets_one_row(model: PatchCore, folder: Path, tmp_path: Path) -> None:
+    save(good_image(1, (64, 64)), folder / "good.png")
+    (folder / "loop").symlink_to(".")
+    for name in ("phone.heic", "a.json", "b.json", "._good.png"):
+        (folder / name).touch()
+    out = tmp_path / "out.csv"
+    with pytest.warns(PatchbankWarning) as warned:
+        told = look_at(model, folder, out, looks=4)
+    assert sorted(Path(row["path"]).name for row in told) == ["good.png", "phone.heic"]
+    (failed,) = (row for row in told if row["error"])
+    assert ".heic images are not read" in failed["error"]
+    notes = [str(w.message) for w in warned if isinstance(w.message, PatchbankWarning)]
+    assert len(notes) == len(set(notes)) == 4
+    assert any("passes over 2 files that are no images" in note for note in notes)
+    with pytest.warns(PatchbankWarning):
+        assert look_at(model, folder, out) == []
+
+
+def test_a_file_that_goes_away_before_it_is_inspected_ends_nothing(
+    model: PatchCore, folder: Path, tmp_path: Path
+) -> None:
+    save(good_image(1, (64, 64)), folder / "gone.png")
+    table, stop = Table(tmp_path / "out.csv"), threading.Event()
+    arrivals = Arrivals(folder, table.seen)
+    arrivals.look()
+    look = arrivals.look
+
+    def losing() -> list:
+        found = look()
+        (folder / "gone.png").unlink(missing_ok=True)
+        stop.set()
+        return found
+
+    arrivals.look = losing  # type: ignore[method-assign]
+    told: list[dict] = []
+    watch(model, arrivals, table, stop, every=0.01, on_row=told.append)
+    table.close()
+    assert "no such file or folder" in told[0]["error"]
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from patchbank.datasets import LAYOUTS, Dataset, open_dataset, open_datasets
-from patchbank.errors import DatasetError
+from patchbank.datasets.found import Found
+from patchbank.errors import DatasetError, PatchbankWarning
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images at {DATA}")
@@ -147,10 +148,129 @@ class TestMvtec:
             open_dataset(tmp_path, layout=layout)
 
 
+def passed_over(found: Found) -> dict[str, int]:
+    return {group["reason"]: group["count"] for group in found.to_list()}
+
+
+class TestNamesOfOtherTools:
+    @pytest.mark.parametrize(
+        ("good", "bad"),
+        [("normal", "anomaly"), ("Nominal", "Defect"), ("pass", "fail"), ("i.O.", "n.i.O."), ("ok_front", "def_front")],
+    )
+    def test_good_and_bad_in_train_and_test(self, tmp_path: Path, good: str, bad: str) -> None:
+        write(tmp_path, f"Train/{good}/0.png", f"Train/{bad}/1.png", f"TEST/{good}/2.png", f"TEST/{bad}/3.png")
+        with pytest.warns(PatchbankWarning, match=r"passed over for training: 1 defective training image \(.*1\.png\)"):
+            dataset = open_dataset(tmp_path)
+        assert dataset.layout == "mvtec"
+        train, test = listing(dataset)
+        assert train == [f"Train/{good}/0.png"]
+        assert set(test) == {(f"TEST/{bad}/3.png", bad, None), (f"TEST/{good}/2.png", "good", None)}
+        assert passed_over(dataset.train_found) == {"defective training images": 1}
+
+    def test_a_training_folder_without_sub_folders(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/0.png", "train/cam1/1.png", "test/ok/2.png", "test/crack/3.png")
+        assert listing(open_dataset(tmp_path))[0] == ["train/0.png", "train/cam1/1.png"]
+
+    @pytest.mark.parametrize("name", ["scratch", "NG", "labels", "Label", "masks"])
+    def test_a_training_folder_with_anything_else_in_it_is_not_all_good(self, tmp_path: Path, name: str) -> None:
+        write(tmp_path, "train/0.png", f"train/{name}/0.png", "test/ok/2.png")
+        with pytest.raises(DatasetError, match="no train/good folder"):
+            open_dataset(tmp_path)
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("normal/0.png", "abnormal/1.png", "mask/1.png"),
+            ("OK/0.png", "NG/1.png"),
+            ("a/b/cat/train/good/0.png", "a/b/cat/test/cut/1.png", "a/b/cat/ground_truth/cut/1.png"),
+            ("Class1/Train/0.png", "Class1/Train/Label/0_label.png", "Class1/Test/1.png"),
+            ("0.png", "below/rejected/1.png"),
+            ("0.png", "0_mask.png"),
+        ],
+    )
+    def test_a_folder_that_holds_more_than_good_parts_is_refused(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        write(tmp_path, *names)
+        with pytest.raises(DatasetError, match=r"no train/good folder.*and holds .*or name layout folder"):
+            open_dataset(tmp_path)
+        assert len(open_dataset(tmp_path, layout="folder").train) == len(names)
+
+    def test_what_is_in_no_split_is_counted(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/good/0.png", "train/1.png", "test/good/2.png", "test/3.png", "test/bent/4.png")
+        write(tmp_path, "validation/good/5.png", "test_private/6.png", "7.png", "readme.txt", "train/good/a.txt")
+        with pytest.warns(PatchbankWarning, match="passed over for training"):
+            dataset = open_dataset(tmp_path)
+        assert passed_over(dataset.train_found) == {
+            "files that are no images": 1,
+            "training images that no folder calls good": 1,
+            "images in folders that are not used": 3,
+        }
+        assert passed_over(dataset.test_found) == {
+            "test images in no folder of their kind": 1,
+            "defective images without a mask": 1,
+        }
+
+    def test_what_cannot_be_trained_on_is_told(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/good/0.png", "train/good/1.heic", "test/good/2.png", "test/good/3.heic")
+        told: list[str] = []
+        with pytest.warns(PatchbankWarning, match="1 image in a format that is not read"):
+            dataset = open_dataset(tmp_path, on_error=lambda name, error: told.append(Path(name).name))
+        assert told == ["1.heic"]
+        assert [failed.path.name for failed in dataset.test_found.failed] == ["3.heic"]
+
+
+class TestMaskNames:
+    @pytest.mark.parametrize(
+        "mask",
+        [
+            "Ground_Truth/Bent/000_mask.png", "GROUND_TRUTH/BENT/000_MASK.PNG", "masks/bent/000.png",
+            "gt/bent/000_gt.png",
+            "mask/000.png", "ground_truth/bent/mask_000.png", "ground_truth/bent/000-mask.png", "labels/bent/000.png",
+            "ground_truth/bent/000.jpg.png", "ground_truth/bent/000_label.png", "ground_truth/000_mask.png",
+            "test/bent/masks/000.png", "test/Masks/bent/000.png", "test/bent/000_mask.png",
+        ],
+    )  # fmt: skip
+    def test_found_in_any_case_and_place(self, tmp_path: Path, mask: str) -> None:
+        write(tmp_path, "train/good/0.png", "test/bent/000.jpg", mask)
+        dataset = open_dataset(tmp_path)
+        assert listing(dataset)[1] == [("test/bent/000.jpg", "bent", mask)]
+        assert passed_over(dataset.test_found) == {}
+
+    def test_masks_and_images_without_partner_are_counted(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/good/0.png", "test/bent/000.png", "test/bent/001.png", "test/good/2.png")
+        write(tmp_path, "ground_truth/bent/000_mask.png", "ground_truth/bent/7.png", "ground_truth/bent/8.png")
+        found = open_dataset(tmp_path).test_found
+        assert passed_over(found) == {"masks that belong to no image": 2, "defective images without a mask": 1}
+        assert "7.png" in str(found.sentence(tmp_path, "testing"))
+
+    def test_one_flat_folder_of_masks_is_not_guessed_where_names_repeat(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/good/0.png", "test/bent/000.png", "test/cut/000.png", "test/cut/001.png")
+        write(tmp_path, "masks/000.png", "masks/001.png")
+        assert [below_mask for *_, below_mask in listing(open_dataset(tmp_path))[1]] == [None, None, "masks/001.png"]
+
+    def test_other_names_are_remarked(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/good/0.png", "test/bent/000.png", "ground_truth/bent/000_gt.png")
+        (remark,) = open_dataset(tmp_path).test_found.remarks
+        assert "1 masks are found by names that differ from IMAGE_mask" in remark
+
+    def test_good_images_may_have_masks(self, tmp_path: Path) -> None:
+        write(tmp_path, "train/good/0.png", "test/ok/000.png", "ground_truth/OK/000_mask.png")
+        dataset = open_dataset(tmp_path)
+        assert listing(dataset)[1] == [("test/ok/000.png", "good", "ground_truth/OK/000_mask.png")]
+        assert passed_over(dataset.test_found) == {}
+
+    def test_masks_of_mtd(self, tiles: Path) -> None:
+        write(tiles, "MT_Crack/Imgs/lost.png")
+        dataset = open_dataset(tiles)
+        found = {group["reason"]: Path(group["example"]).name for group in dataset.test_found.to_list()}
+        assert found["masks that belong to no image"] == "lost.png"
+        assert found["defective images without a mask"] == "c.jpg"
+
+
 class TestCategories:
     def test_one_dataset_each(self, tmp_path: Path) -> None:
         write(tmp_path, "nut/train/good/0.png", "bolt/train/good/0.png", "papers/figure.png", "license.txt")
-        datasets = open_datasets(tmp_path)
+        with pytest.warns(PatchbankWarning, match=r"1 folder of images that is no category \(.*papers\)"):
+            datasets = open_datasets(tmp_path)
         assert [(dataset.name, dataset.layout) for dataset in datasets] == [
             ("bolt", "mvtec"),
             ("nut", "mvtec"),
@@ -295,6 +415,10 @@ class TestVisa:
 
     def test_all(self, visa: Path) -> None:
         assert [dataset.name for dataset in open_datasets(visa)] == ["candle", "capsule"]
+
+    def test_images_that_the_table_does_not_list_are_counted(self, visa: Path) -> None:
+        write(visa, "candle/Data/Images/Normal/7.JPG")
+        assert passed_over(open_dataset(visa / "candle").train_found) == {"images that the table does not list": 1}
 
     def test_bad_tables(self, visa: Path) -> None:
         (visa / "candle/Data/Images/Normal/1.JPG").unlink()

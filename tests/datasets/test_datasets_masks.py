@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from patchbank.datasets import Sample, open_dataset, read_mask
+from patchbank.datasets.mask_files import open_mask
 from patchbank.errors import DatasetError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -61,8 +62,8 @@ def test_no_defective_pixel_is_legal(tmp_path: Path) -> None:
 
 def test_another_size_is_resized(tmp_path: Path) -> None:
     Image.fromarray(LEVELS).save(tmp_path / "m.png")
-    expected = (LEVELS > 127).repeat(4, axis=0).repeat(2, axis=1)
-    np.testing.assert_array_equal(read_mask(sample(tmp_path / "m.png"), 127, (8, 6)), expected)
+    expected = (LEVELS > 127).repeat(4, axis=0).repeat(4, axis=1)
+    np.testing.assert_array_equal(read_mask(sample(tmp_path / "m.png"), 127, (8, 12)), expected)
 
 
 def test_folder_of_masks_is_joined(tmp_path: Path) -> None:
@@ -72,6 +73,46 @@ def test_folder_of_masks_is_joined(tmp_path: Path) -> None:
         Image.fromarray(levels).save(tmp_path / name)
     mask = read_mask(sample(tmp_path), 0, (2, 3))
     np.testing.assert_array_equal(mask, [[True, False, True]] * 2)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_mask_on_its_side_is_turned_as_its_image(tmp_path: Path, orientation: int, scale: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((8, 12), np.uint8)
+    stored[:3, :2] = 255
+    Image.fromarray(stored).save(tmp_path / "image.png", exif=exif)
+    with Image.open(tmp_path / "image.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image)) > 0
+    Image.fromarray(stored.repeat(scale, 0).repeat(scale, 1)).save(tmp_path / "m.png")
+    turned = Sample(tmp_path / "image.png", "bent", tmp_path / "m.png")
+    mask = open_mask(turned, 0, (12, 8))
+    assert mask is not None
+    assert (mask.turned, mask.resized) == (True, scale > 1)
+    np.testing.assert_array_equal(mask.pixels, upright)
+
+
+@pytest.mark.parametrize("size", [(12, 8), (8, 8), (80, 20)])
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("L", (12, 8), 255).save(tmp_path / "m.png")
+    Image.new("L", (12, 8)).save(tmp_path / "image.png")
+    with pytest.raises(DatasetError, match=rf"m\.png: the mask has 12×8 pixels and its image {size[1]}×{size[0]}"):
+        read_mask(Sample(tmp_path / "image.png", "bent", tmp_path / "m.png"), 0, size)
+
+
+def test_a_mask_that_was_rounded_is_resized(tmp_path: Path) -> None:
+    Image.new("L", (32, 23), 255).save(tmp_path / "m.png")
+    mask = open_mask(sample(tmp_path / "m.png"), 0, (700, 1000))
+    assert mask is not None
+    assert mask.resized
+    assert mask.pixels.shape == (700, 1000)
+
+
+def test_a_mask_that_is_postscript_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 3 2\n%%EndComments\nshowpage\n")
+    with pytest.raises(DatasetError, match="cannot be read as an image"):
+        read_mask(sample(tmp_path / "m.png"), 0, (2, 3))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a png", b"\x89PNG\r\n\x1a\n"])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 from patchbank import PatchCore
 from patchbank.cli.evaluate import write_evaluation
 from patchbank.datasets import open_dataset, read_mask
-from patchbank.errors import DatasetError
+from patchbank.errors import DatasetError, PatchbankWarning
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.report import html
 
@@ -118,6 +120,50 @@ def test_unreadable_test_images_are_named(fitted: PatchCore, parts: Path, tmp_pa
     metrics = evaluate(fitted, with_broken, on_error=lambda name, error: heard.append(name)).metrics
     assert metrics["unreadable"] == heard == [str(tmp_path / "broken.png")]
     assert metrics["n_good"] == 4
+
+
+def test_what_is_remarkable_about_masks_is_said(fitted: PatchCore, parts: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(parts)
+    masks = {
+        "turned.png": Image.new("L", (96, 128), 255), "empty.png": Image.new("L", (128, 96)),
+        "inverted.png": Image.new("L", (128, 96), 255), "small.png": Image.new("L", (64, 48), 255),
+    }  # fmt: skip
+    for name, mask in masks.items():
+        mask.save(tmp_path / name)
+    bad = [replace(s, mask=tmp_path / name) for s, name in zip(dataset.test[4:], masks, strict=True)]
+    good = [replace(dataset.test[0], mask=tmp_path / "small.png"), *dataset.test[1:4]]
+    heard: list[str] = []
+    with pytest.warns(PatchbankWarning, match="masks"):
+        evaluation = evaluate(
+            fitted, replace(dataset, test=(*good, *bad)), on_error=lambda name, error: heard.append(name)
+        )
+    assert heard == [str(tmp_path / "turned.png")]
+    note = evaluation.metrics["notes"]["mask_files"]
+    assert (
+        f"1 masks cannot be used: their images count for the image metrics only (such as that of {bad[0].path})" in note
+    )
+    assert "1 masks of defective images are empty" in note
+    assert "2 masks mark more than half of the image: are they inverted?" in note
+    assert "1 good images have masks with marked pixels" in note
+    assert "1 masks have another size than their images and are resized" in note
+    assert evaluation.metrics["n_anomalous"] == 4
+
+
+def test_what_lies_beside_the_test_images_is_said(fitted: PatchCore, parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts, tmp_path / "d")
+    for name in ("test/good/a.heic", "test/spot/notes.txt", "ground_truth/spot/lost_mask.png"):
+        shutil.copy(parts / "ground_truth/spot/000_mask.png", tmp_path / "d" / name)
+    heard: list[str] = []
+    with pytest.warns(PatchbankWarning, match=r"passed over for testing: .*1 mask that belongs to no image"):
+        metrics = evaluate(
+            fitted, open_dataset(tmp_path / "d"), pictures=False, on_error=lambda name, _: heard.append(name)
+        ).metrics
+    assert metrics["unreadable"] == heard == [str(tmp_path / "d/test/good/a.heic")]
+    assert {group["reason"]: group["count"] for group in metrics["passed_over"]} == {
+        "images in formats that are not read": 1,
+        "files that are no images": 1,
+        "masks that belong to no image": 1,
+    }
 
 
 def test_nothing_to_evaluate(fitted: PatchCore, parts: Path) -> None:

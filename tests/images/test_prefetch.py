@@ -37,3 +37,22 @@ def test_an_exception_is_raised_at_its_item() -> None:
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_a_list_is_run_ahead_and_an_iterator_is_not() -> None:
+    begun = threading.Event()
+
+    def work(i: int) -> int:
+        if i:
+            begun.set()
+        return i
+
+    results = prefetch(work, list(range(9)))
+    next(results)
+    assert begun.wait(10)
+    results.close()  # type: ignore[attr-defined]
+    taken = []
+    results = prefetch(lambda i: i, (taken.append(i) or i for i in range(9)))  # type: ignore[func-returns-value]
+    for number in range(3):
+        assert next(results) == number
+        assert taken == list(range(number + 1))

@@ -86,7 +86,26 @@ def test_links_to_pictures_outside_are_not_learned_from(place: Path) -> None:
     root = (place / "root").resolve()
     with pytest.raises(DatasetError, match="holds 1 images"):
         images_to_learn(root, "half")
-    assert images_to_learn(root, "a") == [Path("a/good") / f"{i}.png" for i in range(6)]
+    assert images_to_learn(root, "a") == ([Path("a/good") / f"{i}.png" for i in range(6)], [])
+
+
+def test_what_is_not_learned_from_is_said(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    write_images(root / "lot/@eaDir", 1)
+    for i in range(3):
+        Image.fromarray(good_image(i, (64, 64))).save(root / f"lot/{i}.png")
+    (root / "lot/phone.heic").touch()
+    (root / "lot/link.png").symlink_to("/etc/hostname")
+    images, notes = images_to_learn(root, "lot")
+    assert len(images) == 3
+    assert any("1 image in a format that is not read (lot/phone.heic)" in note for note in notes)
+    assert any(note.startswith("lot/phone.heic: .heic images are not read") for note in notes)
+    assert "lot: passed over 1 images that are links to other folders" in notes
+    assert folders_below(root) == {".": 4, "lot": 4}
+    write_images(root / "mixed/OK", 2)
+    write_images(root / "mixed/NG", 2)
+    with pytest.raises(DatasetError, match=r"holds defective parts \(mixed/NG\).*such as mixed/OK"):
+        images_to_learn(root, "mixed")
 
 
 def test_inside_resolves_every_link(place: Path) -> None:

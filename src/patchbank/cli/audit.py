@@ -54,7 +54,8 @@ def audit(
     from patchbank.datasets import open_dataset
     from patchbank.report.audit import write_audit
 
-    dataset, failures = open_dataset(good, layout=layout, seed=seed), Failures()
+    failures = Failures()
+    dataset = open_dataset(good, layout=layout, seed=seed, on_error=failures)
     with progress_bars() as progress:
         found = run(list(dataset.train), detector, on_error=failures, progress=progress)
     rows = (
@@ -62,10 +63,11 @@ def audit(
         for i, suspect in enumerate(found.ranked, 1)
     )
     write_csv(output / "audit.csv", _COLUMNS, rows)
-    write_text(output / "audit.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    document = {**found.to_dict(), "passed_over": dataset.train_found.to_list()}
+    write_text(output / "audit.json", json.dumps(document, indent=2) + "\n")
     write_audit(found, detector, good, output / "report.html", top)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        typer.echo(json.dumps(document))
     else:
         typer.echo(_words(found))
         typer.echo(f"report: {output / 'report.html'}")

@@ -117,11 +117,19 @@ def benchmark(
     chosen = get_preset(preset) if preset else None
     categories_wanted = set(categories.split(",")) if categories else None
 
+    failures = Failures()
+
+    def once(name: str, error: Exception) -> None:  # the datasets are opened for each seed
+        if (name, str(error)) not in failures.rows:
+            failures(name, error)
+
     def opened(seed: int) -> list[Dataset]:
         found = [
             dataset.with_every(every or (chosen.every if chosen else 1))
             for path in datasets
-            for dataset in open_datasets(path, layout=layout, seed=seed, split=split, train_list=train_list)
+            for dataset in open_datasets(
+                path, layout=layout, seed=seed, split=split, train_list=train_list, on_error=once
+            )
             if categories_wanted is None or dataset.name in categories_wanted
         ]
         if not found:
@@ -157,7 +165,6 @@ def benchmark(
         tuple(map(o.parse_seed, seeds.split(","))) if seeds else (),
         shots,
     )
-    failures = Failures()
     cells = of_preset(chosen, wanted, typer.echo) if chosen else of_options(wanted)
     runner = Runner(output, write_cell, o.parse_bytes(cache, "--cache"), jobs)
     rows = []

@@ -37,12 +37,14 @@ def explain(
     from patchbank.report.explanation import explanation_picture, finder_of
     from patchbank.report.pictures import save_png
 
-    sources = gather(images)
+    failures = Failures()
+    sources = gather(images, failures)
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if roi is not None:
         detector.restrict(roi)
     names = output_names(images, [source.name for source in sources])
-    failures, find = Failures(), finder_of(detector)
+    find = finder_of(detector)
+    done = 0
     for source in sources:
         try:
             explanation = detector.explain(source.data, place, count)
@@ -50,6 +52,7 @@ def explain(
         except ImageError as error:
             failures(source.name, error)
             continue
+        done += 1
         picture = explanation_picture(rgb, explanation, find)
         name = names[source.name]
         written = output / name.with_name(f"{name.name}.png")
@@ -59,7 +62,7 @@ def explain(
         write_text(written.with_suffix(".json"), json.dumps(finite(document), indent=2) + "\n")
         verdict = "rejected" if explanation.prediction.is_anomalous else "accepted"
         typer.echo(f"{source.name}: {verdict}; {written}")
-    raise typer.Exit(2 if len(failures.rows) == len(sources) else failures.exit_code)
+    raise typer.Exit(2 if not done else failures.exit_code)
 
 
 def _position(text: str | None) -> tuple[int, int] | None:

@@ -83,14 +83,18 @@ def fit(
     from patchbank.datasets import open_dataset
     from patchbank.modelfile import read
 
-    dataset = open_dataset(good, layout=layout, seed=seed, split=split, train_list=train_list).with_shots(shots, seed)
-    failures, train = Failures(), list(dataset.train)
+    failures = Failures()
+    dataset = open_dataset(
+        good, layout=layout, seed=seed, split=split, train_list=train_list, on_error=failures
+    ).with_shots(shots, seed)
+    train = list(dataset.train)
     if drop_suspicious:
         train = _without_suspicious(detector, train)
     with progress_bars() as progress:
         detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan)
     detector.save(output)
     summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
+    summary["passed_over"] = dataset.train_found.to_list()
     if as_json:
         typer.echo(json.dumps(summary))
     else:

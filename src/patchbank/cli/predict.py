@@ -55,7 +55,8 @@ def predict(
 
     if false_discovery_rate is not None:
         check_rate(false_discovery_rate, "--false-discovery-rate")
-    sources = gather(images)
+    failures = Failures()
+    sources = gather(images, failures)
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if roi is not None:
         detector.restrict(roi)
@@ -65,7 +66,6 @@ def predict(
     if false_discovery_rate is not None:
         scores = [p.score for p in detector.predict_many(paths, on_error=lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
-    failures = Failures()
     names = output_names(images, [source.name for source in sources])
     rows: list[dict[str, Any]] = []
     with progress_bars() as progress:

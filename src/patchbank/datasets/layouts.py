@@ -6,9 +6,13 @@ from pathlib import Path
 
 from patchbank.datasets import mtd, mvtec, visa
 from patchbank.datasets.dataset import Dataset
-from patchbank.errors import DatasetError
-from patchbank.images.sources import list_images
+from patchbank.datasets.found import Found
+from patchbank.errors import DatasetError, notify
+from patchbank.folder_content import find_mixed
+from patchbank.images.listing import PassedOver, Reason, list_folder
+from patchbank.images.sources import OnError, without_images
 
+_NO_CATEGORY: Reason = ("folder of images that is no category", "folders of images that are no categories")
 # In the order in which a folder is tried; "folder" takes any folder, so only as the last resort.
 _MATCHES = {"mtd": mtd.matches, "mvtec3d": mvtec.matches_3d, "mvtec": mvtec.matches, "visa": visa.matches}
 LAYOUTS = ("folder", "mvtec", "mvtec3d", "mtd", "visa")
@@ -21,16 +25,36 @@ def open_dataset(
     seed: int = 0,
     split: str | Path | None = None,
     train_list: str = "train",
+    on_error: OnError | None = None,
 ) -> Dataset:
     """The one dataset (or category) in the folder `root`.
 
     `layout` is one of `LAYOUTS`, or "auto" to recognise it. `seed` draws the training images of layouts
     without a fixed split (mtd); `split` is a JSON file that lists them instead, and `train_list` the list of
-    that file to train on.
+    that file to train on. `on_error(name, error)` hears of what should have been trained on and cannot be, such as a
+    folder that may not be opened; what else is not trained on is said in a `PatchbankWarning`.
 
     Raises `DatasetError` where the folder is missing, has no images, holds several categories, or is not of
     that layout.
     """
+    dataset = read_dataset(root, layout=layout, seed=seed, split=split, train_list=train_list)
+    if words := dataset.train_found.sentence(dataset.root, "training"):
+        notify(words)
+    if on_error is not None:
+        for failed in dataset.train_found.failed:
+            on_error(str(failed.path), failed.error)
+    return dataset
+
+
+def read_dataset(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    seed: int = 0,
+    split: str | Path | None = None,
+    train_list: str = "train",
+) -> Dataset:
+    """As `open_dataset`, without a word about what lies there beside the images: `Dataset.train_found` has it."""
     root = _existing(root)
     if layout == "auto":
         layout = _recognise(root)
@@ -38,17 +62,11 @@ def open_dataset(
         raise DatasetError(f"There is no dataset layout {layout!r}; choose one of auto, {', '.join(LAYOUTS)}.")
     if split is None and train_list != "train":
         raise DatasetError(f"{train_list!r} is a list of a split file; name that file too.")
+    if split is not None and layout != "mtd":
+        raise DatasetError(f"{root} has the {layout} layout, which takes no split file ({split}); only mtd does.")
     if layout == "mtd":
         return mtd.read(root, seed=seed, split=Path(split) if split is not None else None, train_list=train_list)
-    if split is not None:
-        raise DatasetError(f"{root} has the {layout} layout, which takes no split file ({split}); only mtd does.")
-    if layout == "mvtec":
-        return mvtec.read(root)
-    if layout == "mvtec3d":
-        return mvtec.read_3d(root)
-    if layout == "visa":
-        return visa.read(root)
-    return _read_folder(root)
+    return _READERS[layout](root)
 
 
 def open_datasets(
@@ -58,10 +76,11 @@ def open_datasets(
     seed: int = 0,
     split: str | Path | None = None,
     train_list: str = "train",
+    on_error: OnError | None = None,
 ) -> list[Dataset]:
     """The datasets in the folder `root`: one per category where it holds categories, else just the one.
 
-    Sub-folders that are no category (or not of `layout`) are passed over. Arguments and errors as for
+    Sub-folders that are no category (or not of `layout`) are passed over, and said. Arguments and errors as for
     `open_dataset`.
     """
     root = _existing(root)
@@ -69,14 +88,24 @@ def open_datasets(
         folders = [root]
     else:
         folders = [folder for folder in _categories(root) if layout in ("auto", _layout_of(folder))] or [root]
-    return [open_dataset(folder, layout=layout, seed=seed, split=split, train_list=train_list) for folder in folders]
+    if folders != [root]:
+        others = [folder for folder in mvtec.subfolders(root) if folder not in folders and list_folder(folder).files]
+        if others:
+            notify(f"{root}: passed over {PassedOver(_NO_CATEGORY, len(others), others[0])}")
+    return [
+        open_dataset(folder, layout=layout, seed=seed, split=split, train_list=train_list, on_error=on_error)
+        for folder in folders
+    ]
 
 
 def _read_folder(root: Path) -> Dataset:
-    train = tuple(list_images(root))
-    if not train:
-        raise DatasetError(f"{root} holds no images, also not in its sub-folders.")
-    return Dataset(root.resolve().name, root, "folder", train, (), mask_above=0)
+    listing = list_folder(root)
+    if not listing.files:
+        raise DatasetError(f"{without_images(listing)}; {root} holds no images, also not in its sub-folders.")
+    return Dataset(root.resolve().name, root, "folder", listing.files, (), 0, Found.of([listing]))
+
+
+_READERS = {"folder": _read_folder, "mvtec": mvtec.read, "mvtec3d": mvtec.read_3d, "visa": visa.read}
 
 
 def _existing(root: str | Path) -> Path:
@@ -99,10 +128,13 @@ def _recognise(root: Path) -> str:
         raise DatasetError(
             f"{root} holds {len(categories)} categories ({names}) where one is needed; name one of them."
         )
-    if mvtec.half_matches(root) or mvtec.has_defects_beside_good(root):
+    mixed = find_mixed(root, list_folder(root).files, "good")
+    if mixed is not None or mvtec.half_matches(root):
+        holds = f", and holds {mixed.words} ({mixed.example})" if mixed else ""
+        instead = f", such as {mixed.instead}" if mixed and mixed.instead else ""
         raise DatasetError(
-            f"{root} has no train/good folder, which the mvtec layout needs; "
-            "name layout folder to take every image below it as a good part."
+            f"{root} has no train/good folder, which the mvtec layout needs{holds}: name the folder of good images"
+            f"{instead}, or name layout folder to take every image below it as a good part."
         )
     return "folder"
 
@@ -113,7 +145,7 @@ def _layout_of(root: Path) -> str | None:
 
 def _categories(root: Path) -> list[Path]:
     """The sub-folders of `root` that are datasets; half a category beside them is an error."""
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    folders = mvtec.subfolders(root)
     categories = [folder for folder in folders if _layout_of(folder) is not None]
     broken = [folder for folder in folders if folder not in categories and mvtec.half_matches(folder)]
     if categories and broken:

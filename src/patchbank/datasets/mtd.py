@@ -18,12 +18,15 @@ from typing import Any
 import numpy as np
 
 from patchbank.datasets.dataset import GOOD, Dataset, Sample
+from patchbank.datasets.found import Found
 from patchbank.errors import DatasetError
-from patchbank.images.sources import list_images
+from patchbank.images.listing import Listing, Reason, list_folder
 
 _PREFIX = "MT_"
 _FREE = "MT_Free"
 _TRAIN_SHARE = 0.8
+_UNUSED_MASK: Reason = ("mask that belongs to no image", "masks that belong to no image")
+_NO_MASK: Reason = ("defective image without a mask", "defective images without a mask")
 _MASK_ABOVE = 127  # the masks are JPEG-like grey at their edges
 
 
@@ -40,29 +43,33 @@ def read(root: Path, *, seed: int = 0, split: Path | None = None, train_list: st
     """
     if not matches(root):
         raise DatasetError(f"{root} has no {_FREE} folder, which the mtd layout needs; name another layout.")
-    train, test_good, defective = _draw(root, seed) if split is None else _listed(root, split, train_list)
+    folders = {folder.name: list_folder(folder) for folder in sorted(root.glob(f"{_PREFIX}*")) if folder.is_dir()}
+    train, test_good, defective = _draw(root, folders, seed) if split is None else _listed(root, split, train_list)
     test = [Sample(path, GOOD, None) for path in test_good]
     test += [Sample(path, kind, _mask_of(path)) for kind, paths in defective.items() for path in paths]
     test.sort(key=lambda sample: sample.path)
-    return Dataset(root.resolve().name, root, "mtd", tuple(sorted(train)), tuple(test), _MASK_ABOVE)
+    bare = [sample.path for sample in test if sample.defect != GOOD and sample.mask is None]
+    lost = [file for listing in folders.values() for file in _masks_alone(listing)]
+    found = Found.of(folders.values()).without(_UNUSED_MASK, lost).without(_NO_MASK, bare)
+    of_train = Found.of([folders[_FREE]])
+    return Dataset(root.resolve().name, root, "mtd", tuple(sorted(train)), tuple(test), _MASK_ABOVE, of_train, found)
 
 
 _Parts = tuple[list[Path], list[Path], dict[str, list[Path]]]  # train, test good, test defective by kind
 
 
-def _draw(root: Path, seed: int) -> _Parts:
-    good = _images(root / _FREE)
+def _draw(root: Path, folders: dict[str, Listing], seed: int) -> _Parts:
+    good = _images(folders[_FREE])
     n_train = int(_TRAIN_SHARE * len(good))
     if n_train == 0:
         raise DatasetError(
             f"{root / _FREE} holds {len(good)} images; the mtd layout needs at least 2 good ones to split."
         )
     order = np.random.default_rng(seed).permutation(len(good))
-    kinds = sorted(folder for folder in root.glob(f"{_PREFIX}*") if folder.is_dir() and folder.name != _FREE)
     return (
         [good[i] for i in order[:n_train]],
         [good[i] for i in order[n_train:]],
-        {folder.name.removeprefix(_PREFIX).lower(): _images(folder) for folder in kinds},
+        {name.removeprefix(_PREFIX).lower(): _images(folder) for name, folder in folders.items() if name != _FREE},
     )
 
 
@@ -108,9 +115,15 @@ def _paths(lists: dict[str, Any], name: str, split: Path) -> list[str]:
     return paths
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Listing) -> list[Path]:
     """The images of one MT_ folder: a PNG there is a mask, in MT_Free too."""
-    return [path for path in list_images(folder) if path.suffix.lower() != ".png"]
+    return [path for path in folder.files if path.suffix.lower() != ".png"]
+
+
+def _masks_alone(folder: Listing) -> list[Path]:
+    """Masks in one MT_ folder that belong to no image."""
+    images = {path.with_suffix("") for path in _images(folder)}
+    return [path for path in folder.files if path.suffix.lower() == ".png" and path.with_suffix("") not in images]
 
 
 def _mask_of(path: Path) -> Path | None:

@@ -42,7 +42,7 @@ PUBLIC: tuple[PublicDataset, ...] = (
         "MVTec AD 2", "mvtec", "https://www.mvtec.com/research-teaching/datasets/mvtec-ad-2", _MVTEC_TERMS,
         ("can/train/good/000_regular.png", "can/test_public/good/000_regular.png",
          "can/test_public/bad/000_regular.png", "can/test_public/ground_truth/bad/000_regular_mask.png"),
-        "as unpacked; test_public is tested on, the private test images have no labels and are passed over",
+        "as unpacked; test_public is tested on, the private test images have no labels and are not used",
     ),
     PublicDataset(
         "MVTec LOCO AD", "mvtec", "https://www.mvtec.com/research-teaching/datasets/mvtec-loco-ad", _MVTEC_TERMS,

@@ -10,9 +10,15 @@ import csv
 from pathlib import Path
 
 from patchbank.datasets.dataset import GOOD, Dataset, Sample
+from patchbank.datasets.found import Found
 from patchbank.errors import DatasetError
+from patchbank.folder_names import is_good
+from patchbank.images.listing import Reason, list_folder
 
 _TABLE = Path("split_csv") / "1cls.csv"
+_UNLISTED: Reason = ("image that the table does not list", "images that the table does not list")
+_BAD_TRAIN: Reason = ("defective training image", "defective training images")
+_NO_MASK: Reason = ("defective image without a mask", "defective images without a mask")
 _COLUMNS = ("object", "split", "label", "image", "mask")
 
 
@@ -26,7 +32,9 @@ def read(root: Path) -> Dataset:
     table = _table_of(root)
     name = root.resolve().name
     rows = [row for row in _rows(table) if row["object"] == name]
-    train = [_file(root, row["image"]) for row in rows if row["split"] == "train" and row["label"] == "normal"]
+    of_train = [row for row in rows if row["split"] == "train"]
+    train = [_file(root, row["image"]) for row in of_train if is_good(row["label"])]
+    bad = [_file(root, row["image"]) for row in of_train if not is_good(row["label"])]
     test = [_sample(root, row) for row in rows if row["split"] == "test"]
     if not train:
         raise DatasetError(f"{table} lists no normal training images of {name!r}; name a category of that table.")
@@ -34,7 +42,15 @@ def read(root: Path) -> Dataset:
     if missing:
         raise DatasetError(f"{table} lists {len(missing)} files that are not there, the first is {missing[0]}.")
     test.sort(key=lambda sample: sample.path)
-    return Dataset(name, root, "visa", tuple(sorted(train)), tuple(test), mask_above=0)
+    listing = list_folder(root)
+    listed = {*train, *bad, *(s.path for s in test), *(_file(root, row["mask"]) for row in rows if row["mask"])}
+    others = [file for file in listing.files if file not in listed]
+    bare = [sample.path for sample in test if sample.defect != GOOD and sample.mask is None]
+    found = Found.of([listing]).without(_UNLISTED, others)
+    return Dataset(
+        name, root, "visa", tuple(sorted(train)), tuple(test), 0, found.without(_BAD_TRAIN, bad),
+        Found(failed=found.failed).without(_NO_MASK, bare),
+    )  # fmt: skip
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
@@ -51,7 +67,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 
 def _sample(root: Path, row: dict[str, str]) -> Sample:
-    defect = GOOD if row["label"] == "normal" else row["label"]
+    defect = GOOD if is_good(row["label"]) else row["label"]
     return Sample(_file(root, row["image"]), defect, _file(root, row["mask"]) if row["mask"] else None)
 
 

@@ -38,6 +38,7 @@ from patchbank.images import (
     decide_range,
     gather,
     read_roi,
+    stream,
 )
 from patchbank.nearest import NearestPatches
 from patchbank.planning import Plan, plan_fit
@@ -85,7 +86,8 @@ class Detector(Explaining):
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
-        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C; integers or floats), PIL images.
+        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C, N×H×W×C; integers or floats), PIL images, or
+        the bytes of image files. A folder that also holds defects, by its sub-folders, is refused.
 
         `groups`: a label for each image that says which part it shows, where parts have several pictures (instead of
         the option group_by). Exact copies are used once, and said.
@@ -96,7 +98,7 @@ class Detector(Explaining):
         self._extractor = None  # options may have changed since the last fit
         self.roi_ = self.learned_roi_ = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
         self._check()
-        given, copies = without_copies(self._labelled(gather(images), groups))
+        given, copies = without_copies(self._labelled(gather(images, on_error, of="good"), groups))
         work = Work(on_error, progress, on_plan, finds_groups=not any(source.group for source in given))
         self.values_ = decide_range(given, self.value_range)
         self.reference_ = choose_reference(given, self.values_) if self.align else None
@@ -178,8 +180,12 @@ class Detector(Explaining):
         return next(self._predictions(sources, give_up))
 
     def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
-        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read."""
-        return self._predictions(gather(images), on_error)
+        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read.
+
+        An iterator, such as the frames of a camera, is asked for the next image after the prediction before it was
+        taken; it may be endless. An N×H×W×C array is N images.
+        """
+        return self._predictions(stream(images, on_error), on_error)
 
     def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
         """From now on inspect a region of interest only, within the one that was learned from, if any; of an aligned

@@ -80,7 +80,7 @@ class Changes(Method):
         defect costs as much as `cost_ratio` false alarms, with the least cost. Raises `OptionError` for images that the
         model was learned from.
         """
-        sources, _ = without_copies(self._labelled(gather(good), groups))
+        sources, _ = without_copies(self._labelled(gather(good, on_error, of="good"), groups))
         unknown, known = self._unknown(sources)
         if known:
             raise OptionError(
@@ -105,7 +105,7 @@ class Changes(Method):
             calibration = dataclasses.replace(calibration, doubt=_TOO_LOW)
             notify(f"{_TOO_LOW}: calibrate with pictures of parts that the model has not seen")
         if defects is not None:
-            scores = [p.score for p in self._predictions(gather(defects), on_error)]
+            scores = [p.score for p in self._predictions(gather(defects, on_error, of="defects"), on_error)]
             calibration = calibration.choose(scores, cost_ratio)
         self.calibration_ = calibration
         self._note("calibrated", images=len(rows), how=calibration.chosen_by or "good images given for it")

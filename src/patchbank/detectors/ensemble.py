@@ -74,7 +74,8 @@ class Ensemble(Detector):
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
         self.group_by = self.members[0].group_by
-        sources, copies = without_copies(self._labelled(gather(images), groups))  # an iterator is walked through once
+        # an iterator is walked through once
+        sources, copies = without_copies(self._labelled(gather(images, on_error, of="good"), groups))
         if len({member.method for member in self.members}) > 1:  # all must be calibrated on the same images
             for member in self.members:
                 member.calibration = CORRECTED if member.calibration == "auto" else member.calibration

@@ -33,7 +33,10 @@ class Explaining(Calibrating):
 
         Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
         """
-        item = next(self._open().stream(gather(image)[:1], give_up))
+        sources = gather(image)
+        if len(sources) != 1:
+            raise OptionError(f"explain takes one image, not {len(sources)}")
+        item = next(self._open().stream(sources, give_up))
         prediction = self._predict(item, without_image)
         vectors = self._prepare(item.vectors)
         places = []

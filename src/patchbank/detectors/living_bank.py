@@ -53,7 +53,7 @@ class LivingBank(Detector):
         `representative` (a fair sample of good parts, not picked) the new images' scores join the calibration, each
         without the image's own patches; those of the old images stay, and can only be too high.
         """
-        given, _ = without_copies(gather(images))
+        given, _ = without_copies(gather(images, on_error, of="good"))
         if representative:
             given = self._labelled(given, None)
         unknown, _ = self._unknown(given)

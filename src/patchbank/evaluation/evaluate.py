@@ -15,7 +15,8 @@ from patchbank.calibration import Calibration
 from patchbank.datasets import GOOD, Dataset, Sample, read_mask
 from patchbank.detectors import Detector
 from patchbank.environment import environment
-from patchbank.errors import DatasetError
+from patchbank.errors import DatasetError, notify
+from patchbank.evaluation.masks import MaskReader
 from patchbank.evaluation.pixels import KEYS as PIXEL_KEYS
 from patchbank.evaluation.pixels import LEAST_IMAGES, PixelRun, too_few
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
@@ -42,6 +43,7 @@ class _Run:
     cases: list[Case] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    masks: MaskReader = field(default_factory=MaskReader)
     seconds: float = 0.0
 
 
@@ -84,6 +86,7 @@ def evaluate(
         metrics |= _costs(detector, run, model_file)
         if was_cached:  # the pass over all images was quicker than it can be
             metrics["images_per_second"] = _throughput(detector, run)
+    metrics["passed_over"] = _passed_over(dataset, run.masks, notes)
     metrics |= {"unreadable": run.unreadable, "notes": notes, "environment": environment()}
     metrics |= {"threshold": _finite(detector.calibration_.threshold), "dataset": dataset.name}
     metrics |= {"map_threshold": _finite(detector.calibration_.map_threshold), "method": detector.method}
@@ -109,9 +112,15 @@ def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, p
         run.unreadable.append(name)
         on_error(name, error)
 
+    for failed in dataset.test_found.failed:
+        note_error(str(failed.path), failed.error)
     by_path = {str(sample.path): sample for sample in dataset.test}
     for prediction in _timed(run, detector.predict_many(list(by_path), on_error=note_error)):
         sample = by_path[prediction.path]
+        mask = None
+        if detector.localizes:
+            mask = run.masks.read(sample, dataset, (prediction.map.shape[0], prediction.map.shape[1]), on_error)
+            sample = sample if mask is not None else replace(sample, mask=None)
         run.samples.append(sample)
         run.cases.append(
             Case(
@@ -123,10 +132,20 @@ def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, p
             )
         )
         if detector.localizes:
-            height, width = prediction.map.shape
-            run.pixels.add(sample.defect, prediction.map, read_mask(sample, dataset.mask_above, (height, width)))
+            run.pixels.add(sample.defect, prediction.map, mask)
         if progress:
             progress("test images", len(run.cases), len(dataset.test))
+
+
+def _passed_over(dataset: Dataset, masks: MaskReader, notes: dict[str, str]) -> list[dict[str, Any]]:
+    """What lies beside the test images, and what is remarkable about their masks: said, and for metrics.json."""
+    sentences = [*dataset.test_found.remarks, *masks.sentences()]
+    if sentences:
+        notes["mask_files"] = "; ".join(sentences)
+    beside = dataset.test_found.sentence(dataset.root, "testing")
+    for sentence in (*([beside] if beside else []), *(f"{dataset.root}: {remark}" for remark in sentences)):
+        notify(sentence)
+    return dataset.test_found.to_list()
 
 
 def _timed(run: _Run, predictions: Iterator[Prediction]) -> Iterator[Prediction]:

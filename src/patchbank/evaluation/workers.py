@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
@@ -14,14 +15,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from patchbank.errors import PatchbankError
+from patchbank.errors import PatchbankError, PatchbankWarning, notify
 
 if TYPE_CHECKING:
     from patchbank.extraction import OnError, Progress
 
 Item = TypeVar("Item")
 Do: TypeAlias = "Callable[[Item, OnError], None]"
-_FAILED, _SKIPPED, _DONE = "failed", "skipped", "done"
+_FAILED, _SKIPPED, _NOTED, _DONE = "failed", "skipped", "noted", "done"
 _PATIENCE = 5.0  # seconds that a process has to end when it is told to
 
 
@@ -52,6 +53,9 @@ def run_in_processes(
                 what, about, words = _hear(worker)
                 if what == _SKIPPED:
                     on_error(about, PatchbankError(words))
+                    continue
+                if what == _NOTED:
+                    notify(words)
                     continue
                 done += 1
                 if progress:
@@ -133,6 +137,8 @@ def _serve(do: Do[Item], pipe: Connection) -> None:
     def on_error(name: str, error: Exception) -> None:
         pipe.send((_SKIPPED, name, str(error)))
 
+    warnings.simplefilter("always", PatchbankWarning)
+    warnings.showwarning = _sent_through(pipe, warnings.showwarning)
     while True:
         try:
             item = pipe.recv()
@@ -144,6 +150,18 @@ def _serve(do: Do[Item], pipe: Connection) -> None:
             pipe.send((_FAILED, "", in_words(error)))
         else:
             pipe.send((_DONE, "", ""))
+
+
+def _sent_through(pipe: Connection, others: Callable[..., None]) -> Callable[..., None]:
+    """What a process does with warnings: those for the user go to the first process, which shows them."""
+
+    def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+        if issubclass(category, PatchbankWarning):
+            pipe.send((_NOTED, "", str(message)))
+        else:
+            others(message, category, *place, **more)
+
+    return show
 
 
 def in_words(error: Exception) -> str:

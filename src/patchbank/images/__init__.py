@@ -2,11 +2,12 @@
 
 from patchbank.images.alignment import AlignedView, Reference, choose_reference
 from patchbank.images.geometry import Geometry, View
+from patchbank.images.listing import IMAGE_SUFFIXES, Listing, list_folder, list_images
 from patchbank.images.opening import opened
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import image_size, read_image
 from patchbank.images.roi import RegionOfInterest, read_roi
-from patchbank.images.sources import IMAGE_SUFFIXES, ImageLike, Images, Source, gather, list_images
+from patchbank.images.sources import ImageLike, Images, Source, gather, stream
 from patchbank.images.tiling import Tiling
 from patchbank.images.training_range import decide_range
 from patchbank.images.turning import turn, turned_back, turned_by
@@ -19,6 +20,7 @@ __all__ = [
     "Geometry",
     "ImageLike",
     "Images",
+    "Listing",
     "Reference",
     "RegionOfInterest",
     "Source",
@@ -29,11 +31,13 @@ __all__ = [
     "decide_range",
     "gather",
     "image_size",
+    "list_folder",
     "list_images",
     "opened",
     "prefetch",
     "read_image",
     "read_roi",
+    "stream",
     "turn",
     "turned_back",
     "turned_by",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
@@ -13,7 +13,13 @@ R = TypeVar("R")
 
 
 def prefetch(function: Callable[[T], R], items: Iterable[T], *, workers: int = 2, ahead: int = 8) -> Iterator[R]:
-    """`map(function, items)` in order, at most `ahead` results held in memory; an exception is raised at its item."""
+    """`map(function, items)` in order, at most `ahead` results held in memory; an exception is raised at its item.
+
+    Nothing is taken ahead from what is no sequence: an iterator may be a camera, whose next frame is yet to come.
+    """
+    if not isinstance(items, Sequence):
+        yield from map(function, items)
+        return
     pending: deque[Future[R]] = deque()
     remaining = iter(items)
     first = list(islice(remaining, 2))

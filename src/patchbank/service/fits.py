@@ -44,6 +44,7 @@ class Order:
     options: dict[str, Any]
     images: list[Path]
     output: Path
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -84,8 +85,8 @@ class Job:
         return {
             "id": self.id, "folder": o.folder, "name": o.name, "method": o.method, "when": iso(self.at),
             "state": self.state, "stage": self.stage, "done": self.done, "total": self.total,
-            "eta_seconds": self.eta_seconds, "skipped": self.skipped, "notes": self.notes,
-            "error": self.error, "model": model,
+            "eta_seconds": self.eta_seconds, "skipped": self.skipped,
+            "notes": [*o.notes, *self.notes], "error": self.error, "model": model,
         }  # fmt: skip
 
 
@@ -175,7 +176,7 @@ class Fits:
                     job.advance(*said)
                 elif kind == "skipped":
                     job.skipped += 1
-                elif kind == "note":
+                elif kind == "noted":
                     job.notes += said
                 else:
                     (job.error,) = said
@@ -212,13 +213,16 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
             told_stage, told_at = stage, now
             sender.send(("progress", stage, done, total))
 
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, PatchbankWarning):
+            sender.send(("noted", str(message)))
+        else:
+            shown(message, category, *place, **more)
+
+    shown, warnings.showwarning = warnings.showwarning, show
     try:
         detector = DETECTORS[order.method](**order.options, **machine)
-        with warnings.catch_warnings(record=True) as noticed:  # this process has one thread that warns
-            warnings.simplefilter("always", PatchbankWarning)
-            detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)
-        for text in dict.fromkeys(str(w.message) for w in noticed if issubclass(w.category, PatchbankWarning)):
-            sender.send(("note", text))
+        detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)
         progress("saving", 0, 0)
         detector.save(made)
     except PatchbankError as error:

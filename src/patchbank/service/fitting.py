@@ -140,10 +140,10 @@ def start(request: Request, asked: Asked) -> dict[str, int]:
     if service.models.get(asked.name) or not is_free(output) or fits.will_make(asked.name):
         raise HTTPException(409, f"there is a model named {asked.name} already: choose another name")
     try:
-        images = images_to_learn(root, asked.folder)
+        images, notes = images_to_learn(root, asked.folder)
     except PatchbankError as error:
         raise HTTPException(422, str(error)) from None
-    job = fits.start(Order(root, asked.folder, asked.name, asked.method, options, images, output))
+    job = fits.start(Order(root, asked.folder, asked.name, asked.method, options, images, output, tuple(notes)))
     if job is None:
         raise HTTPException(429, "several fits are waiting already; try again later", {"Retry-After": "60"})
     return {"id": job.id}

@@ -6,9 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from patchbank.datasets import open_dataset
+from patchbank.datasets.layouts import read_dataset
 from patchbank.errors import DatasetError, OptionError, PatchbankError
-from patchbank.images.sources import IMAGE_SUFFIXES
+from patchbank.folder_names import Kind, kind_of
+from patchbank.images.listing import IMAGE_SUFFIXES, is_system_folder
 from patchbank.service.config import Config
 
 _MOST_FOLDERS = 2000
@@ -17,10 +18,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def folders_below(root: Path) -> dict[str, int]:
     """Folders of `root` by their names below it, and how many images each has at any depth, sorted. The root itself is
-    "."; hidden folders, masks (`ground_truth`) and links to folders are passed over."""
+    "."; hidden folders, those of the system, masks (`ground_truth`) and links to folders are passed over."""
     counts: dict[str, int] = {}
     for parent, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "ground_truth")
+        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
         images = sum(Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".") for file in files)
         folder = Path(parent).relative_to(root)
         for above in (folder, *folder.parents) if images else ():
@@ -30,20 +31,30 @@ def folders_below(root: Path) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def images_to_learn(root: Path, name: str) -> list[Path]:
-    """The good images of a folder below `root` (of a dataset, its training split), as paths from the root. Raises
-    `DatasetError` for a name that leads out of the root, by itself or by a link, and for fewer than two images."""
+def _is_passed_over(folder: str) -> bool:
+    return folder.startswith(".") or is_system_folder(folder) or kind_of(folder) is Kind.MASK
+
+
+def images_to_learn(root: Path, name: str) -> tuple[list[Path], list[str]]:
+    """The good images of a folder below `root` (of a dataset, its training split), as paths from the root, and what is
+    to be said about the rest. Raises `DatasetError` for a name that leads out of the root, by itself or by a link, and
+    for fewer than two images."""
     folder = inside(root, name)
     if folder is None or not os.path.isdir(folder):  # is_dir() raises for a name that is too long
         raise DatasetError(f"{name}: is not a folder of the listing (GET /v1/fits/folders)")
     try:
-        found = open_dataset(folder).train
+        dataset = read_dataset(folder)
     except PatchbankError as error:
         raise DatasetError(str(error).replace(f"{root}{os.sep}", "")) from None
-    images = [path.relative_to(root) for path in found if path.resolve().is_relative_to(root)]
+    images = [path.relative_to(root) for path in dataset.train if path.resolve().is_relative_to(root)]
+    outside = len(dataset.train) - len(images)
+    found = dataset.train_found.sentence(folder, "training")
+    failed = [str(failed.error) for failed in dataset.train_found.failed]
+    notes = [f"{name}: passed over {outside} images that are links to other folders"] if outside else []
+    notes = [note.replace(f"{root}{os.sep}", "") for note in (*([found] if found else []), *notes, *failed)]
     if len(images) < 2:
         raise DatasetError(f"{name}: holds {len(images)} images to learn from; at least two are needed")
-    return images
+    return images, notes
 
 
 def inside(root: Path, name: str) -> Path | None:

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchbank.errors import OptionError
-from patchbank.images.sources import list_images
+from patchbank.errors import OptionError, notify
+from patchbank.images.listing import Listing, Reason, list_folder
 from patchbank.prediction import Prediction, finite
 
 if TYPE_CHECKING:
@@ -79,12 +79,17 @@ class Arrivals:
     def __init__(self, folder: Path, seen: dict[str, Stamp]):
         self.folder, self.seen = folder, seen
         self._last: dict[str, Stamp] = {}
+        self._said: set[Reason] = set()
+        self.refused: dict[str, str] = {}
 
     def look(self) -> list[tuple[Path, Stamp]]:
-        """The files that can be inspected now, oldest first."""
+        """The files that can be inspected now, oldest first, and what cannot be inspected: `refused` has the reason."""
         now: dict[str, Stamp] = {}
         ready = []
-        for path in list_images(self.folder):
+        listing = list_folder(self.folder)
+        self._say(listing)
+        self.refused = {str(failed.path): str(failed.error) for failed in listing.failed}
+        for path in (*listing.files, *(failed.path for failed in listing.failed)):
             try:
                 stat = path.stat()
             except OSError:  # gone again, or a broken link
@@ -100,6 +105,13 @@ class Arrivals:
         self._last = now | {shown(path): stamp for path, stamp in ready}
         return sorted(ready, key=lambda item: (item[1][1], str(item[0])))
 
+    def _say(self, listing: Listing) -> None:
+        """Say once of each kind what is passed over. What fails is said of each file, in its row."""
+        for group in listing.passed_over:
+            if group.reason not in self._said:
+                self._said.add(group.reason)
+                notify(f"{self.folder}: passes over {group}")
+
 
 def watch(
     detector: Detector,
@@ -113,7 +125,7 @@ def watch(
 ) -> None:
     """Inspect what arrives until `stop` is set; the image at hand is finished."""
     while not stop.is_set():
-        for row in _inspect(detector, arrivals.look(), threshold):
+        for row in _inspect(detector, arrivals, threshold):
             table.append(row)
             on_row(row)
             if stop.is_set():
@@ -121,17 +133,20 @@ def watch(
         stop.wait(every)
 
 
-def _inspect(detector: Detector, ready: list[tuple[Path, Stamp]], threshold: float | None) -> Iterator[dict[str, Any]]:
-    """A row for each file, as each is done."""
-    stamps = {str(path): stamp for path, stamp in ready}
+def _inspect(detector: Detector, arrivals: Arrivals, threshold: float | None) -> Iterator[dict[str, Any]]:
+    """A row for each file, as each is done, and for what cannot be inspected."""
+    stamps = {str(path): stamp for path, stamp in arrivals.look()}
     failed: list[dict[str, Any]] = []
 
     def skip(name: str, error: Exception) -> None:
         failed.append(_row(Path(name), stamps[name], error=str(error)))
 
+    ready = [Path(name) for name in stamps if name not in arrivals.refused]
+    for name in stamps.keys() & arrivals.refused.keys():
+        yield _row(Path(name), stamps[name], error=arrivals.refused[name])
     if not ready:
         return
-    for prediction in detector.predict_many([path for path, _ in ready], on_error=skip):
+    for prediction in detector.predict_many(ready, on_error=skip):
         yield from failed
         failed.clear()
         if threshold is not None:

@@ -107,7 +107,7 @@ function unused(name) {
 function inWords(fit) {
   switch (fit.state) {
     case "waiting": return "waiting for the fit before it";
-    case "done": return `done: ${fit.model} is in service${fit.skipped ? `; ${count(fit.skipped, "image")} could not be read` : ""}${fit.notes.length ? `; note: ${fit.notes.join("; ")}` : ""}`;
+    case "done": return `done: ${fit.model} is in service${fit.skipped ? `; ${count(fit.skipped, "image")} could not be read` : ""}${fit.notes.map((note) => `; ${note}`).join("")}`;
     case "failed": return `failed: ${fit.error}`;
     case "cancelled": return "cancelled";
     default: {

@@ -6,7 +6,7 @@ import { currentModel, refreshItems, untilDone } from "./state.js";
 import { count } from "./words.js";
 
 const AT_ONCE = 4, BYTES = 12e6; // of one request, unless a single image is larger
-const IMAGE = /\.(png|jpe?g|bmp|tiff?|webp|gif|pgm|ppm)$/i;
+const IMAGE = /\.(a?png|jpe?g?|jfif|jif|mpo|bmp|dib|tiff?|webp|gif|p[bgnpf]m|tga|icb|vda|vst|jp2|j2[ck]|jp[cfx]|avif|pcx|sgi|qoi)$/i;
 const queue = [];
 const tally = { total: 0, done: 0, rejected: 0, skipped: 0, errors: [], waiting: "", running: false };
 const panel = document.getElementById("uploads");
