@@ -23,6 +23,7 @@ WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
 FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the correction is measured on one
 FOUND = "like "  # begins the label of a group that was found, before the name of its first image
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
+MANY_PICTURES = 0.75  # parts per image: with fewer parts than that the correction is left out
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
 _LEAST_BELOW, _LEAST_ABOVE = 5, 20  # scores that are compared, and that they are compared with
 

@@ -137,9 +137,10 @@ def test_the_correction_holds_out_whole_parts() -> None:
     parts = [good_image(i, SIZE) for i in range(24)]
     images = [shot(image, number) for image in parts for number in range(2)]
     labels = [part for part in range(24) for _ in range(2)]
-    model = small_model(image_size=64, balance=False).fit(images, groups=labels)
+    assert small_model(image_size=64).fit(images, groups=labels).calibration_.how == "leave-one-out"
+    model = small_model(image_size=64, balance=False, calibration=CORRECTED).fit(images, groups=labels)
     assert model.calibration_.how == CORRECTED
-    again = small_model(image_size=64, balance=False)
+    again = small_model(image_size=64, balance=False, calibration=CORRECTED)
     again._selects_again = lambda: False  # type: ignore[method-assign]
     again.fit(images, groups=labels)  # a fit to the other parts, literally
     assert np.allclose(model.calibration_.scores, again.calibration_.scores, rtol=1e-5)

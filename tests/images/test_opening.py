@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.datasets.dataset import Sample, read_mask
+from patchbank.datasets import Sample, read_mask
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankWarning
 from patchbank.errors import notify as tell
 from patchbank.images import Source, image_size, read_image, read_roi

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from patchbank.bank import TrainingImage
-from patchbank.calibration import CORRECTED, FOLDS, LEAST_CORRECTED, WELL_RESOLVED, Calibration, Row, folds_of
+from patchbank.calibration import (
+    CORRECTED,
+    FOLDS,
+    LEAST_CORRECTED,
+    MANY_PICTURES,
+    WELL_RESOLVED,
+    Calibration,
+    Row,
+    folds_of,
+)
 from patchbank.detectors.changes import Changes
 from patchbank.detectors.method import Scored
 from patchbank.detectors.work import Work
@@ -44,7 +53,7 @@ class Calibrating(Changes):
         turned = [bool(source.angle) for source, _ in readable]
         folds = folds_of(turned, self.seed, groups)
         parts = len({group or i for i, group in enumerate(groups) if not turned[i]})
-        way = self._way(parts, grouped=parts < turned.count(False))
+        way = self._way(parts, turned.count(False))
         fitted_anew = {"k-fold": folds, CORRECTED: [] if self._selects_again() else folds[:1]}.get(way, [])
         apart = self._score_apart(readable, fitted_anew, work)
         held_out = set(folds[0]) if way == "held-out" else set()
@@ -52,7 +61,7 @@ class Calibrating(Changes):
         features = self._learn([item for i, item in enumerate(readable) if i not in held_out], work)
         if (found := features.near_copies) is not None:
             say_near_copies(found, [image.name for image in features.images if not image.angle])
-            new = self._way(found.groups, grouped=True)
+            new = self._way(found.groups, len(found.labels))
             if held_out or fitted_anew or new == "k-fold":
                 for item in self._open().stream([readable[i][0] for i in sorted(held_out)], work.inside().on_error):
                     features.add(item)
@@ -115,16 +124,19 @@ class Calibrating(Changes):
         """A fifth of the images scored against a memory of the others (`_selects_again`)."""
         raise NotImplementedError
 
-    def _way(self, parts: int, *, grouped: bool = False) -> str:
+    def _way(self, parts: int, images: int | None = None) -> str:
         """How images of that many parts are calibrated: what was asked for, or what suits their number
-        (docs/calibration.md). `grouped`: whether some parts have several images."""
+        (docs/calibration.md). `images`: more than parts where some have several, by default one of each."""
+        images = parts if images is None else images
         enough = parts >= FOLDS * WELL_RESOLVED / self.false_alarm_rate
         if parts < 2:
             return "leave-one-out"
-        if grouped and not self.leaves_parts_out and self.calibration != "held-out":
+        if parts < images and not self.leaves_parts_out and self.calibration != "held-out":
             return "k-fold"  # its leave-one-out would keep the other images of the part
         if self.calibration not in ("auto", CORRECTED):
             return self.calibration
         if self.calibration == "auto" and enough and self._absorbs():
             return "held-out"
+        if self.calibration == "auto" and parts <= MANY_PICTURES * images:
+            return "leave-one-out"  # the correction overshoots where twins fill the bank
         return CORRECTED if self._leaves_holes() and parts >= LEAST_CORRECTED else "leave-one-out"
