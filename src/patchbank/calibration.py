@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.errors import OptionError
+from patchbank.numbers import is_finite
 
 if TYPE_CHECKING:  # an exported model decides without torch
     from torch import Tensor
@@ -22,6 +23,7 @@ WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
 FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the correction is measured on one
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
+LEAST_RATE = 1e-12
 _TAIL_SHARE, _TAIL_LEAST = 0.25, 10  # the tail is fitted to this share of the scores, but to so many at least
 _SHAPES = (-0.5, 0.5)  # few exceedances say little of the shape: within these it has a variance and a bounded error
 _RESAMPLES, _LEVEL = 400, 0.9
@@ -119,10 +121,11 @@ class Calibration:
     def corrected(self, apart: Calibration) -> Calibration:
         """Leave-one-out scores brought to the level of those that some of the images got from a memory that never had
         them (`apart`): the median of the ratios, for scores and peaks; unchanged where `apart` is empty."""
-        if not len(apart):
+        both = [i for i, name in enumerate(apart.images) if name in self.images]  # files go away during a fit
+        if not both:
             return self
-        mine = [self.images.index(name) for name in apart.images]
-        factors = [_typical_ratio(getattr(apart, k), getattr(self, k)[mine]) for k in ("scores", "peaks")]
+        mine = [self.images.index(apart.images[i]) for i in both]
+        factors = [_typical_ratio(getattr(apart, k)[both], getattr(self, k)[mine]) for k in ("scores", "peaks")]
         return self._of(self.scores * factors[0], self.peaks * factors[1], self.images)
 
     def _of(self, scores: NDArray[np.float64], peaks: NDArray[np.float64], images: tuple[str, ...]) -> Calibration:
@@ -179,7 +182,8 @@ def threshold(scores: NDArray[np.float64], rate: float) -> float:
     finite = np.sort(scores[np.isfinite(scores)])
     if len(finite) == 0:
         return math.inf
-    rank = math.ceil((len(finite) + 1) * (1 - rate) - 1e-9)  # 1e-9: (n + 1)(1 − rate) may be whole but for rounding
+    # 1e-9: (n + 1)(1 − rate) may be whole but for rounding
+    rank = max(1, math.ceil((len(finite) + 1) * (1 - rate) - 1e-9))
     if rank <= len(finite):
         return float(finite[rank - 1])
     tail = fit_tail(finite)
@@ -234,7 +238,7 @@ def choose_threshold(
     good: NDArray[np.float64], defective: NDArray[np.float64], cost: float | None
 ) -> tuple[float, str]:
     """The threshold between two scores with the highest F1, or the least cost, and that in words."""
-    if cost is not None and cost <= 0:
+    if cost is not None and not (is_finite(cost) and cost > 0):
         raise OptionError(f"cost_ratio must be positive (the price of a missed defect in false alarms), not {cost}")
     good, defective = good[np.isfinite(good)], defective[np.isfinite(defective)]
     if not len(good) or not len(defective):
@@ -269,6 +273,6 @@ def benjamini_hochberg(p_values: Sequence[float], rate: float) -> NDArray[np.boo
 
 
 def check_rate(rate: float, name: str = "false_alarm_rate") -> None:
-    """Raise `OptionError` for a rate outside (0, 1)."""
-    if not 0 < rate < 1:
+    """Raise `OptionError` for a rate outside (0, 1), or so small that no number of images could ever show it."""
+    if not (is_finite(rate) and LEAST_RATE <= rate < 1):
         raise OptionError(f"{name} must lie in (0, 1), such as 0.01 for 1 %, not {rate}")

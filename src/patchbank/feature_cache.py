@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import threading
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from patchbank.files import replacing
+from patchbank.errors import notify
+from patchbank.files import reason, replacing, spelled
 from patchbank.images import Source
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ class FeatureCache:
             return
         features = features.detach().cpu().contiguous()
         try:
-            with replacing(self._path(digest, how)) as temporary:
-                save_file({"features": features}, temporary, {"crc32": str(_crc32(features))})
+            with replacing(self._path(digest, how)) as temporary, spelled(temporary) as name:
+                save_file({"features": features}, name, {"crc32": str(_crc32(features))})
         except (OSError, SafetensorError) as error:
             self._broken = True
-            warnings.warn(f"{self.folder}: no features can be kept there ({error}): they are computed", stacklevel=2)
+            notify(f"{self.folder}: no features can be kept there ({reason(error)}): they are computed")
             return
         with self._lock:
             self._added += size
@@ -126,7 +126,7 @@ def no_cache(detector: Detector) -> Iterator[bool]:
 
 def _read(path: Path) -> Tensor | None:
     try:
-        with safe_open(path, framework="pt") as file:
+        with spelled(path) as name, safe_open(name, framework="pt") as file:
             features: Tensor = file.get_tensor("features").clone()  # out of the file, which may be removed
             intact = (file.metadata() or {}).get("crc32") == str(_crc32(features))
     except (OSError, SafetensorError):

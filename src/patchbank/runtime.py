@@ -25,6 +25,7 @@ from patchbank.environment import cores, import_openvino
 from patchbank.errors import ImageError, MissingPackageError, ModelFileError, OptionError, PatchbankError
 from patchbank.files import file_digest
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, View, gather, read_image
+from patchbank.numbers import check_threads
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
@@ -41,6 +42,7 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Exported
     Raises `ModelFileError` for a folder that is no export or was altered, `MissingPackageError` where its runtime is
     not installed.
     """
+    check_threads(threads)
     path = Path(folder)
     if path.name == DOCUMENT or path.is_file():
         path = path.parent

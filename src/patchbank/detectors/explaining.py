@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from patchbank.errors import OptionError
 from patchbank.extraction import give_up
 from patchbank.features import ImageFeatures
 from patchbank.images import gather, turned_back
+from patchbank.numbers import is_whole
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scoring import peaks
 
@@ -34,6 +36,10 @@ class Explaining(Calibrating):
 
         Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
         """
+        if not is_whole(count) or count < 1:
+            raise OptionError(f"count must be at least 1, not {count}")
+        if at is not None and not (isinstance(at, Sequence) and len(at) == 2 and all(map(is_whole, at))):
+            raise OptionError(f"a position is a pixel column and row such as (120, 80), not {at}")
         item = next(self._open().stream(gather(image)[:1], give_up))
         prediction = self._predict(item, without_image)
         vectors = self._prepare(item.vectors)

@@ -148,7 +148,7 @@ class PatchCore(MemoryBankDetector):
         vectors, rows = reducer.result()
         self.balance_ = reducer.factors.to(self.torch_device)
         self.bank_ = self._make_bank(vectors.to(self.torch_device), features, rows, float("nan"))
-        features.again = lambda: self._again(used, features)
+        features.again = lambda: self._again(used, features, on_error)
         return features
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
@@ -185,7 +185,8 @@ class PatchCore(MemoryBankDetector):
         def measured() -> Iterator[Tensor]:
             nonlocal radius
             for vectors in walk():
-                radius = max(radius, float(self.bank_.nearest(vectors)[0].max()))
+                if len(vectors):
+                    radius = max(radius, float(self.bank_.nearest(vectors)[0].max()))
                 yield vectors
 
         features.again = measured

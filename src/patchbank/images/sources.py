@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank.errors import DatasetError, OptionError
+from patchbank.errors import DatasetError, OptionError, notify
+from patchbank.written import written_into
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 
@@ -31,14 +32,19 @@ class Source:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All image files anywhere below `folder`, sorted by path; hidden files and folders are skipped."""
-    found = []
+    """All image files anywhere below `folder`, sorted by path; hidden files and folders are skipped, and pictures that
+    a command of ours wrote there, unless `folder` is where they lie."""
+    found, ours = [], set[str]()
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 found.append(Path(parent, name))
-    return sorted(found)
+        ours |= written_into(parent, files)
+    kept = [path for path in found if str(path) not in ours] if ours else found
+    if len(kept) < len(found):
+        notify(f"{folder}: pictures that patchbank wrote there are passed over")
+    return sorted(kept)
 
 
 def gather(images: Images) -> list[Source]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from patchbank.images import Tiling
+from patchbank.errors import ImageError
+from patchbank.images import Source, Tiling, read_image
 from patchbank.prediction import Prediction
 from patchbank.report.heat import Picture, heat, resample
 from patchbank.report.names import short_path, shortened
@@ -63,6 +64,18 @@ def overlay(
     _draw_legend(page, (gap, bottom), text, prediction, mask)
     _draw_scale(page, (right, bottom), panel_width, text, prediction.map_threshold)
     return np.array(page, dtype=np.uint8)
+
+
+def read_again(source: Source, size: tuple[int, ...]) -> Picture:
+    """The picture of an image that was inspected at `size` (height, width) before: files go, or change meanwhile.
+
+    Raises:
+        ImageError: it cannot be read any more, or has another size now.
+    """
+    rgb = read_image(source)
+    if rgb.shape[:2] != tuple(size):
+        raise ImageError(f"{source.name}: changed while it was inspected")
+    return rgb.astype(np.uint8, copy=False)
 
 
 def save_png(picture: Picture, to: Path | BinaryIO) -> None:
