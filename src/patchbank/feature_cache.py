@@ -88,7 +88,7 @@ class FeatureCache:
                 self._make_room()
 
     def _path(self, digest: str, how: str) -> Path:
-        name = hashlib.sha256(f"{digest} {how}".encode()).hexdigest()
+        name = hashlib.sha256(f"{digest} {how}".encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _make_room(self) -> None:

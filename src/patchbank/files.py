@@ -33,7 +33,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     final = _target(path)
     with _about(path):
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.name[:_SHOWN]}.", suffix=".tmp", dir=final.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(final), suffix=".tmp", dir=final.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -53,7 +53,7 @@ def replacing_folder(path: str | PathLike[str]) -> Iterator[Path]:
     final = _target(path)
     with _about(path):
         final.parent.mkdir(parents=True, exist_ok=True)
-        whole = Path(tempfile.mkdtemp(prefix=f".{final.name[:_SHOWN]}.", suffix=".tmp", dir=final.parent))
+        whole = Path(tempfile.mkdtemp(prefix=_prefix(final), suffix=".tmp", dir=final.parent))
         temporary, before = whole / "new", whole / "before"
         temporary.mkdir()  # not of mkdtemp, whose folders are for the owner alone
         try:
@@ -167,20 +167,37 @@ def reason(error: BaseException) -> str:
 @contextlib.contextmanager
 def spelled(path: str | PathLike[str]) -> Iterator[Path]:
     """The same file or folder under a name that libraries not written in Python can open: they take UTF-8 only."""
-    try:
-        os.fspath(path).encode()
-        yield Path(path)
+    whole = Path(path)
+    if _is_utf8(str(whole)):
+        yield whole
         return
-    except UnicodeEncodeError:
-        pass
-    handle = os.open(path, os.O_RDONLY)
+    through_folder = _is_utf8(whole.name)  # so that a library can write beside it
+    handle = os.open(whole.parent if through_folder else whole, os.O_RDONLY)
     try:
-        yield Path(f"/dev/fd/{handle}")
+        yield Path(f"/dev/fd/{handle}", whole.name if through_folder else "")
     finally:
         os.close(handle)
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(path: str | PathLike[str]) -> str:
+    """A path in one line of text, whatever its name is made of; as bytes that are not UTF-8 look in JSON."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
+
+
 # ---- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _prefix(final: Path) -> str:
+    """How the name of a temporary file for `final` begins: short, and in ASCII, which every library can open."""
+    return f".{final.name[:_SHOWN].encode('ascii', 'replace').decode().replace('?', '_')}."
 
 
 def _target(path: str | PathLike[str]) -> Path:

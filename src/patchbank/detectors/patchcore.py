@@ -89,8 +89,8 @@ class PatchCore(MemoryBankDetector):
             raise OptionError(
                 f"sampler='proxies' needs all patches at once, and lengths: not coreset={STREAM!r} or cosine"
             )
-        if self.coreset_radius is not None and self.coreset_radius <= 0:
-            raise OptionError(f"coreset_radius must be positive, not {self.coreset_radius}")
+        if self.coreset_radius is not None and not 0 < self.coreset_radius <= 1e9:
+            raise OptionError(f"coreset_radius must be positive, at most 1e9, not {self.coreset_radius}")
         if self.coreset_radius is not None and self.sampler not in ("greedy", "approximate"):
             raise OptionError(f"coreset_radius needs the sampler greedy or approximate, not {self.sampler}")
 

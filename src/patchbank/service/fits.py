@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbank.errors import PatchbankError
+from patchbank.files import shown
 from patchbank.service.config import Config
 from patchbank.service.folders import publish
 from patchbank.service.records import iso
@@ -146,7 +147,7 @@ class Fits:
                     publish(made, job.order.output)
                     self._serve(job.order.output)
         except (PatchbankError, OSError) as error:
-            job.error = str(error)
+            job.error = shown(str(error))
         except Exception:
             _log.exception("%s: the fit failed", job.order.name)
             job.error = "something went wrong inside the service; its log says what"
@@ -173,7 +174,7 @@ class Fits:
                 elif kind == "skipped":
                     job.skipped += 1
                 else:
-                    (job.error,) = said
+                    job.error = shown(said[0])
         job.process.join()
         if job.error is None and job.process.exitcode:
             job.error = f"the process of the fit ended (code {job.process.exitcode}); was there too little memory?"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from patchbank.datasets import open_dataset
 from patchbank.errors import DatasetError, OptionError, PatchbankError
+from patchbank.files import shown
 from patchbank.images.sources import IMAGE_SUFFIXES
 from patchbank.service.config import Config
 
@@ -21,6 +22,7 @@ def folders_below(root: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     for parent, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "ground_truth")
+        folders[:] = [name for name in folders if shown(name) == name]  # others cannot be named in JSON
         images = sum(Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".") for file in files)
         folder = Path(parent).relative_to(root)
         for above in (folder, *folder.parents) if images else ():
@@ -39,7 +41,7 @@ def images_to_learn(root: Path, name: str) -> list[Path]:
     try:
         found = open_dataset(folder).train
     except PatchbankError as error:
-        raise DatasetError(str(error).replace(f"{root}{os.sep}", "")) from None
+        raise DatasetError(shown(str(error).replace(f"{root}{os.sep}", ""))) from None
     images = [path.relative_to(root) for path in found if path.resolve().is_relative_to(root)]
     if len(images) < 2:
         raise DatasetError(f"{name}: holds {len(images)} images to learn from; at least two are needed")

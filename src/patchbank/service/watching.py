@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchbank.errors import OptionError
+from patchbank.files import shown
 from patchbank.images.sources import list_images
 from patchbank.prediction import Prediction, finite
 
@@ -151,8 +152,3 @@ def _row(path: Path, stamp: Stamp, prediction: Prediction | None = None, error: 
         "bytes": stamp[0],
         "modified": stamp[1],
     }
-
-
-def shown(path: Path) -> str:
-    """A path in one line of text, whatever its name is made of."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
