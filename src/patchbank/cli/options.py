@@ -61,7 +61,9 @@ Align: TypeAlias = Annotated[
 ]
 Tile: TypeAlias = Annotated[
     int | None,
-    typer.Option(help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING),
+    typer.Option(
+        min=128, help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING
+    ),
 ]
 Overlap: TypeAlias = Annotated[
     int | None,

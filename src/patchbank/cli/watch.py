@@ -48,6 +48,7 @@ def watch(
     if roi is not None:
         detector.restrict(roi)
     table = Table(output)
+    troubles: list[str | None] = []
     counts = {"accepted": 0, "rejected": 0, "skipped": 0}
 
     def tell(row: dict[str, Any]) -> None:
@@ -61,11 +62,18 @@ def watch(
         if sender is not None:
             sender.send(row)
 
+    def tell_trouble(sentence: str | None) -> None:
+        troubles.append(sentence)
+        say(f"{sentence}; waiting for it" if sentence else "it is there again; going on", err=True)
+
     stop = threading.Event()
     before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         say(f"watching {folder}; rows go to {output}; Ctrl-C ends", err=True)
-        watch_folder(detector, Arrivals(folder, table.seen), table, stop, every=every, on_row=tell, threshold=threshold)
+        arrivals = Arrivals(folder, table.seen)
+        watch_folder(
+            detector, arrivals, table, stop, every=every, on_row=tell, on_trouble=tell_trouble, threshold=threshold
+        )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -75,4 +83,4 @@ def watch(
     inspected = counts["accepted"] + counts["rejected"]
     lost = f", {sender.lost} not sent to the webhook" if sender is not None and sender.lost else ""
     say(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{lost}")
-    raise typer.Exit(1 if counts["skipped"] or lost else 0)
+    raise typer.Exit(1 if counts["skipped"] or lost or (troubles and troubles[-1]) else 0)

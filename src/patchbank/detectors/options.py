@@ -7,6 +7,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchbank import patches
@@ -123,8 +124,12 @@ class Options:
 
 
 def check_numbers(options: Options) -> None:
-    """Raise `OptionError` where an option is no number of the kind that its type says: NaN, infinity, True for 1."""
+    """Raise `OptionError` where an option is no number of the kind that its type says: NaN, infinity, True for 1.
+    Numbers of numpy, which other libraries and JSON do not take, become Python's."""
     hints = typing.get_type_hints(type(options))
     for name in options.parameter_names():
-        if why := why_no_number(getattr(options, name), hints[name]):
-            raise OptionError(f"{name} must be {why}, not {getattr(options, name)!r}")
+        value = getattr(options, name)
+        if why := why_no_number(value, hints[name]):
+            raise OptionError(f"{name} must be {why}, not {value!r}")
+        if isinstance(value, np.generic):
+            setattr(options, name, value.item())
