@@ -153,6 +153,13 @@ def _stat_missing(path: Path) -> None:
         path.stat()
 
 
+def reserve(path: Path, size: int) -> None:
+    """Raise `OSError` where a file of `size` bytes does not fit; for writers that do not say so themselves."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def reason(error: BaseException) -> str:
     """What went wrong, without the file's name; what a library in Rust says of the system, as the system says it."""
     found = re.search(r"\(os error (\d+)\)", str(error))

@@ -11,7 +11,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
 from patchbank.cli.outputs import check_folder
-from patchbank.errors import ImageError, OptionError, PatchbankError
+from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError
 from patchbank.files import is_full, reason, replacing, write_text
 from patchbank.written import Results, output_names
 
@@ -51,7 +51,7 @@ def explain(
         try:
             explanation = detector.explain(source.data, place, count)
             rgb = read_again(source, explanation.prediction.map.shape)
-        except ImageError as error:
+        except (ImageError, DatasetError) as error:  # the latter of a file that has gone
             failures(source.name, error)
             continue
         picture, document = explanation_picture(rgb, explanation, find), explanation.to_dict()

@@ -58,16 +58,15 @@ def predict(
         detector.restrict(roi)
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
-    paths = [Path(source.name) for source in sources]
     if false_discovery_rate is not None:
-        scores = [p.score for p in detector.predict_many(paths, on_error=lambda name, error: None)]
+        scores = [p.score for p in detector._predictions(sources, lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     failures, count, rejected = Failures(), 0, 0
     names = output_names(images, [source.name for source in sources])
     results = None if output is None else PredictionFolder(output, failures, overlays=overlays, maps=maps)
     try:
         with progress_bars() as progress:
-            for prediction in detector.predict_many(paths, on_error=failures):
+            for prediction in detector._predictions(sources, failures):  # files may have gone since
                 if threshold is not None:
                     prediction = prediction.at_threshold(threshold)
                 row = finite(prediction.to_dict())

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from patchbank.calibration import Calibration
 from patchbank.datasets import GOOD, Dataset, Sample, read_mask
@@ -125,19 +124,10 @@ def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, p
             )
         )
         if detector.localizes:
-            run.pixels.add(sample.defect, prediction.map, _mask(sample, dataset, prediction, on_error))
+            height, width = prediction.map.shape
+            run.pixels.add(sample.defect, prediction.map, read_mask(sample, dataset.mask_above, (height, width)))
         if progress:
             progress("test images", len(run.cases), len(dataset.test))
-
-
-def _mask(sample: Sample, dataset: Dataset, prediction: Prediction, on_error: OnError) -> NDArray[np.bool_] | None:
-    """The mask of an image; None also for one that cannot be read, of which `on_error` hears."""
-    height, width = prediction.map.shape
-    try:
-        return read_mask(sample, dataset.mask_above, (height, width))
-    except DatasetError as error:
-        on_error(prediction.path, error)
-        return None
 
 
 def _timed(run: _Run, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
@@ -212,7 +202,7 @@ def _costs(detector: Detector, run: _Run, model_file: str | PathLike[str] | None
         started = time.perf_counter()
         try:
             detector.predict(sample.path)
-        except ImageError:  # gone since it was scored
+        except (ImageError, DatasetError):  # gone since it was scored
             continue
         latencies.append(1e3 * (time.perf_counter() - started))
     p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (None, None)

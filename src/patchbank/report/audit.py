@@ -8,7 +8,7 @@ import numpy as np
 
 from patchbank.audit import SUSPICIOUS, Audit
 from patchbank.detectors import Detector, PatchCore
-from patchbank.errors import ImageError
+from patchbank.errors import DatasetError, ImageError
 from patchbank.extraction import OnError, warn
 from patchbank.files import replacing
 from patchbank.images import Source, read_image
@@ -35,7 +35,7 @@ def write_audit(
             explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
             source = Source(suspect.image, Path(suspect.image))
             picture = explanation_picture(read_again(source, explanation.prediction.map.shape), explanation, find)
-        except ImageError as error:
+        except (ImageError, DatasetError) as error:
             on_error(suspect.image, error)
             continue
         figures.append({"rank": rank, "suspect": suspect, **inline(picture, share)})
