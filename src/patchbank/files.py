@@ -218,9 +218,9 @@ def _about(path: str | PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or ".tmp" in os.fsdecode(error.filename):
-            error.filename, error.filename2 = os.fspath(path), None
-        raise
+        if error.errno is None or (error.filename is not None and ".tmp" not in os.fsdecode(error.filename)):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _dress(temporary: Path, final: Path) -> None:
