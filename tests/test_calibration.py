@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchbank.calibration import Calibration, folds_of
@@ -203,6 +203,7 @@ def test_coverage_on_exchangeable_parts(parts: list[list[float]], rate: float) -
     assert rejected <= rate * len(parts) + 1e-6
 
 
+@settings(deadline=None)  # intervals take hundreds of resamplings
 @given(SCORES, RATES)
 def test_parts_with_one_picture_are_images(scores: list[float], rate: float) -> None:
     alone, grouped = calibration(scores, rate), of_parts([[score] for score in scores], rate)

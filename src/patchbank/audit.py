@@ -3,6 +3,7 @@ and what does not look like the rest."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -153,8 +154,14 @@ def _small(source: Source, values: ValueRange) -> tuple[str, NDArray[np.float32]
 
 def _odd_sizes(sources: Sequence[Source]) -> tuple[tuple[int, int], tuple[tuple[str, tuple[int, int]], ...]]:
     """The most frequent size, and the images of another, where at least half have it."""
-    sizes = [image_size(source) for source in sources]
+    sized = []
+    for source in sources:
+        with contextlib.suppress(ImageError):  # gone since it was learned from
+            sized.append((source, image_size(source)))
+    sizes = [size for _, size in sized]
+    if not sizes:
+        return (0, 0), ()
     usual, count = Counter(sizes).most_common(1)[0]
     if 2 * count < len(sizes):
         return usual, ()
-    return usual, tuple((source.name, s) for source, s in zip(sources, sizes, strict=True) if s != usual)
+    return usual, tuple((source.name, size) for source, size in sized if size != usual)

@@ -177,10 +177,11 @@ class Calibration:
     def corrected(self, apart: Calibration) -> Calibration:
         """Leave-one-out scores brought to the level of those that some of the images got from a memory that never had
         them (`apart`): the median of the ratios, for scores and peaks; unchanged where `apart` is empty."""
-        if not len(apart):
+        both = [i for i, name in enumerate(apart.images) if name in self.images]  # files go away during a fit
+        if not both:
             return self
-        mine = [self.images.index(name) for name in apart.images]
-        factors = [_typical_ratio(getattr(apart, k), getattr(self, k)[mine]) for k in ("scores", "peaks")]
+        mine = [self.images.index(apart.images[i]) for i in both]
+        factors = [_typical_ratio(getattr(apart, k)[both], getattr(self, k)[mine]) for k in ("scores", "peaks")]
         return self._of(self.scores * factors[0], self.peaks * factors[1], self.images, self.groups)
 
     def scores_far_below(self, other: Calibration) -> bool:

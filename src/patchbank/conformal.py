@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.errors import OptionError
+from patchbank.numbers import is_finite
 
+LEAST_RATE = 1e-12
 _TAIL_SHARE, _TAIL_LEAST = 0.25, 10  # the tail is fitted to this share of the scores, but to so many at least
 _SHAPES = (-0.5, 0.5)  # few exceedances say little of the shape: within these it has a variance and a bounded error
 _RESAMPLES, _LEVEL = 400, 0.9
@@ -106,7 +108,7 @@ def choose_threshold(
     good: NDArray[np.float64], defective: NDArray[np.float64], cost: float | None
 ) -> tuple[float, str]:
     """The threshold between two scores with the highest F1, or the least cost, and that in words."""
-    if cost is not None and cost <= 0:
+    if cost is not None and not (is_finite(cost) and cost > 0):
         raise OptionError(f"cost_ratio must be positive (the price of a missed defect in false alarms), not {cost}")
     good, defective = good[np.isfinite(good)], defective[np.isfinite(defective)]
     if not len(good) or not len(defective):
@@ -141,6 +143,6 @@ def benjamini_hochberg(p_values: Sequence[float], rate: float) -> NDArray[np.boo
 
 
 def check_rate(rate: float, name: str = "false_alarm_rate") -> None:
-    """Raise `OptionError` for a rate outside (0, 1)."""
-    if not 0 < rate < 1:
+    """Raise `OptionError` for a rate outside (0, 1), or so small that no number of images could ever show it."""
+    if not (is_finite(rate) and LEAST_RATE <= rate < 1):
         raise OptionError(f"{name} must lie in (0, 1), such as 0.01 for 1 %, not {rate}")

@@ -168,6 +168,9 @@ class Extractor:
         vectors = allocate(patches, self.dimension, self.backbone.device, on_disk)
         features = FeatureSet(vectors)
         for item in self.learn(sources, on_error, progress):
+            if len(features) + len(item.vectors) > len(vectors):
+                on_error(item.source.name, ImageError(f"{item.source.name}: changed while it was learned from"))
+                continue
             vectors[len(features) : len(features) + len(item.vectors)] = item.vectors
             features.add(item)
             release(vectors, only_many=True)

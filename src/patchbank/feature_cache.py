@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import threading
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from patchbank.errors import ImageError
-from patchbank.files import replacing
+from patchbank.errors import ImageError, notify
+from patchbank.files import reason, replacing, spelled
 from patchbank.images import Source
 from patchbank.images.opening import open_file
 
@@ -81,11 +80,11 @@ class FeatureCache:
             return
         features = features.detach().cpu().contiguous()
         try:
-            with replacing(self._path(digest, how)) as temporary:
-                save_file({"features": features}, temporary, {"crc32": str(_crc32(features)), "pixels": pixels})
+            with replacing(self._path(digest, how)) as temporary, spelled(temporary) as name:
+                save_file({"features": features}, name, {"crc32": str(_crc32(features)), "pixels": pixels})
         except (OSError, SafetensorError) as error:
             self._broken = True
-            warnings.warn(f"{self.folder}: no features can be kept there ({error}): they are computed", stacklevel=2)
+            notify(f"{self.folder}: no features can be kept there ({reason(error)}): they are computed")
             return
         with self._lock:
             self._added += size
@@ -93,7 +92,7 @@ class FeatureCache:
                 self._make_room()
 
     def _path(self, digest: str, how: str) -> Path:
-        name = hashlib.sha256(f"{digest} {how}".encode()).hexdigest()
+        name = hashlib.sha256(f"{digest} {how}".encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _make_room(self) -> None:
@@ -131,7 +130,7 @@ def no_cache(detector: Detector) -> Iterator[bool]:
 
 def _read(path: Path) -> tuple[Tensor, str] | None:
     try:
-        with safe_open(path, framework="pt") as file:
+        with spelled(path) as name, safe_open(name, framework="pt") as file:
             features: Tensor = file.get_tensor("features").clone()  # out of the file, which may be removed
             facts = file.metadata() or {}
     except (OSError, SafetensorError):

@@ -21,7 +21,7 @@ from patchbank import __version__, thumbnails
 from patchbank.calibration import Calibration
 from patchbank.detectors import LOADABLE, Detector
 from patchbank.errors import ModelFileError, OptionError, WeightsError
-from patchbank.files import replacing
+from patchbank.files import reason, replacing, spelled
 from patchbank.images import Reference, RegionOfInterest, ValueRange
 
 FORMAT_VERSION = 3  # 3: digests and groups of training images
@@ -76,10 +76,10 @@ def save(detector: Detector, path: str | PathLike[str]) -> None:
     }
     text = json.dumps(document | {"sha256": _digest(document, tensors)}, sort_keys=True)
     try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={_KEY: text})
-    except OSError as error:
-        raise OptionError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with replacing(path) as temporary, spelled(temporary) as name:
+            save_file(tensors, name, metadata={_KEY: text})
+    except (OSError, SafetensorError, ValueError) as error:  # a full disk is no OSError to safetensors
+        raise OptionError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def load(
@@ -144,7 +144,7 @@ def read(path: str | PathLike[str]) -> ModelFile:
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with spelled(path) as name, safe_open(name, framework="pt") as file:
             header = file.metadata() or {}
             # copied: they are views of the file, and one that is overwritten in place would end the process
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -19,6 +19,7 @@ from torch import Tensor
 from patchbank.errors import OptionError
 from patchbank.storage import in_blocks
 
+_LARGEST_PATCH = 255  # positions of a grid
 AGGREGATIONS = ("mean", "reference")
 REFERENCE_DIMENSION = 1024  # `pretrain_dim` and `target_dim` of the authors' code
 
@@ -168,10 +169,10 @@ def check_options(aggregation: str, patch_size: int, stride: int) -> None:
     """Raise `OptionError` for values that `patch_features` cannot use."""
     if aggregation not in AGGREGATIONS:
         raise OptionError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
-    if patch_size < 1 or patch_size % 2 == 0:
+    if not 1 <= patch_size <= _LARGEST_PATCH or patch_size % 2 == 0:
         raise OptionError(f"patch_size must be odd and positive (Eq. 1), not {patch_size}")
-    if stride < 1:
-        raise OptionError(f"stride must be at least 1, not {stride}")
+    if not 1 <= stride <= _LARGEST_PATCH:
+        raise OptionError(f"stride must be at least 1, at most {_LARGEST_PATCH}, not {stride}")
 
 
 def _average(feature_map: Tensor, patch_size: int) -> Tensor:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank.errors import OptionError
+from patchbank.numbers import is_whole
+
 if TYPE_CHECKING:  # an exported model predicts without torch
     from patchbank.nearest import NearestPatches
 
@@ -86,6 +89,8 @@ class Prediction:
         if self._nearest is None:
             raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
         height, width = self.map.shape
+        if not (is_whole(x) and is_whole(y)):
+            raise ValueError(f"{self.path}: a position is a pixel column and row, not ({x}, {y})")
         if not (0 <= x < width and 0 <= y < height) or np.isnan(self.map[y, x]):
             raise ValueError(
                 f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image"
@@ -93,9 +98,12 @@ class Prediction:
         return self._nearest.at(x, y)
 
     def at_threshold(self, threshold: float) -> Prediction:
-        """The same score and map, decided at another threshold on the image score; the p-value stays."""
+        """The same score and map, decided at another threshold on the image score; the p-value stays. Raises
+        `OptionError` for NaN, which would accept everything."""
         from patchbank.scoring import regions_of
 
+        if isinstance(threshold, bool) or math.isnan(threshold):
+            raise OptionError(f"a threshold is a score to reject above, not {threshold}")
         is_anomalous = self.score > threshold
         regions = regions_of(self.map, self.map_threshold) if is_anomalous else ()
         return replace(self, threshold=threshold, is_anomalous=is_anomalous, regions=regions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 import warnings
@@ -30,8 +31,9 @@ from patchbank.errors import (
     PatchbankError,
     notify,
 )
-from patchbank.files import file_digest
+from patchbank.files import file_digest, spelled
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image, stream
+from patchbank.numbers import check_threads
 from patchbank.prediction import Prediction, finite
 from patchbank.verdict import verdict
 
@@ -48,6 +50,7 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Exported
     Raises `ModelFileError` for a folder that is no export or was altered, `MissingPackageError` where its runtime is
     not installed.
     """
+    check_threads(threads)
     path = Path(folder)
     if path.name == DOCUMENT or path.is_file():
         path = path.parent
@@ -64,7 +67,8 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Exported
         members = [load(path / name, threads=threads) for name in document["members"]]
         return ExportedEnsemble(document, calibration, members)
     count = threads or cores()
-    run = open_graph(path / document["graph"], document, count)
+    with spelled(path) as named:
+        run = open_graph(named / document["graph"], document, count)
     memory = {i["name"]: np.load(path / i["file"]) for i in document["inputs"] if i.get("file")}
     return ExportedGraph(document, calibration, run, memory)
 
@@ -296,10 +300,13 @@ def main(arguments: list[str]) -> int:
             warnings.showwarning = noted
             for prediction in load(arguments[0]).predict_many(arguments[1:], on_error=skipped):
                 done += 1
-                print(json.dumps(finite(prediction.to_dict())))
+                print(json.dumps(finite(prediction.to_dict())), flush=True)
     except PatchbankError as error:
         print(f"patchbank: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `… | head`: the reader has what it wanted, and Python would complain when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return (1 if failed else 0) if done else 2
 
 

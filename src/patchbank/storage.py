@@ -26,7 +26,7 @@ def allocate(rows: int, columns: int, device: torch.device, on_disk: bool) -> Te
     """rows×columns float32, not filled. The file has no name, so nothing is left of it whatever happens."""
     if not on_disk:
         return torch.empty(rows, columns, device=device)
-    with tempfile.TemporaryFile(prefix="patchbank-") as file:
+    with _temporary() as file:
         if hasattr(os, "posix_fallocate"):
             try:  # now, rather than a crash when the disk is full half way
                 os.posix_fallocate(file.fileno(), 0, 4 * rows * columns)
@@ -39,6 +39,15 @@ def allocate(rows: int, columns: int, device: torch.device, on_disk: bool) -> Te
     tensor = torch.from_numpy(array)
     _mapped[tensor.untyped_storage().data_ptr()] = array
     return tensor
+
+
+def _temporary() -> Any:
+    try:
+        return tempfile.TemporaryFile(prefix="patchbank-")
+    except OSError as error:
+        raise MemoryBudgetError(
+            f"there is no folder for temporary files ({error.strerror or error}): set TMPDIR to one that can be written"
+        ) from error
 
 
 def is_mapped(vectors: Tensor) -> bool:

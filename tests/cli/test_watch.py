@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import http.server
 import json
 import os
@@ -19,6 +20,7 @@ from PIL import Image
 
 from patchbank import PatchCore
 from patchbank.errors import OptionError, PatchbankWarning
+from patchbank.service import watching
 from patchbank.service.watching import Arrivals, Table, shown, watch
 from patchbank.service.webhook import Webhook
 from tests.conftest import bad_image, good_image
@@ -245,3 +247,90 @@ def test_the_command_ends_at_a_signal(model: PatchCore, folder: Path, tmp_path: 
     assert process.returncode == 0, error
     assert "1 images inspected, 1 rejected, 0 skipped" in out
     assert "Traceback" not in error
+
+
+class Full:
+    """A file on a disk that is full at first."""
+
+    def __init__(self, file: object, failures: int) -> None:
+        self.file, self.failures = file, failures
+
+    def write(self, data: bytes) -> int:
+        if self.failures:
+            self.failures -= 1
+            self.file.write(data[:5])  # type: ignore[attr-defined]
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return int(self.file.write(data))  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_is_waited_for(
+    model: PatchCore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_PATIENCE", 0.05)
+    out, stop, said, told = tmp_path / "out.csv", threading.Event(), [], []
+    for i in range(3):
+        save(good_image(i, (64, 64)), folder / f"{i}.png")
+    table = Table(out)
+    table._file = Full(table._file, failures=2)  # type: ignore[assignment]
+
+    def on_row(row: dict) -> None:
+        told.append(row)
+        if len(told) == 3:
+            stop.set()
+
+    watch(model, Arrivals(folder, table.seen), table, stop, every=0.05, on_row=on_row, on_trouble=said.append)
+    table.close()
+    assert len(rows_of(out)) == 3
+    assert None not in {value for row in rows_of(out) for value in row.values()}
+    assert len(said) == 2
+    assert "out.csv: cannot be written (No space left on device)" in said[0]
+    assert said[1] is None
+
+
+def test_a_folder_that_goes_away_and_comes_back(
+    model: PatchCore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_PATIENCE", 0.05)
+    stop, said, told = threading.Event(), [], []
+    save(good_image(1, (64, 64)), folder / "1.png")
+    away = folder.rename(tmp_path / "away")
+
+    def on_trouble(sentence: str | None) -> None:
+        said.append(sentence)
+        if sentence:
+            away.rename(folder)
+
+    def on_row(row: dict) -> None:
+        told.append(row)
+        stop.set()
+
+    table = Table(tmp_path / "out.csv")
+    watch(model, Arrivals(folder, table.seen), table, stop, every=0.05, on_row=on_row, on_trouble=on_trouble)
+    table.close()
+    assert "cannot be looked into (No such file or directory)" in said[0]
+    assert said[1:] == [None]
+    assert told[0]["path"].endswith("1.png")
+    assert told[0]["error"] is None
+
+
+def test_an_image_that_breaks_a_library_ends_no_watch(
+    model: PatchCore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        save(good_image(i, (64, 64)), folder / f"{i}.png")
+    predict = model._predict
+
+    def breaking(item: object, *more: object) -> object:
+        if item.source.name.endswith("1.png"):  # type: ignore[attr-defined]
+            raise RuntimeError("out of memory")
+        return predict(item, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "_predict", breaking)
+    look_at(model, folder, tmp_path / "out.csv")
+    errors = {Path(row["path"]).name: row["error"] for row in rows_of(tmp_path / "out.csv")}
+    assert sorted(errors) == ["0.png", "1.png", "2.png", "3.png"]
+    assert "cannot be inspected (RuntimeError: out of memory)" in errors.pop("1.png")
+    assert set(errors.values()) == {""}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -29,9 +31,10 @@ from patchbank.cli import (
     serve,
     watch,
 )
-from patchbank.cli.console import notices
+from patchbank.cli.console import flush_output, hush, notices, print_anything, say
 from patchbank.cli.interrupt import interruption
-from patchbank.errors import PatchbankError
+from patchbank.cli.numbers import with_ordinary_numbers
+from patchbank.errors import OptionError, PatchbankError
 
 app = typer.Typer(
     name="patchbank",
@@ -45,7 +48,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"patchbank {__version__}")
+        say(f"patchbank {__version__}")
         raise typer.Exit
 
 
@@ -56,31 +59,36 @@ def common(
     """Show it good parts, and it finds the bad ones."""
 
 
-app.command()(fit.fit)
-app.command()(predict.predict)
-app.command()(explain.explain)
-app.command()(evaluate.evaluate)
-app.command()(calibrate.calibrate)
-app.command()(benchmark.benchmark)
-app.command()(compare.compare)
-app.command()(report.report)
-app.command()(demo.demo)
-app.command()(export.export)
-app.command()(audit.audit)
-app.command()(bank.add)
-app.command()(bank.forget)
-app.command()(bank.merge)
-app.command()(serve.serve)
-app.command()(watch.watch)
-app.command()(info.info)
-app.command()(doctor.doctor)
-app.command()(backbones.backbones)
-app.command()(methods.methods)
-app.command()(datasets.datasets)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    fit.fit,
+    predict.predict,
+    explain.explain,
+    evaluate.evaluate,
+    calibrate.calibrate,
+    benchmark.benchmark,
+    compare.compare,
+    report.report,
+    demo.demo,
+    export.export,
+    audit.audit,
+    bank.add,
+    bank.forget,
+    bank.merge,
+    serve.serve,
+    watch.watch,
+    info.info,
+    doctor.doctor,
+    backbones.backbones,
+    methods.methods,
+    datasets.datasets,
+)
+for _command in _COMMANDS:
+    app.command()(with_ordinary_numbers(_command))
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong use, unreadable model, nothing to do."""
+    print_anything()
     with interruption() as pressed, notices():
         try:
             _run()
@@ -91,14 +99,45 @@ def main() -> None:
 
 
 def _run() -> None:
+    """Run the command and leave with its exit code; a user's mistake, a full disk, a closed pipe are no tracebacks."""
     try:
-        app()
+        code = _invoke()
+        flush_output()
     except PatchbankError as error:
-        print(f"patchbank: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = _refuse(str(error))
     except BrokenPipeError:  # `patchbank … | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except OSError as error:  # such as a file where a folder is to be written
-        print(f"patchbank: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        hush(sys.stdout)
+        code = 0
+    except OSError as error:  # such as a full disk
+        code = _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except MemoryError:
+        code = _refuse("there is not enough memory for this: close other programs, or use smaller or fewer images")
+    sys.exit(code)
+
+
+def _invoke() -> int:
+    """The exit code of the command on the command line."""
+    if any(not argument or _EMPTY.fullmatch(argument) for argument in sys.argv[1:]):
+        raise OptionError('an argument is empty, perhaps an unset variable of the shell; write "." for this folder')
+    try:
+        return typer.main.get_command(app).main(prog_name="patchbank", standalone_mode=False) or 0
+    except _MISUSE as error:
+        if not error.format_message():  # nothing was asked for, and the help was printed
+            return 2
+        context = getattr(error, "ctx", None)
+        help_command = f"{context.command_path} --help" if context else "patchbank --help"
+        raise OptionError(f"{_one_line(error.format_message())} (see `{help_command}`)") from None
+
+
+_EMPTY = re.compile(r"--?[a-z-]+=")
+# the library that parses the command line is a package of its own, or a part of typer, depending on the version
+_MISUSE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".")
+
+
+def _refuse(sentence: str) -> int:
+    say(f"patchbank: {sentence}", err=True)
+    return 2

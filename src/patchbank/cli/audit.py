@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.outputs import check_folder
 from patchbank.files import write_csv, write_text
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def audit(
     as_json: o.Json = False,
 ) -> None:
     """Find images that do not belong among the good ones: strange, doubled, of an odd size, unreadable."""
+    check_folder(output)
     detector = o.make_detector(
         "patchcore",
         assignments,
@@ -62,15 +64,16 @@ def audit(
         {"rank": i, **vars(suspect), "suspicious": suspect.deviation > SUSPICIOUS}
         for i, suspect in enumerate(found.ranked, 1)
     )
+    (output / "report.html").unlink(missing_ok=True)  # of an earlier run: an interruption must not leave it
     write_csv(output / "audit.csv", _COLUMNS, rows)
     document = {**found.to_dict(), "passed_over": dataset.train_found.to_list()}
     write_text(output / "audit.json", json.dumps(document, indent=2) + "\n")
-    write_audit(found, detector, good, output / "report.html", top)
+    write_audit(found, detector, good, output / "report.html", top, on_error=failures)
     if as_json:
-        typer.echo(json.dumps(document))
+        say(json.dumps(document))
     else:
-        typer.echo(_words(found))
-        typer.echo(f"report: {output / 'report.html'}")
+        say(_words(found))
+        say(f"report: {output / 'report.html'}")
     raise typer.Exit(failures.exit_code)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from patchbank.cli import options as o
+from patchbank.cli.console import say
 
 
 def backbones(as_json: o.Json = False) -> None:
@@ -26,11 +25,11 @@ def backbones(as_json: o.Json = False) -> None:
             }
         )
     if as_json:
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     for row in rows:
         state = "here" if row["weights"] else "to fetch"
-        typer.echo(f"{row['name']:20} weights {state:9} {row['source']}")
-    typer.echo("timm/<name>          any timm network       pip install patchbank[timm]")
-    typer.echo("hf/<name-or-path>    any transformers one   pip install patchbank[hf]")
-    typer.echo("dinov2_vit{s,b,l}14  DINOv2, the same       pip install patchbank[hf]")
+        say(f"{row['name']:20} weights {state:9} {row['source']}")
+    say("timm/<name>          any timm network       pip install patchbank[timm]")
+    say("hf/<name-or-path>    any transformers one   pip install patchbank[hf]")
+    say("dinov2_vit{s,b,l}14  DINOv2, the same       pip install patchbank[hf]")

@@ -35,7 +35,7 @@ def add(
     threads: o.Threads = None,
 ) -> None:
     """Take further good images into a bank; they will not be rejected any more. The threshold stays."""
-    check_destination(model, output, in_place)
+    check_destination(model, output, in_place, *good)
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
@@ -43,9 +43,8 @@ def add(
     with progress_bars() as progress:
         detector.add(good, representative=representative, on_error=failures, progress=progress)
     added = detector.history[-1]["images"]
-    typer.echo(f"added {added} images (those in the model already are passed over): {_bank_words(detector)}")
-    typer.echo(threshold_words(detector.calibration_))
-    save_changed(detector, model, output, in_place)
+    said = f"added {added} images (those in the model already are passed over): {_bank_words(detector)}"
+    save_changed(detector, model, output, in_place, said, threshold_words(detector.calibration_))
     raise typer.Exit(failures.exit_code)
 
 
@@ -61,9 +60,8 @@ def forget(
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights).forget(images)
-    typer.echo(f"forgot {len(images)} images: {_bank_words(detector)}")
-    typer.echo(threshold_words(detector.calibration_))
-    save_changed(detector, model, output, in_place)
+    said = f"forgot {len(images)} images: {_bank_words(detector)}"
+    save_changed(detector, model, output, in_place, said, threshold_words(detector.calibration_))
 
 
 def merge(
@@ -75,13 +73,12 @@ def merge(
     weights: o.Weights = None,
 ) -> None:
     """Join the banks of two models."""
-    check_destination(model, output, in_place)
+    check_destination(model, output, in_place, other)
     from patchbank.modelfile import load
 
     detector = load(model, weights=weights).merge(load(other, weights=weights), bank_size)
-    typer.echo(f"joined: {_bank_words(detector)}")
-    typer.echo(threshold_words(detector.calibration_))
-    save_changed(detector, model, output, in_place)
+    said = f"joined: {_bank_words(detector)}"
+    save_changed(detector, model, output, in_place, said, threshold_words(detector.calibration_))
 
 
 def _bank_words(detector: Detector) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.evaluate import write_evaluation
+from patchbank.cli.outputs import check_folder
 from patchbank.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def _list_presets(name: str | None) -> str | None:
         from patchbank.evaluation.presets import PRESETS
 
         for preset in PRESETS:
-            typer.echo(f"{preset.name:24} {preset.source}: {preset.what}")
+            say(f"{preset.name:24} {preset.source}: {preset.what}")
         raise typer.Exit
     return name
 
@@ -107,6 +108,7 @@ def benchmark(
 
     Finished cells are not run again; the report shows all that are in the folder.
     """
+    check_folder(output)
     from patchbank.datasets import open_datasets
     from patchbank.evaluation.benchmark import Runner
     from patchbank.evaluation.grid import Wanted, of_options, of_preset
@@ -165,17 +167,17 @@ def benchmark(
         tuple(map(o.parse_seed, seeds.split(","))) if seeds else (),
         shots,
     )
-    cells = of_preset(chosen, wanted, typer.echo) if chosen else of_options(wanted)
+    cells = of_preset(chosen, wanted, say) if chosen else of_options(wanted)
     runner = Runner(output, write_cell, o.parse_bytes(cache, "--cache"), jobs)
     rows = []
     with progress_bars() as progress:
         for row in runner.run(cells, on_error=failures, progress=progress):
             rows.append(row)
-            typer.echo(markdown([row]).splitlines()[-1])
+            say(markdown([row]).splitlines()[-1])
     place = {(cell.name, cell.label): i for i, cell in enumerate(cells)}  # several jobs end in any order
     rows.sort(key=lambda row: place[row["cell"], row["label"]])
     failures.write(output / "errors.csv")
-    typer.echo(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
+    say(f"{len(rows)} cells in {output / 'results.csv'}, the table in {output / 'results.md'}")
     if chosen and rows:
         given_words = {"backbones": backbones, "shots": shots, "every": every, **learning, "full_scale": full_scale}
         del given_words["value_range"]
@@ -183,7 +185,7 @@ def benchmark(
         _compare(chosen, rows, output, given_words, assignments or [], whole_sets)
     if rows:
         write_grid_report(output)
-        typer.echo(f"report: {output / 'report.html'}")
+        say(f"report: {output / 'report.html'}")
     raise typer.Exit(failures.exit_code if rows else 2)
 
 
@@ -205,7 +207,7 @@ def _compare(
     page = table(preset, lines, " ".join(words))
     write_csv(output / "preset.csv", COLUMNS, as_rows(preset, lines))
     write_text(output / "preset.md", page)
-    typer.echo(f"\n{page}")
+    say(f"\n{page}")
 
 
 def write_cell(evaluation: Evaluation, folder: Path) -> None:

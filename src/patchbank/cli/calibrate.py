@@ -32,7 +32,7 @@ def calibrate(
     threads: o.Threads = None,
 ) -> None:
     """Set the threshold of a model from other good images; the memory and the map stay as they are."""
-    check_destination(model, output, in_place)
+    check_destination(model, output, in_place, good, *filter(None, [defects]))
     if cost_ratio is not None and defects is None:
         raise OptionError("--cost-ratio prices missed defects: give a folder of defective images as well")
     if false_alarm_rate is not None and defects is not None:
@@ -48,6 +48,6 @@ def calibrate(
     failures = Failures()
     with progress_bars() as progress:
         detector.calibrate(good, defects, cost_ratio=cost_ratio, on_error=failures, progress=progress)
-    typer.echo(f"{threshold_words(detector.calibration_)}; it was {before:.4g}")
-    save_changed(detector, model, output, in_place)
+    said = f"{threshold_words(detector.calibration_)}; it was {before:.4g}"
+    save_changed(detector, model, output, in_place, said)
     raise typer.Exit(failures.exit_code)

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.console import say
+from patchbank.cli.outputs import check_folder
 from patchbank.files import write_csv, write_text
 
 _NAMES = {"dataset": "dataset", "a": "A", "b": "B"}
@@ -36,6 +38,8 @@ def compare(
     as_json: o.Json = False,
 ) -> None:
     """Compare two results on the same images: each difference, its interval, and whether it could be chance."""
+    if output is not None:
+        check_folder(output)
     from patchbank.evaluation.compare import Row, pairs
     from patchbank.evaluation.compare import compare as run
     from patchbank.evaluation.scores import read_results
@@ -46,7 +50,7 @@ def compare(
     chosen = pairs(first, second)
     alone = {each.folder for each in [*first, *second]} - {each.folder for pair in chosen for each in pair}
     if alone:
-        typer.echo(f"without a partner, left out: {', '.join(sorted(folder.name for folder in alone))}", err=True)
+        say(f"without a partner, left out: {', '.join(sorted(folder.name for folder in alone))}", err=True)
     found = run(chosen)
     rows = [row.to_dict() for row in found]
     if output is not None:
@@ -54,10 +58,10 @@ def compare(
         write_text(output / "compare.md", markdown(rows, _NAMES | _COLUMNS))
         write_text(output / "compare.tex", latex(rows, _NAMES | _COLUMNS))
     if as_json:
-        typer.echo(json.dumps({"rows": rows}))
+        say(json.dumps({"rows": rows}))
         return
     for dataset, one, other in dict.fromkeys((row.dataset, row.a, row.b) for row in found):
         group = [row for row in found if (row.dataset, row.a, row.b) == (dataset, one, other)]
-        typer.echo(f"{dataset}, {group[0].images} images: A = {one}, B = {other}")
-        typer.echo(aligned([row.to_dict() for row in group], _COLUMNS))
-    typer.echo("real: p ≤ 0.05 after Holm's correction for all rows; otherwise the difference could be chance")
+        say(f"{dataset}, {group[0].images} images: A = {one}, B = {other}")
+        say(aligned([row.to_dict() for row in group], _COLUMNS))
+    say("real: p ≤ 0.05 after Holm's correction for all rows; otherwise the difference could be chance")

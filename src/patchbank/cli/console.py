@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +21,61 @@ if TYPE_CHECKING:
     from patchbank.planning import Plan
 
 
+def say(text: object, *, err: bool = False) -> bool:
+    """Print a line. False where nobody reads it any more, as after `| head`: a command finishes its work all the same.
+
+    Raises:
+        OSError: the line cannot be written, such as into a file on a full disk.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:  # closed by who started the command
+        return False
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        hush(stream)
+        return False
+    except OSError as error:
+        if err:
+            return False
+        error.filename = error.filename or "standard output"
+        raise
+    return stream not in _hushed
+
+
+_hushed: list[Any] = []
+
+
+def hush(stream: Any) -> None:
+    """Let what is still printed to a closed pipe go nowhere, also what Python prints when it ends."""
+    _hushed.append(stream)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def print_anything() -> None:
+    """Escape what a terminal's encoding does not have, such as an accent in ASCII: no message is worth a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Print what is still buffered, here and not when Python ends, where nothing could be said about it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            hush(stream)
+        except (OSError, ValueError):
+            if stream is sys.stdout:
+                hush(stream)
+                raise
+
+
 class Failures:
     """Collects the inputs that could not be used; each is named on stderr at once, and the run goes on."""
 
@@ -26,8 +83,12 @@ class Failures:
         self.rows: list[tuple[str, str]] = []
 
     def __call__(self, name: str, error: Exception) -> None:
-        self.rows.append((name, str(error)))
-        print(f"skipped {error}", file=sys.stderr)
+        self.note(name, str(error), "skipped ")
+
+    def note(self, name: str, sentence: str, before: str = "") -> None:
+        """Something went wrong with an input or a file, in a whole sentence."""
+        self.rows.append((name, sentence))
+        say(f"{before}{sentence}", err=True)
 
     @property
     def exit_code(self) -> int:
@@ -43,8 +104,12 @@ class Failures:
 
 def show_plan(plan: Plan) -> None:
     """What the fit is going to need, before it starts; not in a pipe."""
-    if sys.stderr.isatty() or plan.where != "memory":
-        print(plan.text, file=sys.stderr)
+    if _is_terminal() or plan.where != "memory":
+        say(plan.text, err=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager
@@ -57,7 +122,7 @@ def notices() -> Iterator[None]:
             shown(message, category, *place, **more)
         elif str(message) not in seen:
             seen.add(str(message))
-            print(f"note: {message}", file=sys.stderr)
+            say(f"note: {message}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", PatchbankWarning)
@@ -68,7 +133,7 @@ def notices() -> Iterator[None]:
 @contextmanager
 def progress_bars() -> Iterator[Progress | None]:
     """A callback that draws one bar with an ETA per stage on a terminal; None where stderr is none."""
-    if not sys.stderr.isatty():
+    if not _is_terminal():
         yield None
         return
     from rich.console import Console

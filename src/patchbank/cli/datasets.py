@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-import typer
-
 from patchbank.cli import options as o
+from patchbank.cli.console import say
 
 
 def datasets(as_json: o.Json = False) -> None:
@@ -15,14 +14,14 @@ def datasets(as_json: o.Json = False) -> None:
     from patchbank.datasets.public import PUBLIC, TREES
 
     if as_json:
-        typer.echo(json.dumps({"layouts": TREES, "datasets": [asdict(dataset) for dataset in PUBLIC]}))
+        say(json.dumps({"layouts": TREES, "datasets": [asdict(dataset) for dataset in PUBLIC]}))
         return
-    typer.echo("Layouts (recognised, or --layout):")
+    say("Layouts (recognised, or --layout):")
     for layout, tree in TREES.items():
-        typer.echo(f"  {layout:8} {tree}")
+        say(f"  {layout:8} {tree}")
     for dataset in PUBLIC:
-        typer.echo(f"\n{dataset.name} ({dataset.layout} layout): {dataset.source}")
-        typer.echo(f"  terms: {dataset.terms}")
-        typer.echo(f"  {dataset.note}:")
+        say(f"\n{dataset.name} ({dataset.layout} layout): {dataset.source}")
+        say(f"  terms: {dataset.terms}")
+        say(f"  {dataset.note}:")
         for path in dataset.tree:
-            typer.echo(f"    {path}")
+            say(f"    {path}")

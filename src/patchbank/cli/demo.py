@@ -9,17 +9,21 @@ from typing import Annotated
 
 import typer
 
-from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.numbers import LARGEST_SEED
+from patchbank.cli.outputs import check_folder, written_or_rescued
 
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for parts, models and reports.")] = Path(
         "patchbank-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the drawings and the fit.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads to use.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the drawings and the fit.")] = 0,
+    threads: o.Threads = None,
 ) -> None:
     """Draw two kinds of parts, learn the good ones, find the bad ones, write reports. No network, no data needed."""
+    check_folder(output)
     from patchbank.cli.evaluate import summary, write_evaluation
     from patchbank.datasets import open_dataset
     from patchbank.datasets.synthetic import KINDS
@@ -31,18 +35,16 @@ def demo(
     for kind in KINDS:
         folder = output / kind
         dataset = open_dataset(_draw(folder / f"{kind}-seed{seed}", kind, seed))
-        typer.echo(
-            f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect"
-        )
+        say(f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect")
         with progress_bars() as progress:
             model = PatchCore(seed=seed, threads=threads).fit(dataset.train, on_error=failures, progress=progress)
-            model.save(folder / f"{kind}.patchbank")
+            written_or_rescued(model.save, folder / f"{kind}.patchbank")
             evaluation = evaluate(
                 model, dataset, model_file=folder / f"{kind}.patchbank", on_error=failures, progress=progress
             )
         write_evaluation(evaluation, folder)
-        typer.echo(f"{summary(evaluation)}\nreport: {(folder / 'report.html').resolve()}\n")
-    typer.echo(f"done in {time.perf_counter() - started:.0f} s; open a report in a browser")
+        say(f"{summary(evaluation)}\nreport: {(folder / 'report.html').resolve()}\n")
+    say(f"done in {time.perf_counter() - started:.0f} s; open a report in a browser")
     raise typer.Exit(failures.exit_code)
 
 

@@ -8,16 +8,17 @@ from typing import Any
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.console import say
 
 
 def doctor(as_json: o.Json = False) -> None:
     """Say what this machine has and what will be used. Exits with 1 where the default backbone cannot run."""
     facts = examine()
     if as_json:
-        typer.echo(json.dumps(facts))
+        say(json.dumps(facts))
     else:
         for key, value in facts.items():
-            typer.echo(f"{key:24} {value if value is not None else '–'}")
+            say(f"{key:24} {value if value is not None else '–'}")
     raise typer.Exit(0 if facts["default_backbone"].startswith("works") else 1)
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.numbers import LARGEST_SEED
+from patchbank.cli.outputs import check_folder
 from patchbank.files import write_text
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def evaluate(
     output: o.Out,
     layout: o.Layout = "auto",
     split: o.Split = None,
-    seed: Annotated[int, typer.Option(help="Of the split, where the layout draws one.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, where the layout draws one.")] = 0,
     roi: o.Roi = None,
     weights: o.Weights = None,
     device: o.Device = "auto",
@@ -39,6 +41,7 @@ def evaluate(
     as_json: o.Json = False,
 ) -> None:
     """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/metrics.md)."""
+    check_folder(output)
     from patchbank.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
     from patchbank.modelfile import load
@@ -53,10 +56,10 @@ def evaluate(
         evaluation = run(detector, opened, model_file=model, on_error=failures, progress=progress, pixel_memory=memory)
     write_evaluation(evaluation, output)
     if as_json:
-        typer.echo(json.dumps(evaluation.metrics))
+        say(json.dumps(evaluation.metrics))
     else:
-        typer.echo(summary(evaluation))
-        typer.echo(f"report: {output / 'report.html'}")
+        say(summary(evaluation))
+        say(f"report: {output / 'report.html'}")
     raise typer.Exit(failures.exit_code)
 
 
@@ -66,7 +69,8 @@ def write_evaluation(evaluation: Evaluation, output: Path) -> None:
     from patchbank.evaluation.scores import write_scores
     from patchbank.report.html import write_report
 
-    (output / "metrics.json").unlink(missing_ok=True)  # of an earlier run: an interruption must not leave it
+    for name in ("metrics.json", "report.html"):  # of an earlier run: an interruption must not leave them
+        (output / name).unlink(missing_ok=True)
     write_scores(evaluation, output)
     write_report(evaluation, output / "report.html")
     write_text(output / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
@@ -79,4 +83,5 @@ def summary(evaluation: Evaluation) -> str:
     names = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "AUPRO": "aupro"}
     values = {name: evaluation.metrics[key] for name, key in names.items()}
     numbers = ", ".join(f"{name} {value:.3f}" if value is not None else f"{name} –" for name, value in values.items())
-    return f"{verdict(evaluation)}\n{numbers}, {evaluation.metrics['latency_ms_p50']:.0f} ms per image"
+    latency = evaluation.metrics["latency_ms_p50"]
+    return f"{verdict(evaluation)}\n{numbers}, {'–' if latency is None else f'{latency:.0f} ms'} per image"

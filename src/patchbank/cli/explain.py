@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures
-from patchbank.cli.predict import output_names
-from patchbank.errors import ImageError, OptionError
-from patchbank.files import replacing, write_text
+from patchbank.cli.console import Failures, say
+from patchbank.cli.outputs import check_folder
+from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError
+from patchbank.files import is_full, reason, replacing, write_text
+from patchbank.written import Results, output_names
 
 
 def explain(
@@ -31,11 +32,12 @@ def explain(
 ) -> None:
     """Show the suspicious places of images beside the nearest patches of good ones: a picture and a JSON file each."""
     place = _position(at)
-    from patchbank.images import gather, read_image
+    check_folder(output)
+    from patchbank.images import gather
     from patchbank.modelfile import load
     from patchbank.prediction import finite
     from patchbank.report.explanation import explanation_picture, finder_of
-    from patchbank.report.pictures import save_png
+    from patchbank.report.pictures import read_again, save_png
 
     failures = Failures()
     sources = gather(images, failures)
@@ -43,26 +45,33 @@ def explain(
     if roi is not None:
         detector.restrict(roi)
     names = output_names(images, [source.name for source in sources])
-    find = finder_of(detector)
-    done = 0
+    find, done = finder_of(detector), 0
+    results = Results(output, "explain")
+    results.begin()
     for source in sources:
         try:
             explanation = detector.explain(source.data, place, count)
-            rgb = read_image(source, detector.values_).astype("uint8", copy=False)
-        except ImageError as error:
+            rgb = read_again(source, explanation.prediction.map.shape, detector.values_)
+        except (ImageError, DatasetError) as error:  # the latter of a file that has gone
             failures(source.name, error)
             continue
         done += 1
-        picture = explanation_picture(rgb, explanation, find)
-        name = names[source.name]
-        written = output / name.with_name(f"{name.name}.png")
-        with replacing(written) as temporary:
-            save_png(picture, temporary)
-        document = explanation.to_dict()
-        write_text(written.with_suffix(".json"), json.dumps(finite(document), indent=2) + "\n")
+        picture, document = explanation_picture(rgb, explanation, find), explanation.to_dict()
+        try:
+            written = results.path(f"{names[source.name]}.png")
+            with replacing(written) as temporary:
+                save_png(picture, temporary)
+            text = json.dumps(finite(document), indent=2) + "\n"
+            write_text(results.path(f"{names[source.name]}.json"), text)
+        except OSError as error:
+            sentence = f"{error.filename}: cannot be written ({reason(error)})"
+            if is_full(error):
+                raise PatchbankError(sentence) from error
+            failures(source.name, ImageError(sentence))
+            continue
         verdict = "rejected" if explanation.prediction.is_anomalous else "accepted"
-        typer.echo(f"{source.name}: {verdict}; {written}")
-    raise typer.Exit(2 if not done else failures.exit_code)
+        say(f"{source.name}: {verdict}; {written}")
+    raise typer.Exit(failures.exit_code if done else 2)
 
 
 def _position(text: str | None) -> tuple[int, int] | None:

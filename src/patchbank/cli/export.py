@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.console import say
+from patchbank.cli.outputs import check_folder
 from patchbank.errors import OptionError
 
 
@@ -35,6 +37,7 @@ def export(
 ) -> None:
     """Write a model as a graph, checked against the model on real images; the threshold stays data (docs/export.md)."""
     inspected = _size(size)
+    check_folder(output)
     from patchbank.export import export as write
     from patchbank.modelfile import load
 
@@ -43,7 +46,7 @@ def export(
         detector.restrict(roi)
     document = write(detector, output, to=to, bank=bank, size=inspected, images=images, int8=int8)
     for line in _summary(document, output):
-        typer.echo(line)
+        say(line)
 
 
 def _summary(document: dict[str, Any], output: Path) -> list[str]:

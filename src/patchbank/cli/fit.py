@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars, show_plan, threshold_words
-from patchbank.errors import OptionError
+from patchbank.cli.changing import MODEL
+from patchbank.cli.console import Failures, progress_bars, say, show_plan, threshold_words
+from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 
 if TYPE_CHECKING:
     from patchbank.detectors import Detector
@@ -53,8 +53,7 @@ def fit(
     as_json: o.Json = False,
 ) -> None:
     """Learn from good images and write a model file."""
-    if output.is_dir():
-        raise OptionError(f"{output}: is a folder; --output takes the model file to write, such as parts.patchbank")
+    check_file(output, MODEL, "--output")
     detector = o.make_detector(
         method,
         assignments,
@@ -88,22 +87,23 @@ def fit(
         good, layout=layout, seed=seed, split=split, train_list=train_list, on_error=failures
     ).with_shots(shots, seed)
     train = list(dataset.train)
+    check_apart(output, [*train, *(sample.path for sample in dataset.test)])
     if drop_suspicious:
         train = _without_suspicious(detector, train)
     with progress_bars() as progress:
         detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan)
-    detector.save(output)
+    written_or_rescued(detector.save, output)
     summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
     summary["passed_over"] = dataset.train_found.to_list()
     if as_json:
-        typer.echo(json.dumps(summary))
+        say(json.dumps(summary))
     else:
-        typer.echo(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
-        typer.echo(_memory_words(summary))
-        typer.echo(threshold_words(detector.calibration_))
+        say(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
+        say(_memory_words(summary))
+        say(threshold_words(detector.calibration_))
         if summary["weights"].startswith("random"):
-            typer.echo("the backbone's weights are random: good for trying things out, not for finding defects")
-        typer.echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
+            say("the backbone's weights are random: good for trying things out, not for finding defects")
+        say(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
     raise typer.Exit(failures.exit_code)
 
 
@@ -116,7 +116,7 @@ def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
             train, copy.copy(detector), duplicates=False, on_error=lambda name, error: None, progress=progress
         )
     for suspect in found.suspicious:
-        print(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median", file=sys.stderr)
+        say(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median", err=True)
     names = {suspect.image for suspect in found.suspicious}
     return [path for path in train if str(path) not in names]
 

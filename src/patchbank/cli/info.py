@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.console import say
 
 if TYPE_CHECKING:
     from patchbank.modelfile import ModelFile
@@ -27,14 +28,14 @@ def info(
         learned = {name for name, _ in file.document["training"].get("learned_from", [])}
         banked = {image[0] for image in file.document["memory"].get("images", [])}
         names = sorted(learned | banked | set(file.calibration.images))
-        typer.echo(json.dumps(names) if as_json else "\n".join(names))
+        say(json.dumps(names) if as_json else "\n".join(names))
         return
     description = describe(model, file)
     if as_json:
-        typer.echo(json.dumps(description))
+        say(json.dumps(description))
         return
     for key, value in description.items():
-        typer.echo(f"{key:24} {_plain(value)}")
+        say(f"{key:24} {_plain(value)}")
 
 
 def describe(path: Path, file: ModelFile) -> dict[str, Any]:

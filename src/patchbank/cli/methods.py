@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from patchbank.cli import options as o
+from patchbank.cli.console import say
 
 
 def methods(as_json: o.Json = False) -> None:
@@ -15,9 +14,9 @@ def methods(as_json: o.Json = False) -> None:
 
     rows = [{"name": name, "computes": d.summary, "needs": d.needs, "cost": d.cost} for name, d in DETECTORS.items()]
     if as_json:
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     for row in rows:
-        typer.echo(f"{row['name']:12} {row['computes']}")
-        typer.echo(f"{'':12} needs {row['needs']}; {row['cost']}")
-    typer.echo("costs: 210 photographs of 600×800 pixels at 384×512, 2 CPU cores (docs/choosing.md has more)")
+        say(f"{row['name']:12} {row['computes']}")
+        say(f"{'':12} needs {row['needs']}; {row['cost']}")
+    say("costs: 210 photographs of 600×800 pixels at 384×512, 2 CPU cores (docs/choosing.md has more)")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from patchbank.cli.numbers import LARGEST_SEED, MOST_THREADS
 from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ Levels: TypeAlias = Annotated[
     str | None, typer.Option(help="Levels of the backbone, such as 2,3.", rich_help_panel=_LEARNING)
 ]
 ImageSize: TypeAlias = Annotated[
-    int | None, typer.Option(help="Most pixels of the shorter inspected side.", rich_help_panel=_LEARNING)
+    int | None,
+    typer.Option(min=32, max=4096, help="Most pixels of the shorter inspected side.", rich_help_panel=_LEARNING),
 ]
 GeometryKind: TypeAlias = Annotated[
     str | None,
@@ -43,7 +45,7 @@ Coreset: TypeAlias = Annotated[
     ),
 ]
 BankSize: TypeAlias = Annotated[
-    int | None, typer.Option(help="Number of patches to keep instead.", rich_help_panel=_LEARNING)
+    int | None, typer.Option(min=1, help="Number of patches to keep instead.", rich_help_panel=_LEARNING)
 ]
 BankMb: TypeAlias = Annotated[
     float | None, typer.Option(help="Size of the bank in MB instead.", rich_help_panel=_LEARNING)
@@ -69,10 +71,13 @@ Align: TypeAlias = Annotated[
 ]
 Tile: TypeAlias = Annotated[
     int | None,
-    typer.Option(help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING),
+    typer.Option(
+        min=128, help="Inspect images at their own size, in tiles of so many pixels.", rich_help_panel=_LEARNING
+    ),
 ]
 Overlap: TypeAlias = Annotated[
-    int | None, typer.Option(help="Pixels that neighbouring tiles share [default: 128].", rich_help_panel=_LEARNING)
+    int | None,
+    typer.Option(min=0, help="Pixels that neighbouring tiles share [default: 128].", rich_help_panel=_LEARNING),
 ]
 FullScale: TypeAlias = Annotated[
     float | None,
@@ -82,16 +87,21 @@ FullScale: TypeAlias = Annotated[
     ),
 ]
 Shots: TypeAlias = Annotated[
-    int | None, typer.Option(help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING)
+    int | None,
+    typer.Option(min=1, help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING),
 ]
-Seed: TypeAlias = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=_LEARNING)]
+Seed: TypeAlias = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Of everything random.", rich_help_panel=_LEARNING)
+]
 Set: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the method.", rich_help_panel=_LEARNING),
 ]
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda", rich_help_panel=_MACHINE)]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch", rich_help_panel=_MACHINE)]
-Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads to use.", rich_help_panel=_MACHINE)]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads to use.", rich_help_panel=_MACHINE)
+]
 MemoryBudget: TypeAlias = Annotated[
     str | None, typer.Option(help="Most memory a fit may plan for, such as 4GB.", rich_help_panel=_MACHINE)
 ]
@@ -145,7 +155,10 @@ def parse_bytes(text: str, option: str = "--memory-budget") -> int:
     number = text.strip().rstrip("BbKkMmGgIi ")
     unit = text.strip()[len(number) :].strip().lower()
     try:
-        return int(float(number) * units[unit])
+        count = int(float(number) * units[unit])
+        if not 0 <= count < 2**63:
+            raise ValueError
+        return count
     except (ValueError, KeyError, OverflowError):
         raise OptionError(f"{option} takes a size such as 4GB or 500MB, not {text!r}") from None
 
@@ -162,7 +175,9 @@ def range_up_to(full_scale: float | None) -> tuple[float, float] | None:
 def parse_seed(text: str) -> int:
     """A seed of a comma-separated list."""
     try:
-        return int(text)
+        if not 0 <= (seed := int(text)) <= LARGEST_SEED:
+            raise ValueError
+        return seed
     except ValueError:
         raise OptionError(f"--seeds takes whole numbers such as 0,1,2, not {text!r}") from None
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars
+from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.interrupt import calm
+from patchbank.cli.outputs import check_folder
+from patchbank.cli.results import PredictionFolder
 from patchbank.errors import OptionError
-from patchbank.files import replacing, write_csv
-
-if TYPE_CHECKING:
-    from patchbank.images import ValueRange
-    from patchbank.prediction import Prediction
-
-COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
 
 
 def predict(
@@ -44,14 +40,15 @@ def predict(
         raise OptionError("give a folder for the results with -o OUT, or print them with --json")
     if output is None and maps:
         raise OptionError("--maps needs a folder to write to: give one with -o OUT")
-    if output is not None and output.is_file():
-        raise OptionError(f"{output}: is a file; -o takes a folder for the results")
+    if output is not None:
+        check_folder(output)
     if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
         raise OptionError("give only one of --threshold, --false-alarm-rate and --false-discovery-rate")
     from patchbank.conformal import check_rate
     from patchbank.images import gather
     from patchbank.modelfile import load
     from patchbank.prediction import finite
+    from patchbank.written import output_names
 
     if false_discovery_rate is not None:
         check_rate(false_discovery_rate, "--false-discovery-rate")
@@ -62,64 +59,37 @@ def predict(
         detector.restrict(roi)
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
-    paths = [Path(source.name) for source in sources]
     if false_discovery_rate is not None:
-        scores = [p.score for p in detector.predict_many(paths, on_error=lambda name, error: None)]
+        scores = [p.score for p in detector._predictions(sources, lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
+    count = rejected = 0
     names = output_names(images, [source.name for source in sources])
-    rows: list[dict[str, Any]] = []
-    with progress_bars() as progress:
-        for prediction in detector.predict_many(paths, on_error=failures):
-            if threshold is not None:
-                prediction = prediction.at_threshold(threshold)
-            row = finite(prediction.to_dict())
-            rows.append(row)
-            if as_json:
-                typer.echo(json.dumps(row))
-            if output is not None:
-                _write_pictures(output, names[prediction.path], prediction, overlays, maps, detector.values_)
-            if progress:
-                progress("images", len(rows), len(sources))
-    if output is not None:
-        table = ({**row, "regions": json.dumps(row["regions"])} for row in rows)
-        write_csv(output / "predictions.csv", COLUMNS, table)
-        failures.write(output / "errors.csv")
+    results = (
+        None
+        if output is None
+        else PredictionFolder(output, failures, overlays=overlays, maps=maps, values=detector.values_)
+    )
+    try:
+        with progress_bars() as progress:
+            for prediction in detector._predictions(sources, failures):  # files may have gone since
+                if threshold is not None:
+                    prediction = prediction.at_threshold(threshold)
+                row = finite(prediction.to_dict())
+                count, rejected = count + 1, rejected + prediction.is_anomalous
+                if results is not None:
+                    results.add(row, prediction, names[prediction.path])
+                if as_json and not say(json.dumps(row)) and results is None:
+                    return  # nobody reads it any more
+                if progress:
+                    progress("images", count, len(sources))
+    except BaseException:  # also Ctrl-C: what was found so far is worth something
+        calm()
+        if results is not None:
+            results.finish()
+            say(f"ended after {count} of {len(sources)} images; what was found so far is in {output}", err=True)
+        raise
+    if results is not None:
+        results.finish()
         if not as_json:
-            rejected = sum(row["is_anomalous"] for row in rows)
-            typer.echo(f"{len(rows)} images inspected, {rejected} rejected; results in {output}")
-    raise typer.Exit(failures.exit_code if rows else 2)
-
-
-def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
-    """Where each image's results go: its path below the folder that was given; a number is added to names taken
-    already."""
-    folders = [root for root in roots if root.is_dir()]
-    names: dict[str, Path] = {}
-    taken: set[Path] = set()
-    for path in map(Path, paths):
-        folder = next((f for f in folders if path.is_relative_to(f)), path.parent)
-        name = path.relative_to(folder)
-        unique, number = name, 2
-        while unique in taken:
-            unique, number = name.with_name(f"{name.name}-{number}"), number + 1
-        taken.add(unique)
-        names[str(path)] = unique
-    return names
-
-
-def _write_pictures(
-    output: Path, name: Path, prediction: Prediction, overlays: bool, maps: bool, values: ValueRange
-) -> None:
-    from PIL import Image
-
-    if overlays:
-        from patchbank.images import Source, read_image
-        from patchbank.report.pictures import overlay, save_png
-
-        rgb = read_image(Source(prediction.path, Path(prediction.path)), values)
-        picture = overlay(rgb.astype("uint8", copy=False), prediction)
-        with replacing(output / "overlays" / name.with_name(f"{name.name}.png")) as temporary:
-            save_png(picture, temporary)
-    if maps:
-        with replacing(output / "maps" / name.with_name(f"{name.name}.tiff")) as temporary:
-            Image.fromarray(prediction.map).save(temporary, format="TIFF")
+            say(f"{count} images inspected, {rejected} rejected; results in {output}")
+    raise typer.Exit(failures.exit_code if count else 2)

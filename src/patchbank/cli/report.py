@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
+from patchbank.cli.console import say
+from patchbank.cli.outputs import check_file
+
 
 def report(
     output: Annotated[Path, typer.Argument(help="A folder that `patchbank benchmark` wrote.")],
 ) -> None:
     """Compare all finished cells of a benchmark folder in one page: report.html, made anew; nothing is run."""
+    if output.is_dir():
+        check_file(output / "report.html", "the report", "the folder")
     from patchbank.report.grid import write_grid_report
 
-    typer.echo(f"report: {write_grid_report(output)}")
+    say(f"report: {write_grid_report(output)}")

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.console import say
+from patchbank.cli.numbers import MOST_SECONDS
+from patchbank.cli.outputs import check_file, check_folder
 from patchbank.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
@@ -51,13 +54,16 @@ def serve(
         str, typer.Option(metavar="SIZE", help="Largest body of an inspection.", rich_help_panel=_LIMITS)
     ] = "32MB",
     max_pixels: Annotated[
-        float, typer.Option(min=0.001, help="Largest image, in million pixels.", rich_help_panel=_LIMITS)
+        float, typer.Option(min=0.001, max=1e6, help="Largest image, in million pixels.", rich_help_panel=_LIMITS)
     ] = 64,
     queue: Annotated[
         int, typer.Option(min=1, help="Images that may wait; more are refused with 429.", rich_help_panel=_LIMITS)
     ] = 64,
     time_limit: Annotated[
-        float, typer.Option(min=0.001, help="Seconds for one request, its upload included.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(
+            min=0.001, max=MOST_SECONDS, help="Seconds for one request, its upload included.", rich_help_panel=_LIMITS
+        ),
     ] = 30,
     batch: Annotated[
         int, typer.Option(min=1, help="Images of waiting requests that are taken together.", rich_help_panel=_LIMITS)
@@ -65,7 +71,7 @@ def serve(
     batch_wait: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="MS", help="How long to wait for more of them [default: 5 on a GPU, else 0].",
+            min=0, max=60_000, metavar="MS", help="How long to wait for more of them [default: 5 on a GPU, else 0].",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
@@ -102,6 +108,9 @@ def serve(
         runtime=runtime,
         threads=threads,
     )
+    check_file(history, "the SQLite file of the history", "--history")
+    if fit_root is not None and models_dir is not None:
+        check_folder(models_dir, "--models-dir")
     listening = _listen(host, port)
     from patchbank.service.app import build_app
 
@@ -144,7 +153,7 @@ def _server(app: Any, greeting: str) -> uvicorn.Server:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            typer.echo(greeting, err=True)
+            say(greeting, err=True)
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:

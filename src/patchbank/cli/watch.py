@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.console import say
+from patchbank.cli.numbers import MOST_SECONDS
+from patchbank.cli.outputs import check_file
 from patchbank.errors import OptionError
 
 
@@ -22,7 +24,8 @@ def watch(
     ] = Path("watch.csv"),
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Also POST each row there, as JSON.")] = None,
     every: Annotated[
-        float, typer.Option(min=0.01, help="Seconds between two looks; a file must be the same at both.")
+        float,
+        typer.Option(min=0.01, max=MOST_SECONDS, help="Seconds between two looks; a file must be the same at both."),
     ] = 0.5,
     threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
     roi: o.Roi = None,
@@ -34,8 +37,7 @@ def watch(
     """Inspect images as they arrive in a folder, each once, also across restarts; Ctrl-C ends."""
     if not folder.is_dir():
         raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
-    if output.is_dir():
-        raise OptionError(f"{output}: is a folder; -o takes the CSV file to write")
+    check_file(output, "the CSV file to write")
     from patchbank.modelfile import load
     from patchbank.service.watching import Arrivals, Table
     from patchbank.service.watching import watch as watch_folder
@@ -46,24 +48,32 @@ def watch(
     if roi is not None:
         detector.restrict(roi)
     table = Table(output)
+    troubles: list[str | None] = []
     counts = {"accepted": 0, "rejected": 0, "skipped": 0}
 
     def tell(row: dict[str, Any]) -> None:
         if row["error"]:
             counts["skipped"] += 1
-            print(f"skipped {row['error']}", file=sys.stderr)
+            say(f"skipped {row['error']}", err=True)
         else:
             verdict = "rejected" if row["is_anomalous"] else "accepted"
             counts[verdict] += 1
-            typer.echo(f"{row['path']}: {verdict}, score {row['score']:.4g}")
+            say(f"{row['path']}: {verdict}, score {row['score']:.4g}")
         if sender is not None:
             sender.send(row)
+
+    def tell_trouble(sentence: str | None) -> None:
+        troubles.append(sentence)
+        say(f"{sentence}; waiting for it" if sentence else "it is there again; going on", err=True)
 
     stop = threading.Event()
     before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        print(f"watching {folder}; rows go to {output}; Ctrl-C ends", file=sys.stderr, flush=True)
-        watch_folder(detector, Arrivals(folder, table.seen), table, stop, every=every, on_row=tell, threshold=threshold)
+        say(f"watching {folder}; rows go to {output}; Ctrl-C ends", err=True)
+        arrivals = Arrivals(folder, table.seen)
+        watch_folder(
+            detector, arrivals, table, stop, every=every, on_row=tell, on_trouble=tell_trouble, threshold=threshold
+        )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -72,5 +82,5 @@ def watch(
             sender.close()
     inspected = counts["accepted"] + counts["rejected"]
     lost = f", {sender.lost} not sent to the webhook" if sender is not None and sender.lost else ""
-    typer.echo(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{lost}")
-    raise typer.Exit(1 if counts["skipped"] or lost else 0)
+    say(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{lost}")
+    raise typer.Exit(1 if counts["skipped"] or lost or (troubles and troubles[-1]) else 0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from patchbank.datasets.found import NOTHING, Found
 from patchbank.errors import OptionError
+from patchbank.numbers import is_whole
 
 GOOD = "good"
 
@@ -48,7 +49,7 @@ class Dataset:
         """The same with so many training images, drawn by the seed; None for all. Raises `OptionError`."""
         if shots is None:
             return self
-        if not 1 <= shots <= len(self.train):
+        if not is_whole(shots) or not 1 <= shots <= len(self.train):
             raise OptionError(f"--shots must lie in 1..{len(self.train)} for {self.name}, not {shots}")
         drawn = np.random.default_rng(seed).choice(len(self.train), shots, replace=False)
         return replace(self, train=tuple(self.train[i] for i in sorted(drawn)))
@@ -56,6 +57,8 @@ class Dataset:
     def with_every(self, nth: int) -> Dataset:
         """The same with every `nth` training image, and test image of each kind, in the order of their file names, as
         frames of a video."""
+        if not is_whole(nth) or nth < 1:
+            raise OptionError(f"every must be a whole number, at least 1, not {nth}")
         if nth == 1:
             return self
         by_name = sorted(self.test, key=lambda sample: sample.path.name)

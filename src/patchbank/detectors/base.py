@@ -161,16 +161,29 @@ class Detector(Explaining):
         """The features of all images, stored where the plan says."""
         return self._open().collect(sources, on_error, progress, patches, on_disk=plan.where == "disk")
 
-    def _again(self, sources: list[Source], features: FeatureSet) -> Iterator[Tensor]:
-        """A second walk over images whose features were not stored, which must find what the first one did."""
+    def _again(self, sources: list[Source], features: FeatureSet, on_error: OnError) -> Iterator[Tensor]:
+        """A second walk over images whose features were not stored. An image that went away or changed meanwhile gives
+        no rows, and `on_error` hears of it. Raises `DatasetError` where all did."""
+        places, numbers = {id(source): i for i, source in enumerate(sources)}, iter(range(len(sources)))
+        found = 0
 
-        def changed(name: str, error: Exception) -> None:
-            raise DatasetError(f"{name}: could be read at first, but not a second time ({error})")
+        def gone(name: str, error: Exception) -> None:
+            on_error(name, ImageError(f"{name}: learned from, but gone when the threshold was set ({error})"))
 
-        for i, item in enumerate(self._open().stream(sources, changed)):
-            if item.grid != features.images[i].grid:
-                raise DatasetError(f"{item.source.name}: changed while it was learned from")
+        for item in self._open().stream(sources, gone):
+            here = places[id(item.source)]
+            while next(numbers) != here:  # those before it were lost
+                yield torch.empty(0, self._open().dimension)
+            if item.grid != features.images[here].grid:
+                on_error(item.source.name, ImageError(f"{item.source.name}: changed while it was learned from"))
+                yield item.vectors[:0]
+                continue
+            found += 1
             yield self._prepare(item.vectors)
+        for _ in numbers:
+            yield torch.empty(0, self._open().dimension)
+        if not found:
+            raise DatasetError("none of the images that were learned from could be read a second time")
 
     def predict(self, image: Any) -> Prediction:
         """The prediction for one image. Raises `ImageError` where it cannot be read."""

@@ -89,8 +89,8 @@ class Calibrating(Changes):
         """Each training image scored against the memory without its own patches."""
         rows = []
         for i, (image, view, vectors) in enumerate(zip(features.images, features.views, features.walk(), strict=True)):
-            if image.angle:
-                continue  # left out with the image it was made of
+            if image.angle or not len(vectors):
+                continue  # left out with the image it was made of; or gone since it was learned from
             scored = self._score(vectors, image.grid, view, without_image=i)
             rows.append(Row(image.name, scored.score, scored.peak, image.group))
             if progress:

@@ -24,6 +24,7 @@ from patchbank.scoring import peaks
 from patchbank.verdict import verdict
 
 _MACHINE = ("device", "runtime", "threads", "memory_budget")
+_SHARED = 0.8  # of the images, that all members must have been calibrated on
 
 
 @dataclass(kw_only=True, eq=False)
@@ -103,12 +104,16 @@ class Ensemble(Detector):
         return self
 
     def _combined(self) -> Calibration:
-        first, *others = (member.calibration_ for member in self.members)
+        all_of = [member.calibration_ for member in self.members]
+        common = set.intersection(*(set(calibration.images) for calibration in all_of))
+        first, *others = shared = all_of
+        if _SHARED * max(map(len, all_of)) <= len(common):  # a file that went away meanwhile is no reason to give up
+            first, *others = shared = [each.without(set(each.images) - common) for each in all_of]
         if any(other.images != first.images for other in others):
             raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
-        scores = [standardised(m.calibration_.scores, m.calibration_.scores) for m in self.members]
+        scores = [standardised(mine.scores, each.scores) for mine, each in zip(shared, all_of, strict=True)]
         # a method may have made the maps of some images only: NaN for the others
-        peaks = [standardised(m.calibration_.peaks, m.calibration_.peaks) for m in self.members]
+        peaks = [standardised(mine.peaks, each.peaks) for mine, each in zip(shared, all_of, strict=True)]
         return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(peaks, axis=0))
 
     def _inspected(

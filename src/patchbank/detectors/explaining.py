@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from patchbank.errors import OptionError
 from patchbank.extraction import give_up
 from patchbank.features import ImageFeatures
 from patchbank.images import gather
+from patchbank.numbers import is_whole
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scoring import peaks
 
@@ -33,6 +35,10 @@ class Explaining(Calibrating):
 
         Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it.
         """
+        if not is_whole(count) or count < 1:
+            raise OptionError(f"count must be at least 1, not {count}")
+        if at is not None and not (isinstance(at, Sequence) and len(at) == 2 and all(map(is_whole, at))):
+            raise OptionError(f"a position is a pixel column and row such as (120, 80), not {at}")
         sources = gather(image)
         if len(sources) != 1:
             raise OptionError(f"explain takes one image, not {len(sources)}")

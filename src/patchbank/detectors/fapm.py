@@ -85,6 +85,8 @@ class FAPM(Detector):
         for name, least in (("regions", 1), ("radius", 0), ("neighbours", 0), ("stride", 1)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.level_weights is not None and not all(weight > 0 for weight in self.level_weights):
+            raise OptionError(f"level_weights must be positive, not {self.level_weights}")
         if self.stride != 1 and self.layer_wise:
             raise OptionError("stride is for levels on one grid: fapm takes it with layer_wise=false only")
         if self.option("aggregation") != "mean":

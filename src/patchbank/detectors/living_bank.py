@@ -100,6 +100,8 @@ class LivingBank(Detector):
             kept.append(points[far])
             at.append(far.cpu() + len(features))
             features.add(item)
+        if not kept:  # all went away since they were scored
+            return
         points, rows = torch.cat(kept), torch.cat(at)
         room = round(len(bank) / (1 - self._reserved)) - len(bank)
         found = bank.far_from(points, bank.covering_radius, room)

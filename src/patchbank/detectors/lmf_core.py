@@ -25,6 +25,7 @@ from patchbank.images import View
 from patchbank.moments import Moments
 from patchbank.storage import in_blocks, take
 
+_LARGEST_PROJECTION = 8192
 SAMPLED_BY = ("random", "greedy")
 
 
@@ -57,8 +58,10 @@ class LMFCore(MemoryBankDetector):
         super()._check()
         if not 0 < self.channel_share <= 1:
             raise OptionError(f"channel_share must lie in (0, 1], such as 0.5, not {self.channel_share}")
-        if self.projection < 0:
-            raise OptionError(f"projection must be a dimension, or 0 for none, not {self.projection}")
+        if not 0 <= self.projection <= _LARGEST_PROJECTION:
+            raise OptionError(
+                f"projection must be a dimension, at most {_LARGEST_PROJECTION}, or 0 for none, not {self.projection}"
+            )
         if self.fusion not in ("variance", "equal"):
             raise OptionError(f"fusion must be variance or equal, not {self.fusion!r}")
         if self.sampler not in SAMPLED_BY:

@@ -49,6 +49,8 @@ class MemoryBankDetector(LivingBank):
         for name in ("bank_size", "bank_mb"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise OptionError(f"{name} must be positive, not {value}")
+        if self.bank_mb is not None and self.bank_mb > 1e9:
+            raise OptionError(f"bank_mb must be at most 1e9, not {self.bank_mb}")
         if self.bank_dtype not in ("float32", "float16"):
             raise OptionError(f"bank_dtype must be float32 or float16, not {self.bank_dtype!r}")
         check_search(self.search, self.torch_device.type)

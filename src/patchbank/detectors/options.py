@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchbank import patches
@@ -13,6 +15,7 @@ from patchbank.calibration import WAYS
 from patchbank.conformal import check_rate
 from patchbank.errors import OptionError
 from patchbank.images.values import check_range
+from patchbank.numbers import check_threads, why_no_number
 from patchbank.scoring import IMAGE_SCORES
 
 # Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
@@ -21,6 +24,7 @@ BY_GEOMETRY: dict[str, dict[str, Any]] = {
     "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
     "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
 }
+LARGEST_SEED = 2**32 - 1  # of the generators in use
 ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
 
 
@@ -89,6 +93,7 @@ class Options:
 
     def _check(self) -> None:
         """Raise `OptionError` for values that cannot be used, before any work."""
+        check_numbers(self)
         patches.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
         if self.calibration not in WAYS:
@@ -101,10 +106,17 @@ class Options:
             raise OptionError("tile is for whole images, patch by patch: leave out geometry and stride")
         if self.value_range is not None:
             check_range(self.value_range)
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise OptionError(f"seed must lie in 0..{LARGEST_SEED}, not {self.seed}")
+        if self.image_size is not None and not 32 <= self.image_size <= 4096:
+            raise OptionError(f"image_size must lie in 32..4096 pixels, not {self.image_size}")
+        if self.memory_budget is not None and self.memory_budget < 1:
+            raise OptionError(f"memory_budget must be at least one byte, not {self.memory_budget}")
+        if self.overlap < 0:
+            raise OptionError(f"overlap must not be negative, not {self.overlap}")
         if self.thumbnails < 0:
             raise OptionError(f"thumbnails must not be negative (MB; 0 for none), not {self.thumbnails}")
-        if self.threads is not None and self.threads < 1:
-            raise OptionError(f"threads must be at least 1, not {self.threads}")
+        check_threads(self.threads)
 
     @property
     def torch_device(self) -> torch.device:
@@ -118,3 +130,15 @@ class Options:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise OptionError("device 'cuda' was asked for, but torch finds no CUDA GPU here: use auto or cpu")
         return device
+
+
+def check_numbers(options: Options) -> None:
+    """Raise `OptionError` where an option is no number of the kind that its type says: NaN, infinity, True for 1.
+    Numbers of numpy, which other libraries and JSON do not take, become Python's."""
+    hints = typing.get_type_hints(type(options))
+    for name in options.parameter_names():
+        value = getattr(options, name)
+        if why := why_no_number(value, hints[name]):
+            raise OptionError(f"{name} must be {why}, not {value!r}")
+        if isinstance(value, np.generic):
+            setattr(options, name, value.item())

@@ -89,8 +89,8 @@ class PatchCore(MemoryBankDetector):
             raise OptionError(
                 f"sampler='proxies' needs all patches at once, and lengths: not coreset={STREAM!r} or cosine"
             )
-        if self.coreset_radius is not None and self.coreset_radius <= 0:
-            raise OptionError(f"coreset_radius must be positive, not {self.coreset_radius}")
+        if self.coreset_radius is not None and not 0 < self.coreset_radius <= 1e9:
+            raise OptionError(f"coreset_radius must be positive, at most 1e9, not {self.coreset_radius}")
         if self.coreset_radius is not None and self.sampler not in ("greedy", "approximate"):
             raise OptionError(f"coreset_radius needs the sampler greedy or approximate, not {self.sampler}")
 
@@ -148,7 +148,7 @@ class PatchCore(MemoryBankDetector):
         vectors, rows = reducer.result()
         self.balance_ = reducer.factors.to(self.torch_device)
         features.selected = vectors.to(self.torch_device), rows
-        features.again = lambda: self._again(used, features)
+        features.again = lambda: self._again(used, features, on_error)
         return features
 
     def _fit_memory(self, features: FeatureSet, progress: Progress | None) -> None:
@@ -188,7 +188,8 @@ class PatchCore(MemoryBankDetector):
         def measured() -> Iterator[Tensor]:
             nonlocal radius
             for vectors in walk():
-                radius = max(radius, float(self.bank_.nearest(vectors)[0].max()))
+                if len(vectors):
+                    radius = max(radius, float(self.bank_.nearest(vectors)[0].max()))
                 yield vectors
 
         features.again = measured

@@ -45,5 +45,5 @@ class StreamingDetector(Detector):
             self._observe(item)
             features.add(item)
             used.append(item.source)
-        features.again = lambda: self._again(used, features)
+        features.again = lambda: self._again(used, features, on_error)
         return features

@@ -57,7 +57,7 @@ class Cell:
         data = "\n".join(
             map(str, [self.dataset.root.resolve(), *self.dataset.train, *(s.path for s in self.dataset.test)])
         )
-        digest = hashlib.sha256((options + data + self._contents()).encode()).hexdigest()[:8]
+        digest = hashlib.sha256((options + data + self._contents()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         backbone = self.detector.backbone.replace("/", "-")
         return f"{self.dataset.name}-{self.detector.method}-{backbone}-seed{self.detector.seed}-{digest}"
 
@@ -89,15 +89,24 @@ class Runner:
         """Run each cell that has no results yet, and give each cell's row as it is done; the tables are rewritten after
         each, in the order of the cells. `on_error` also hears of a cell that cannot be run, and the others are."""
         rows: dict[int, Row] = {}
+        unwritten = False
         for number in self._finished(cells, on_error, progress):
             metrics = json.loads((self._folder(cells[number]) / "metrics.json").read_text(encoding="utf-8"))
             rows[number] = _row(cells[number], metrics)
-            in_order = [rows[i] for i in sorted(rows)]
-            write_csv(self.output / "results.csv", COLUMNS, in_order)
-            named = apart(in_order)
-            write_text(self.output / "results.md", markdown(named) + over_seeds(in_order))
-            write_text(self.output / "results.tex", latex(named))
+            try:
+                self._write_tables([rows[i] for i in sorted(rows)])
+                unwritten = False
+            except OSError:  # a full disk must not end the grid: tried again after the next cell
+                unwritten = True
             yield rows[number]
+        if unwritten:
+            self._write_tables([rows[i] for i in sorted(rows)])
+
+    def _write_tables(self, rows: list[Row]) -> None:
+        write_csv(self.output / "results.csv", COLUMNS, rows)
+        named = apart(rows)
+        write_text(self.output / "results.md", markdown(named) + over_seeds(rows))
+        write_text(self.output / "results.tex", latex(named))
 
     def _finished(self, cells: Sequence[Cell], on_error: OnError, progress: Progress | None) -> Iterator[int]:
         """The numbers of the cells that have results, those first that had them before."""

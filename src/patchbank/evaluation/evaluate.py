@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from patchbank.calibration import Calibration
 from patchbank.datasets import GOOD, Dataset, Sample, read_mask
 from patchbank.detectors import Detector
 from patchbank.environment import environment
-from patchbank.errors import DatasetError, notify
+from patchbank.errors import DatasetError, ImageError, notify
 from patchbank.evaluation.masks import MaskReader
 from patchbank.evaluation.pixels import KEYS as PIXEL_KEYS
 from patchbank.evaluation.pixels import LEAST_IMAGES, PixelRun, too_few
@@ -29,7 +30,7 @@ from patchbank.metrics.resampling import auroc_interval
 from patchbank.prediction import Prediction
 from patchbank.report.explanation import explanation_rows, finder_of
 from patchbank.report.heat import Picture
-from patchbank.report.pictures import overlay, tiling_picture
+from patchbank.report.pictures import overlay, read_again, tiling_picture
 
 _GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50
@@ -92,7 +93,7 @@ def evaluate(
     metrics |= {"map_threshold": _finite(detector.calibration_.map_threshold), "method": detector.method}
     metrics |= {"backbone": detector.backbone, "seed": detector.seed}
     metrics["false_alarm_rate_asked"] = detector.calibration_.false_alarm_rate
-    galleries = _galleries(detector, dataset, run) if pictures else {}
+    galleries = _galleries(detector, dataset, run, on_error) if pictures else {}
     return Evaluation(
         metrics=metrics,
         cases=run.cases,
@@ -102,7 +103,7 @@ def evaluate(
         how=_how(detector, dataset),
         root=dataset.root,
         pieces=pieces,
-        tiling=_tiling(detector, run.samples[0]) if pictures and detector.tile else None,
+        tiling=_tiling(detector, run.samples) if pictures and detector.tile else None,
         **galleries,
     )
 
@@ -218,11 +219,15 @@ def _costs(detector: Detector, run: _Run, model_file: str | PathLike[str] | None
     latencies = []
     for sample in _timed_samples(run):
         started = time.perf_counter()
-        detector.predict(sample.path)
+        try:
+            detector.predict(sample.path)
+        except (ImageError, DatasetError):  # gone since it was scored
+            continue
         latencies.append(1e3 * (time.perf_counter() - started))
+    p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (None, None)
     return {
-        "latency_ms_p50": float(np.percentile(latencies, 50)),
-        "latency_ms_p95": float(np.percentile(latencies, 95)),
+        "latency_ms_p50": p50,
+        "latency_ms_p95": p95,
         "images_per_second": len(run.cases) / run.seconds,
         "fit_seconds": detector.training_["fit_seconds"],
         "bank_vectors": detector.memory_vectors,
@@ -239,27 +244,38 @@ def _timed_samples(run: _Run) -> list[Sample]:
 def _throughput(detector: Detector, run: _Run) -> float:
     """Images a second over the same images as the latencies."""
     paths, started = [sample.path for sample in _timed_samples(run)], time.perf_counter()
-    count = sum(1 for _ in detector.predict_many(paths))
+    count = sum(1 for _ in detector.predict_many(paths, on_error=lambda name, error: None))
     return count / (time.perf_counter() - started)
 
 
-def _galleries(detector: Detector, dataset: Dataset, run: _Run) -> dict[str, list[Panel]]:
-    """The worst misses, the worst false alarms, and the clearest find of each kind, drawn."""
+def _galleries(detector: Detector, dataset: Dataset, run: _Run, on_error: OnError) -> dict[str, list[Panel]]:
+    """The worst misses, the worst false alarms, and the clearest find of each kind, drawn; `on_error` hears of images
+    that have gone since they were scored."""
+
+    def drawn(chosen: Sequence[tuple[Case, Sample]]) -> list[Panel]:
+        panels = []
+        for case, sample in chosen[:_GALLERY]:
+            try:
+                panels.append(_panel(detector, dataset, case, sample))
+            except (ImageError, DatasetError) as error:  # the latter of a mask
+                on_error(case.path, error)
+        return panels
+
     pairs = list(zip(run.cases, run.samples, strict=True))
     misses = sorted((p for p in pairs if p[0].is_miss), key=lambda p: p[0].score)
     alarms = sorted((p for p in pairs if p[0].is_false_alarm), key=lambda p: -p[0].score)
     found = {p[0].defect: p for p in sorted(pairs, key=lambda p: p[0].score) if p[0].is_defective and p[0].is_anomalous}
     return {
-        "misses": [_panel(detector, dataset, *p) for p in misses[:_GALLERY]],
-        "false_alarms": [_panel(detector, dataset, *p) for p in alarms[:_GALLERY]],
-        "examples": [_panel(detector, dataset, *found[kind]) for kind in sorted(found)[:_GALLERY]],
+        "misses": drawn(misses),
+        "false_alarms": drawn(alarms),
+        "examples": drawn([found[kind] for kind in sorted(found)]),
     }
 
 
 def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
-    rgb = read_image(Source(case.path, sample.path), detector.values_)
-    mask = read_mask(sample, dataset.mask_above, (rgb.shape[0], rgb.shape[1]))
-    pixels, explanation = rgb.astype(np.uint8, copy=False), detector.explain(sample.path)
+    explanation = detector.explain(sample.path)
+    pixels = read_again(Source(case.path, sample.path), explanation.prediction.map.shape, detector.values_)
+    mask = read_mask(sample, dataset.mask_above, (pixels.shape[0], pixels.shape[1]))
     top = overlay(pixels, explanation.prediction, mask)
     if not detector.keeps_patches:
         return Panel(case, top)
@@ -267,7 +283,15 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
     return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
 
 
-def _tiling(detector: Detector, sample: Sample) -> Picture:
+def _tiling(detector: Detector, samples: Sequence[Sample]) -> Picture | None:
+    """The tiles of the first image that is still there."""
+    for sample in samples:
+        with contextlib.suppress(ImageError):
+            return _tiled(detector, sample)
+    return None
+
+
+def _tiled(detector: Detector, sample: Sample) -> Picture:
     rgb = read_image(Source(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
     extractor = detector._open()
     assert extractor.tiling is not None

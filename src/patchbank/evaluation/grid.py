@@ -42,7 +42,7 @@ def of_options(wanted: Wanted) -> list[Cell]:
     return cells
 
 
-def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], None]) -> list[Cell]:
+def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], object]) -> list[Cell]:
     """The preset's cells; what was given is used instead of the paper's. `say` hears of what a dataset is too small
     for. Raises `WeightsError` where the weights of a backbone cannot be had."""
     variants = [v for v in preset.variants if not wanted.methods or v.method in wanted.methods]

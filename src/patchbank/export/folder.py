@@ -22,7 +22,7 @@ from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.export import parity
 from patchbank.export.formats import WRITERS, check_format
 from patchbank.export.graph import Graph, make_graph
-from patchbank.files import file_digest, replacing_folder
+from patchbank.files import file_digest, replacing_folder, spelled
 from patchbank.images import Images, Source, gather, image_size
 from patchbank.prediction import finite
 from patchbank.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, load, open_graph
@@ -69,8 +69,8 @@ def export(
         raise OptionError(
             f"this {detector.method} model carries no pictures to check the export with: give good images (--images)"
         )
-    with replacing_folder(final) as temporary:
-        return _write(detector, temporary, to, bank, size, sources, int8)
+    with replacing_folder(final) as temporary, spelled(temporary) as named:
+        return _write(detector, named, to, bank, size, sources, int8)
 
 
 def _write(
@@ -142,7 +142,7 @@ def _finish(document: dict[str, Any], folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / DOCUMENT)
     document["files"] = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
     text = json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8")
+    (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _searched_exactly(detector: Detector) -> Detector:

@@ -16,8 +16,10 @@ from patchbank.backbones.runtime import interrupted_later, is_available
 from patchbank.environment import import_openvino
 from patchbank.errors import MissingPackageError, OptionError
 from patchbank.export.graph import Graph
+from patchbank.files import reserve
 
 _OPSET = 17
+_ASKED = 64_000_000  # bytes
 _PROTOBUF_BYTES = 2_000_000_000  # what one ONNX file can hold
 
 
@@ -73,7 +75,11 @@ def write_openvino(graph: Graph, folder: Path) -> str:
     for ports, names in ((model.inputs, graph.input_names), (model.outputs, graph.output_names)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
-    ov.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
+    try:
+        ov.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
+    except RuntimeError:  # it does not say what the system said: ask again
+        reserve(folder / "model.bin", _ASKED)
+        raise
     return "model.xml"
 
 
@@ -85,6 +91,7 @@ def write_torchscript(graph: Graph, folder: Path) -> str:
         torch.jit.save(traced, buffer)
     buffer.seek(0)
     reader: Any = torch._C.PyTorchFileReader(buffer)
+    reserve(folder / "model.pt", buffer.getbuffer().nbytes)  # the writer ends the process where the disk is full
     # the archive is named after the file; without the notes on which lines of which files it was traced from
     writer: Any = torch._C.PyTorchFileWriter(str(folder / "model.pt"))
     for record in reader.get_all_records():

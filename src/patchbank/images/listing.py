@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from patchbank.errors import ImageError
 from patchbank.folder_names import words
+from patchbank.written import written_into
 
 # Plain raster formats, whose decoders start no other program.
 IMAGE_SUFFIXES = words(
@@ -49,7 +50,8 @@ _SYSTEM: Reason = ("file or folder of the system", "files or folders of the syst
 _PIPE: Reason = ("pipe, socket or device", "pipes, sockets or devices")
 _SEEN: Reason = ("link to a folder that is listed already", "links to folders that are listed already")
 _BROKEN: Reason = ("broken link", "broken links")
-_REASONS = (_UNREAD, _UNOPENED, _OTHER, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _BROKEN)
+_OURS: Reason = ("result that patchbank wrote", "results that patchbank wrote")
+_REASONS = (_UNREAD, _UNOPENED, _OURS, _OTHER, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _BROKEN)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class _Walk:
         self._groups: dict[Reason, PassedOver] = {}
         self._folders = [root]
         self._links: list[Path] = []
+        self._ours: set[str] = set()  # results of an earlier run: they lie in or below the folder that lists them
         self._walked: set[object] = {key for above in Path(os.path.realpath(root)).parents if (key := _identity(above))}
 
     def run(self) -> None:
@@ -154,9 +157,12 @@ class _Walk:
             self._fail(_UNOPENED, folder, f"the folder cannot be opened ({error.strerror}): nothing in it is inspected")
             return
         before = len(self._folders)
+        self._ours |= written_into(folder, [entry.name for entry in found])
         for entry in found:
             path = folder / entry.name
-            if _is(entry, "is_dir"):
+            if str(path) in self._ours:
+                self._pass(_OURS, path)
+            elif _is(entry, "is_dir"):
                 self._take_folder(entry, path)
             else:
                 self._take_file(entry, path)

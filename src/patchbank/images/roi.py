@@ -18,7 +18,9 @@ from PIL import Image
 
 from patchbank.errors import ImageError, OptionError
 from patchbank.images.opening import opened
+from patchbank.numbers import is_finite, is_whole
 
+_FARTHEST = 1_000_000  # pixels from the origin: no image is so large, and OpenCV counts no further
 Polygon = tuple[tuple[float, float], ...]
 
 
@@ -32,6 +34,17 @@ class RegionOfInterest:
     ignore: tuple[Polygon, ...] = ()
     mask: bytes = b""
     size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `OptionError` for corners that are no numbers or far from any image, and for sizes of no image."""
+        for polygon in (*self.include, *self.ignore):
+            if len(polygon) < 3:
+                raise OptionError("a polygon of a region of interest has at least three corners")
+            for value in (value for corner in polygon for value in corner):
+                if not is_finite(value) or abs(value) > _FARTHEST:
+                    raise OptionError(f"a corner of a region of interest is two numbers of pixels, not {value!r}")
+        if self.size is not None and not all(is_whole(side) and 1 <= side <= _FARTHEST for side in self.size):
+            raise OptionError(f"the size of a region of interest is a height and a width in pixels, not {self.size}")
 
     @lru_cache(maxsize=16)  # noqa: B019 (frozen, and a model has one)
     def pixels(self, height: int, width: int) -> NDArray[np.bool_]:
@@ -108,18 +121,32 @@ def _from_json(path: Path) -> RegionOfInterest:
         if unknown := set(document) - {"include", "ignore", "size"}:
             raise ValueError(f"does not know {', '.join(sorted(unknown))}")
         polygons = [
-            tuple(tuple((float(x), float(y)) for x, y in polygon) for polygon in document.get(key, []))
+            tuple(tuple((_number(x), _number(y)) for x, y in polygon) for polygon in document.get(key, []))
             for key in ("include", "ignore")
         ]
         size = document.get("size")
-        size = None if size is None else (int(size[0]), int(size[1]))
+        size = None if size is None else _size(size)
     except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise OptionError(f"{path}: a region of interest in JSON is {form} ({error})") from None
-    if any(len(polygon) < 3 for polygon in (*polygons[0], *polygons[1])):
-        raise OptionError(f"{path}: a polygon has at least three corners")
     if not polygons[0] and not polygons[1]:
         raise OptionError(f"{path}: names no polygon; a region of interest in JSON is {form}")
-    return RegionOfInterest(polygons[0], polygons[1], size=size)
+    try:
+        return RegionOfInterest(polygons[0], polygons[1], size=size)
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from None
+
+
+def _number(value: Any) -> float:
+    if not is_finite(value):  # JSON of Python has NaN and Infinity
+        raise ValueError(f"a corner is two finite numbers, not {value!r}")
+    return float(value)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = value
+    if not (is_whole(height) and is_whole(width)):
+        raise ValueError(f"size is two whole numbers, not {value!r}")
+    return int(height), int(width)
 
 
 def _filled(polygons: tuple[Polygon, ...], height: int, width: int) -> NDArray[np.bool_]:

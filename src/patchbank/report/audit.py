@@ -8,31 +8,46 @@ import numpy as np
 
 from patchbank.audit import SUSPICIOUS, Audit
 from patchbank.detectors import Detector, PatchCore
+from patchbank.errors import DatasetError, ImageError
+from patchbank.extraction import OnError, warn
 from patchbank.files import replacing
 from patchbank.images import Source, read_image
 from patchbank.report.explanation import explanation_picture, finder_of
 from patchbank.report.html import environment, inline
-from patchbank.report.pictures import strip
+from patchbank.report.pictures import read_again, strip
 
 _PICTURES_BUDGET = 5_000_000  # bytes, all together
 _PAIRS = 12
 
 
-def write_audit(found: Audit, detector: Detector, folder: Path, path: Path, top: int) -> None:
-    """Write the report to `path`: the `top` strangest images drawn with the map they get from the others."""
+def write_audit(
+    found: Audit, detector: Detector, folder: Path, path: Path, top: int, *, on_error: OnError = warn
+) -> None:
+    """Write the report to `path`: the `top` strangest images drawn with the map they get from the others. `on_error`
+    hears of images that have gone since they were looked over; they are not drawn."""
     assert isinstance(detector, PatchCore)
     find = finder_of(detector)
     number = {image.name: i for i, image in enumerate(detector.bank_.images) if not image.angle}
     share = _PICTURES_BUDGET // (top + _PAIRS)
     figures = []
     for rank, suspect in enumerate(found.ranked[:top], 1):
-        explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
-        rgb = read_image(Source(suspect.image, Path(suspect.image)), detector.values_).astype(np.uint8, copy=False)
+        try:
+            explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
+            rgb = read_again(
+                Source(suspect.image, Path(suspect.image)), explanation.prediction.map.shape, detector.values_
+            )
+        except (ImageError, DatasetError) as error:
+            on_error(suspect.image, error)
+            continue
         picture = explanation_picture(rgb, explanation, find)
         figures.append({"rank": rank, "suspect": suspect, **inline(picture, share)})
     pairs = []
     for a, b, grey in found.duplicates[:_PAIRS]:
-        both = [read_image(Source(name, Path(name)), detector.values_).astype(np.uint8, copy=False) for name in (a, b)]
+        try:
+            both = [read_image(Source(n, Path(n)), detector.values_).astype(np.uint8, copy=False) for n in (a, b)]
+        except ImageError as error:
+            on_error(a, error)
+            continue
         pairs.append({"a": a, "b": b, "grey": grey, **inline(strip(both, 320), share)})
     page = (
         environment()

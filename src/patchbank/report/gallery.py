@@ -40,6 +40,9 @@ def write_gallery(evaluation: Evaluation, folder: Path) -> None:
     """The clearest finds, the worst misses and the worst false alarms: `folder`/gallery/*.jpg, gallery.json last."""
     clearest = sorted(evaluation.examples, key=lambda panel: -panel.case.score)
     shots = []
+    for old in read_gallery(folder):  # of an earlier run
+        if old.file.startswith("gallery/") and ".." not in old.file:
+            (folder / old.file).unlink(missing_ok=True)
     for kind, panels in zip(KINDS, (clearest, evaluation.misses, evaluation.false_alarms), strict=True):
         for rank, panel in enumerate(panels[:_EACH], 1):
             shots.append(_shot(panel, kind, f"gallery/{kind.replace(' ', '-')}-{rank}.jpg", evaluation.threshold))

@@ -70,7 +70,9 @@ def main_table(grid: Grid, configurations: Sequence[Configuration], sets: Sequen
 def _body(c: Configuration, datasets: Sequence[str], best: set[str], single: bool) -> dict[str, Any]:
     per_column = {column.key: c.per_seed(datasets, column.key) for column in COLUMNS}
     seeds = [seed for seed in c.seeds if all(seed in c.cells[dataset] for dataset in datasets)]
-    links = {seed: quote(f"{c.cells[datasets[0]][seed].folder.name}/report.html") for seed in seeds}
+    links = {
+        seed: quote(f"{c.cells[datasets[0]][seed].folder.name}/report.html", errors="surrogateescape") for seed in seeds
+    }
     means = []
     for column in COLUMNS:
         values = list(per_column[column.key].values())

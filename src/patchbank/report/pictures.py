@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from patchbank.images import Tiling
+from patchbank.errors import ImageError
+from patchbank.images import Source, Tiling, ValueRange, read_image
 from patchbank.prediction import Prediction
 from patchbank.report.heat import Picture, heat, resample
 from patchbank.report.names import short_path, shortened
@@ -28,6 +29,7 @@ _INK: Colour = (25, 28, 33)
 _PALE_INK: Colour = (84, 90, 99)
 _WHITE: Colour = (255, 255, 255)
 _BLACK: Colour = (0, 0, 0)
+_PLAIN = ValueRange()
 _TRUTH: Colour = (0, 229, 255)  # cyan: nothing on the map's scale comes near it
 
 
@@ -63,6 +65,18 @@ def overlay(
     _draw_legend(page, (gap, bottom), text, prediction, mask)
     _draw_scale(page, (right, bottom), panel_width, text, prediction.map_threshold)
     return np.array(page, dtype=np.uint8)
+
+
+def read_again(source: Source, size: tuple[int, ...], values: ValueRange = _PLAIN) -> Picture:
+    """The picture of an image that was inspected at `size` (height, width) before: files go, or change meanwhile.
+
+    Raises:
+        ImageError: it cannot be read any more, or has another size now.
+    """
+    rgb = read_image(source, values)
+    if rgb.shape[:2] != tuple(size):
+        raise ImageError(f"{source.name}: changed while it was inspected")
+    return rgb.astype(np.uint8, copy=False)
 
 
 def save_png(picture: Picture, to: Path | BinaryIO) -> None:

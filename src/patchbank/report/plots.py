@@ -221,7 +221,7 @@ def as_svg(figure: Figure, title: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL).replace("xlink:href", "href")
     # matplotlib's style rule would reach beyond its own figure; two attributes on the root do the same.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", body, flags=re.DOTALL)
-    key = hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()[:8]
+    key = hashlib.sha1(body.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()[:8]
     body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>s{key}-", body).replace(INK, "currentColor")
     width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
     root = f'<svg viewBox="0 0 {width} {height}" role="img" stroke-linejoin="round" stroke-linecap="butt">'

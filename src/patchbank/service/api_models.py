@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 
 from patchbank.errors import PatchbankError
 from patchbank.extraction import give_up
-from patchbank.files import keep_copy
+from patchbank.files import keep_copy, shown
 from patchbank.images import Source
 from patchbank.prediction import finite
 from patchbank.service import answers, drift
@@ -81,11 +81,11 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
         backup = None
         if new:
             detector.add(new.values(), on_error=give_up)
-            backup = keep_copy(model.file).name
+            backup = shown(keep_copy(model.file).name)
             detector.save(model.file)
             model = service.models.reload(name)
     except (PatchbankError, OSError) as error:
-        raise HTTPException(409, str(error).replace(f"{model.file.parent}/", "")) from None
+        raise HTTPException(409, shown(str(error).replace(f"{model.file.parent}/", ""))) from None
     service.history.mark_added(ids, time.time())
     answer = {
         "added": list(new),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbank.errors import PatchbankError, PatchbankWarning
+from patchbank.files import shown
 from patchbank.service.config import Config
 from patchbank.service.folders import publish
 from patchbank.service.records import iso
@@ -150,7 +151,7 @@ class Fits:
                     publish(made, job.order.output)
                     self._serve(job.order.output)
         except (PatchbankError, OSError) as error:
-            job.error = str(error)
+            job.error = shown(str(error))
         except Exception:
             _log.exception("%s: the fit failed", job.order.name)
             job.error = "something went wrong inside the service; its log says what"
@@ -179,7 +180,7 @@ class Fits:
                 elif kind == "noted":
                     job.notes += said
                 else:
-                    (job.error,) = said
+                    job.error = shown(said[0])
         job.process.join()
         if job.error is None and job.process.exitcode:
             job.error = f"the process of the fit ended (code {job.process.exitcode}); was there too little memory?"
@@ -215,11 +216,11 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, PatchbankWarning):
-            sender.send(("noted", str(message)))
+            sender.send(("noted", shown(str(message))))
         else:
-            shown(message, category, *place, **more)
+            usual(message, category, *place, **more)
 
-    shown, warnings.showwarning = warnings.showwarning, show
+    usual, warnings.showwarning = warnings.showwarning, show
     try:
         detector = DETECTORS[order.method](**order.options, **machine)
         detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)

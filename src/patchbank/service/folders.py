@@ -8,6 +8,7 @@ from pathlib import Path
 
 from patchbank.datasets.layouts import read_dataset
 from patchbank.errors import DatasetError, OptionError, PatchbankError
+from patchbank.files import shown
 from patchbank.folder_names import Kind, kind_of
 from patchbank.images.listing import IMAGE_SUFFIXES, is_system_folder
 from patchbank.service.config import Config
@@ -22,6 +23,7 @@ def folders_below(root: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     for parent, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_passed_over(name))
+        folders[:] = [name for name in folders if shown(name) == name]  # others cannot be named in JSON
         images = sum(Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".") for file in files)
         folder = Path(parent).relative_to(root)
         for above in (folder, *folder.parents) if images else ():
@@ -45,13 +47,13 @@ def images_to_learn(root: Path, name: str) -> tuple[list[Path], list[str]]:
     try:
         dataset = read_dataset(folder)
     except PatchbankError as error:
-        raise DatasetError(str(error).replace(f"{root}{os.sep}", "")) from None
+        raise DatasetError(shown(str(error).replace(f"{root}{os.sep}", ""))) from None
     images = [path.relative_to(root) for path in dataset.train if path.resolve().is_relative_to(root)]
     outside = len(dataset.train) - len(images)
     found = dataset.train_found.sentence(folder, "training")
     failed = [str(failed.error) for failed in dataset.train_found.failed]
     notes = [f"{name}: passed over {outside} images that are links to other folders"] if outside else []
-    notes = [note.replace(f"{root}{os.sep}", "") for note in (*([found] if found else []), *notes, *failed)]
+    notes = [shown(n.replace(f"{root}{os.sep}", "")) for n in (*([found] if found else []), *notes, *failed)]
     if len(images) < 2:
         raise DatasetError(f"{name}: holds {len(images)} images to learn from; at least two are needed")
     return images, notes

@@ -7,6 +7,7 @@ synced: where the power fails a row may outlive its image; where only the proces
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ class History:
     """One process writes it; everything may be called from any thread."""
 
     def __init__(self, path: Path, keep_images: int):
+        path = Path(os.path.realpath(path))  # SQLite follows a link too, and two names are one history
         self.path, self.keep_images = path, keep_images
         self.folder = path.with_name(f"{path.name}.images")
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchbank.errors import ImageError, OptionError, PatchbankError
-from patchbank.files import file_digest
+from patchbank.files import file_digest, shown
 from patchbank.modelfile import load
 from patchbank.prediction import finite
 from patchbank.service.config import Config
@@ -54,7 +54,7 @@ class Model:
             "false_alarm_rate": calibration.false_alarm_rate,
             "map_threshold": calibration.map_threshold,
             "images": self.detector.training_["images"],
-            "file": self.file.name,
+            "file": shown(self.file.name),
             "version": self.version,
             "loaded_at": iso(self.loaded_at),
             "calibration_scores": [float(f"{score:.6g}") for score in calibration.scores],
@@ -86,7 +86,7 @@ class Models:
 
     def add(self, file: Path) -> Model:
         """Load a further model. Raises `PatchbankError`; `OptionError` where another one has its name."""
-        name = file.stem
+        name = shown(file.stem)
         with self._lock:
             if name in self._models:
                 raise OptionError(f"{file}: there is a model named {name} already; give the file another name")

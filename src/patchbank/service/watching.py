@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -12,7 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchbank.errors import OptionError, notify
+from patchbank.errors import ImageError, OptionError, PatchbankError, notify
+from patchbank.files import reason
+from patchbank.files import shown as shown
 from patchbank.images.listing import Listing, Reason, list_folder
 from patchbank.prediction import Prediction, finite
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "when", "path", "score", "p_value", "threshold", "is_anomalous", "regions", "error", "bytes", "modified",
 )  # fmt: skip
+_PATIENCE = 1.0  # seconds between two looks, at least, while something is wrong
 Stamp = tuple[int, int]  # bytes, and when modified, in nanoseconds
 
 
@@ -33,34 +37,47 @@ class Table:
         self.seen: dict[str, Stamp] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            self._file = path.open("a+b", buffering=0)  # what could not be written must not be written later
         except OSError as error:
             raise OptionError(f"{path}: cannot be written ({error.strerror}); name another file with -o") from error
         self._read()
 
     def _read(self) -> None:
         self._file.seek(0)
-        text, header = self._file.read(), _line(COLUMNS)
+        text, header = self._file.readall(), _line(COLUMNS)
         if not text.startswith(header) and not header.startswith(text):  # before anything of it is changed
             self._file.close()
             raise OptionError(f"{self.path}: is not a table of `patchbank watch`; name another file with -o")
         whole = text[: text.rfind(b"\n") + 1]
         if len(whole) < len(text):  # the power failed in the middle of a row
             self._file.truncate(len(whole))
+        self._length = len(whole)
         if not whole:
-            self._write(COLUMNS)
+            try:
+                self._write(COLUMNS)
+            except OSError as error:
+                self._file.close()
+                raise OptionError(f"{self.path}: cannot be written ({reason(error)})") from error
         for row in csv.DictReader(io.StringIO(whole.decode("utf-8", "replace"), newline="")):
             if (row["bytes"] or "").isdecimal() and (row["modified"] or "").isdecimal():
                 self.seen[row["path"]] = int(row["bytes"]), int(row["modified"])
 
     def append(self, row: dict[str, Any]) -> None:
+        """Raises `OSError` where the row is not in the table, of which nothing is left then."""
         self._write([row.get(column, "") for column in COLUMNS])
         self.seen[row["path"]] = row["bytes"], row["modified"]
 
     def _write(self, values: Iterable[Any]) -> None:
-        self._file.write(_line(values))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        rest = line = _line(values)
+        try:
+            while rest:  # a disk that fills takes a part
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._length)
+            raise
+        self._length += len(line)
 
     def close(self) -> None:
         self._file.close()
@@ -69,7 +86,7 @@ class Table:
 def _line(values: Iterable[Any]) -> bytes:
     line = io.StringIO(newline="")
     csv.writer(line).writerow(["" if value is None else value for value in values])
-    return line.getvalue().encode()
+    return line.getvalue().encode("utf-8", "backslashreplace")
 
 
 class Arrivals:
@@ -81,6 +98,14 @@ class Arrivals:
         self._last: dict[str, Stamp] = {}
         self._said: set[Reason] = set()
         self.refused: dict[str, str] = {}
+
+    def problem(self) -> str | None:
+        """Why the folder cannot be looked into now, such as a share that is not mounted; None where it can."""
+        try:
+            with os.scandir(self.folder):
+                return None
+        except OSError as error:
+            return f"{self.folder}: cannot be looked into ({reason(error)})"
 
     def look(self) -> list[tuple[Path, Stamp]]:
         """The files that can be inspected now, oldest first, and what cannot be inspected: `refused` has the reason."""
@@ -121,38 +146,75 @@ def watch(
     *,
     every: float,
     on_row: Callable[[dict[str, Any]], None],
+    on_trouble: Callable[[str | None], None] = lambda sentence: None,
     threshold: float | None = None,
 ) -> None:
-    """Inspect what arrives until `stop` is set; the image at hand is finished."""
+    """Inspect what arrives until `stop` is set; the image at hand is finished.
+
+    A folder that goes away, or a table that cannot be written, is waited for: `on_trouble` hears when it begins and, in
+    None, when it is over. Rows that were not written are computed again then.
+    """
+    of_folder: str | None = None
+    of_table = False
     while not stop.is_set():
-        for row in _inspect(detector, arrivals, threshold):
-            table.append(row)
+        problem, ready = _looked(arrivals)
+        if problem != of_folder:
+            on_trouble(of_folder := problem)
+        for row in _inspect(detector, ready, arrivals.refused, threshold):
+            try:
+                table.append(row)
+            except OSError as error:  # the files that are not in the table are looked at again
+                if not of_table:
+                    on_trouble(f"{table.path}: cannot be written ({reason(error)})")
+                of_table = True
+                break
+            if of_table:
+                of_table = False
+                on_trouble(None)
             on_row(row)
             if stop.is_set():
                 return
-        stop.wait(every)
+        stop.wait(max(every, _PATIENCE) if of_table or problem else every)
 
 
-def _inspect(detector: Detector, arrivals: Arrivals, threshold: float | None) -> Iterator[dict[str, Any]]:
-    """A row for each file, as each is done, and for what cannot be inspected."""
-    stamps = {str(path): stamp for path, stamp in arrivals.look()}
+def _looked(arrivals: Arrivals) -> tuple[str | None, list[tuple[Path, Stamp]]]:
+    """Why the folder cannot be looked into, or what is ready in it."""
+    problem = arrivals.problem()
+    try:
+        return problem, [] if problem else arrivals.look()
+    except (OSError, PatchbankError) as error:
+        return str(error), []
+
+
+def _inspect(
+    detector: Detector, ready: list[tuple[Path, Stamp]], refused: dict[str, str], threshold: float | None
+) -> Iterator[dict[str, Any]]:
+    """A row for each file, as each is done, and for what cannot be inspected or was `refused`, with the reason."""
+    stamps = {str(path): stamp for path, stamp in ready}
     failed: list[dict[str, Any]] = []
 
     def skip(name: str, error: Exception) -> None:
-        failed.append(_row(Path(name), stamps[name], error=str(error)))
+        if name in stamps:
+            failed.append(_row(Path(name), stamps.pop(name), error=str(error)))
 
-    ready = [Path(name) for name in stamps if name not in arrivals.refused]
-    for name in stamps.keys() & arrivals.refused.keys():
-        yield _row(Path(name), stamps[name], error=arrivals.refused[name])
-    if not ready:
-        return
-    for prediction in detector.predict_many(ready, on_error=skip):
+    for path in stamps.keys() & refused.keys():
+        yield _row(Path(path), stamps.pop(path), error=refused[path])
+    while stamps:
+        try:
+            for prediction in detector.predict_many([Path(name) for name in stamps], on_error=skip):
+                yield from failed
+                failed.clear()
+                if threshold is not None:
+                    prediction = prediction.at_threshold(threshold)
+                yield _row(Path(prediction.path), stamps.pop(prediction.path), prediction)
+        except Exception as error:  # whatever an image does to a library, the next ones are inspected
+            name = next(iter(stamps), None)
+            if name is not None:
+                skip(name, ImageError(f"{name}: cannot be inspected ({type(error).__name__}: {reason(error)})"))
+        else:
+            stamps.clear()
         yield from failed
         failed.clear()
-        if threshold is not None:
-            prediction = prediction.at_threshold(threshold)
-        yield _row(Path(prediction.path), stamps[prediction.path], prediction)
-    yield from failed
 
 
 def _row(path: Path, stamp: Stamp, prediction: Prediction | None = None, error: str | None = None) -> dict[str, Any]:
@@ -166,8 +228,3 @@ def _row(path: Path, stamp: Stamp, prediction: Prediction | None = None, error: 
         "bytes": stamp[0],
         "modified": stamp[1],
     }
-
-
-def shown(path: Path) -> str:
-    """A path in one line of text, whatever its name is made of."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))

@@ -1,0 +1,31 @@
+"""Odd numbers on the command line: what no option takes is refused for all of them, in one sentence."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from patchbank.errors import OptionError
+from patchbank.numbers import MOST_THREADS as MOST_THREADS
+
+LARGEST_SEED = 2**32 - 1
+MOST_SECONDS = 86_400.0  # a day: timers of the system overflow at far more
+_LARGEST = 2**63 - 1
+
+
+def with_ordinary_numbers(command: Callable[..., None]) -> Callable[..., None]:
+    """The function of a command, refusing numbers that are infinite, none, or larger than the system counts."""
+
+    @functools.wraps(command)
+    def checked(**values: Any) -> None:
+        for name, value in values.items():
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, float) and not math.isfinite(value):
+                raise OptionError(f"{option} takes a finite number, not {value}")
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise OptionError(f"{option} is too large: {value}")
+        command(**values)
+
+    return checked

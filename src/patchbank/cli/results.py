@@ -1,0 +1,135 @@
+"""The folder that `patchbank predict` writes: rows and pictures as they come, complete files whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from patchbank.cli.console import Failures
+from patchbank.cli.outputs import written_or_rescued
+from patchbank.errors import ImageError
+from patchbank.files import is_full, open_csv, reason, replacing, write_csv
+from patchbank.written import Results
+
+if TYPE_CHECKING:
+    from patchbank.images import ValueRange
+    from patchbank.prediction import Prediction
+
+COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
+_LASTING = (errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE) if hasattr(errno, "ESTALE") else (errno.EROFS,)
+
+
+class GrowingTable:
+    """A CSV whose rows are in NAME.partial as they come, and under its own name in the end. After kill -9 the rows so
+    far are there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = Path(f"{os.path.realpath(path)}.partial")
+        self._rows: list[dict[str, Any]] = []
+        self._file: Any = None
+        target = Path(os.path.realpath(path))
+        with contextlib.suppress(OSError):  # tried again in the end
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open_csv(self._partial)
+            csv.DictWriter(self._file, COLUMNS).writeheader()
+            self._file.flush()
+        with contextlib.suppress(OSError):  # the table of an earlier run: its pictures have gone
+            self._partial.chmod(stat.S_IMODE(target.stat().st_mode))
+            target.unlink()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if self._file is None:
+            return
+        try:
+            csv.DictWriter(self._file, COLUMNS, extrasaction="ignore").writerow(row)
+            self._file.flush()
+        except OSError:  # the disk is full: tried again in the end
+            self._drop()
+
+    def finish(self) -> None:
+        """Raises `OptionError` where the table is not where it was wanted."""
+        if self._file is not None:
+            try:
+                os.fsync(self._file.fileno())
+                self._file.close()
+                os.replace(self._partial, os.path.realpath(self.path))
+                return
+            except OSError:
+                self._drop()
+        written_or_rescued(lambda path: write_csv(path, COLUMNS, self._rows), self.path)
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
+
+
+class PredictionFolder:
+    """predictions.csv, errors.csv, overlays/ and maps/ of one run."""
+
+    def __init__(self, folder: Path, failures: Failures, *, overlays: bool, maps: bool, values: ValueRange) -> None:
+        self.folder, self._failures, self._values = folder, failures, values
+        self._overlays, self._maps = overlays, maps
+        self._results = Results(folder, "predict")
+        self._results.begin("predictions.csv.partial", "errors.csv")
+        self._table = GrowingTable(folder / "predictions.csv")
+
+    def add(self, row: dict[str, Any], prediction: Prediction, name: PurePath) -> None:
+        """A row and the pictures of an image; what cannot be drawn or written is named, and the row stays."""
+        self._table.add({**row, "regions": json.dumps(row["regions"])})
+        if self._overlays:
+            self._picture(prediction, PurePath("overlays", f"{name}.png"), self._save_overlay)
+        if self._maps:
+            self._picture(prediction, PurePath("maps", f"{name}.tiff"), _save_map)
+
+    def finish(self) -> None:
+        """Raises `OptionError` where the table is not where it was wanted."""
+        self._results.close()
+        try:
+            self._table.finish()
+        finally:
+            self._write_errors()
+
+    def _save_overlay(self, prediction: Prediction, path: Path) -> None:
+        from patchbank.images import Source
+        from patchbank.report.pictures import overlay, read_again, save_png
+
+        source = Source(prediction.path, Path(prediction.path))
+        save_png(overlay(read_again(source, prediction.map.shape, self._values), prediction), path)
+
+    def _write_errors(self) -> None:
+        try:
+            self._failures.write(self.folder / "errors.csv")
+        except OSError as error:  # each was named on stderr
+            self._failures.note("errors.csv", f"{error.filename}: cannot be written ({reason(error)})")
+
+    def _picture(self, prediction: Prediction, name: PurePath, save: Callable[[Prediction, Path], None]) -> None:
+        try:
+            with replacing(self._results.path(name)) as temporary:
+                save(prediction, temporary)
+        except ImageError as error:  # the file has gone, or another one is in its place
+            self._failures.note(prediction.path, f"inspected, but not drawn: {error}")
+        except OSError as error:
+            lasting = is_full(error) or error.errno in _LASTING
+            if lasting:
+                self._overlays = self._maps = False
+            what = "no more pictures are written" if lasting else "its row is written"
+            place = error.filename or self.folder / name
+            self._failures.note(prediction.path, f"{place}: cannot be written ({reason(error)}); {what}")
+
+
+def _save_map(prediction: Prediction, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(prediction.map).save(path, format="TIFF")
