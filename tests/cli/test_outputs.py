@@ -20,9 +20,10 @@ from PIL import Image
 
 from patchbank import PatchCore, load
 from patchbank.cli import results as cli_results
+from patchbank.cli.results import PredictionFolder
 from patchbank.images import list_images
 from tests.cli.running import in_its_own_process, patchbank
-from tests.conftest import bad_image, good_image
+from tests.conftest import bad_image, good_image, small_model
 
 COMMANDS = {
     "fit": "fit {good} -o {out}/m.patchbank",
@@ -147,22 +148,21 @@ def test_results_inside_the_folder_are_not_inspected(out: str, model_file: Path,
     for _ in range(2):
         done = patchbank("predict", model_file, images, "-o", images / out)
         assert "6 images inspected" in done.stdout
-    assert "pictures that patchbank wrote there are passed over" in done.stderr
+    assert "results that patchbank wrote" in done.stderr
     assert patchbank("explain", model_file, images, "-o", images / out).returncode == 0
-    with pytest.warns(match="passed over"):
-        assert [path.name for path in list_images(images)] == [f"{i}.png" for i in range(6)]
+    assert [path.name for path in list_images(images)] == [f"{i}.png" for i in range(6)]
 
 
 def removing(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Move the images on as soon as the first picture is drawn."""
-    save = cli_results._save_overlay
+    save = PredictionFolder._save_overlay
 
     def moving(*arguments: Any) -> None:
         save(*arguments)
         for path in images.iterdir():
             path.unlink()
 
-    monkeypatch.setattr(cli_results, "_save_overlay", moving)
+    monkeypatch.setattr(PredictionFolder, "_save_overlay", moving)
 
 
 def test_files_that_go_away_during_predict(
@@ -181,16 +181,17 @@ def test_files_that_go_away_during_predict(
     assert {row["path"] for row in rows} == {str(images / "0.png"), *not_drawn}
 
 
-def test_an_image_that_changes_is_not_drawn(model_file: Path, images: Path, tmp_path: Path) -> None:
-    def changing(prediction: Any, path: Path) -> None:
-        Image.fromarray(good_image(1, (64, 64))).save(prediction.path)
-        return saved(prediction, path)
+def test_an_image_that_changes_is_not_drawn(
+    model_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = PredictionFolder._save_overlay
 
-    saved, cli_results._save_overlay = cli_results._save_overlay, changing
-    try:
-        done = patchbank("predict", model_file, images / "0.png", "-o", tmp_path / "out")
-    finally:
-        cli_results._save_overlay = saved
+    def changing(self: PredictionFolder, prediction: Any, path: Path) -> None:
+        Image.fromarray(good_image(1, (64, 64))).save(prediction.path)
+        save(self, prediction, path)
+
+    monkeypatch.setattr(PredictionFolder, "_save_overlay", changing)
+    done = patchbank("predict", model_file, images / "0.png", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "0.png: changed while it was inspected" in done.stderr
     assert len(table(tmp_path / "out")) == 1
@@ -203,7 +204,7 @@ def full(*_: Any, **__: Any) -> None:
 def test_a_full_disk_ends_pictures_not_the_run(
     model_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_results, "_save_overlay", full)
+    monkeypatch.setattr(PredictionFolder, "_save_overlay", full)
     done = patchbank("predict", model_file, images, "-o", tmp_path / "out")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -247,9 +248,13 @@ def test_a_model_that_cannot_be_written_is_rescued(
     monkeypatch.setattr(modelfile, "save_file", failing)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     words = COMMANDS[command].format(**places(parts, model_file, tmp_path / "out")).split()
+    if command == "merge":
+        words[2] = str(tmp_path / "other.patchbank")
+        small_model().fit([good_image(70 + i) for i in range(3)]).save(words[2])
     done = patchbank(*words, *(["--image-size", "64", "--weights", "random"] if command == "fit" else []))
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    *notes, line = done.stderr.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
     (rescued,) = tmp_path.glob("patchbank-*/m.patchbank")
     expected = f"out/m.patchbank: cannot be written (No space left on device); what was computed is in {rescued}"
     assert line.endswith(expected)

@@ -31,11 +31,11 @@ def going(monkeypatch: pytest.MonkeyPatch, walk: int, change: Any) -> None:
     """Have `change` called once, when the images are walked through for that time."""
     stream, count = Extractor.stream, [0]
 
-    def changing(self: Extractor, *arguments: Any) -> Any:
+    def changing(self: Extractor, *arguments: Any, **options: Any) -> Any:
         count[0] += 1
         if count[0] == walk:
             change()
-        return stream(self, *arguments)
+        return stream(self, *arguments, **options)
 
     monkeypatch.setattr(Extractor, "stream", changing)
 

@@ -93,6 +93,8 @@ class Options:
 
     def _check(self) -> None:
         """Raise `OptionError` for values that cannot be used, before any work."""
+        if self.value_range is not None:
+            check_range(self.value_range)
         check_numbers(self)
         patches.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
@@ -104,8 +106,6 @@ class Options:
             raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
         if self.tile is not None and (self.geometry != "whole" or self.stride != 1):
             raise OptionError("tile is for whole images, patch by patch: leave out geometry and stride")
-        if self.value_range is not None:
-            check_range(self.value_range)
         if not 0 <= self.seed <= LARGEST_SEED:
             raise OptionError(f"seed must lie in 0..{LARGEST_SEED}, not {self.seed}")
         if self.image_size is not None and not 32 <= self.image_size <= 4096:
