@@ -2,6 +2,7 @@
 
 from patchbank.images.alignment import AlignedView, Reference, choose_reference
 from patchbank.images.geometry import Geometry, View
+from patchbank.images.lattice import Lattice
 from patchbank.images.prefetch import prefetch
 from patchbank.images.read import RGB, image_size, read_image
 from patchbank.images.roi import RegionOfInterest, read_roi
@@ -16,6 +17,7 @@ __all__ = [
     "Geometry",
     "ImageLike",
     "Images",
+    "Lattice",
     "Reference",
     "RegionOfInterest",
     "Source",
