@@ -130,6 +130,7 @@ def load(
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
     detector._restore_memory(memory, document["memory"])
     for part in detector._parts():
+        part._lie_as_learned()
         if part._open().backbone.checksum != part.training_["weights_sha256"]:
             raise WeightsError(
                 f"{path}: was fitted with other weights of {part.backbone} ({part.training_['weights']}) than "

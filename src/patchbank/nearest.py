@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.bank import TrainingImage
-from patchbank.images import AlignedView, Geometry, View, turned_back
+from patchbank.images import AlignedView, Geometry, Lattice, View, turned_back
+from patchbank.images.lattice import EVEN
 from patchbank.prediction import Neighbour
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where patches lie in pixels of the images: the `geometry`, and the (height, width) of the `reference` that images
-    were laid over, None without."""
+    """Where patches lie in pixels of the images: the `geometry`, the (height, width) of the `reference` that images
+    were laid over, None without, and the `lattice` of the patches in the inspected part."""
 
     geometry: Geometry
     reference: tuple[int, int] | None = None
+    lattice: Lattice = EVEN
 
     def view_of(self, image: TrainingImage) -> View:
         """How an image was inspected when it was learned from."""
         if self.reference is None:
-            return self.geometry.view(*image.size)
-        return AlignedView.of(self.geometry.view(*self.reference), image.size, image.alignment)
+            view = self.geometry.view(*image.size)
+        else:
+            view = AlignedView.of(self.geometry.view(*self.reference), image.size, image.alignment)
+        return replace(view, lattice=self.lattice)
 
     def neighbour(
         self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
@@ -38,7 +42,7 @@ class Placement:
 class NearestPatches:
     """For each patch of an image on its h×w grid: the number of a training image among `images`, the row and column of
     the nearest patch on that image's grid, and the distance to it. The grid of a training image has `fineness` rows and
-    columns for each of its cells."""
+    columns for each of its cells. `inside`: which patches of the image were compared, None for all."""
 
     view: View
     image: NDArray[np.int32]
@@ -48,6 +52,7 @@ class NearestPatches:
     images: tuple[TrainingImage, ...]
     placement: Placement
     fineness: int = 1
+    inside: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
@@ -58,17 +63,19 @@ class NearestPatches:
         images: tuple[TrainingImage, ...],
         placement: Placement,
         fineness: int = 1,
+        inside: NDArray[np.bool_] | None = None,
     ) -> NearestPatches:
         """From the image, row and column of each nearest patch, h×w×3. Keeps only the images that are named."""
         named = np.zeros(len(images), dtype=bool)
         named[origin[..., 0]] = True
         number = (np.cumsum(named) - 1).astype(np.int32)
         used = tuple(images[i] for i in np.flatnonzero(named))
-        return cls(view, number[origin[..., 0]], origin[..., 1], origin[..., 2], distance, used, placement, fineness)
+        image, row, column = number[origin[..., 0]], origin[..., 1], origin[..., 2]
+        return cls(view, image, row, column, distance, used, placement, fineness, inside)
 
     def at(self, x: int, y: int) -> Neighbour:
         """What the patch at pixel column `x`, row `y` of the image was compared with."""
-        here = self.view.patch_at(x, y, (self.image.shape[0], self.image.shape[1]))
+        here = self.view.patch_at(x, y, (self.image.shape[0], self.image.shape[1]), self.inside)
         image = self.images[self.image[here]]
         grid = (image.grid[0] * self.fineness, image.grid[1] * self.fineness)
         distance = float(self.distance[here])

@@ -42,6 +42,14 @@ class Arrangement(Protocol):
         """(rows, columns) of the grid of an image inspected at that size."""
         ...
 
+    def cell(self, strides: Sequence[int]) -> int:
+        """Pixels from one cell of the grid to the next."""
+        ...
+
+    def channels(self, vectors: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Vectors B×h×w×D → maps B×D_i×h_i×w_i again, each with the pixels from one of its positions to the next."""
+        ...
+
 
 @dataclass(frozen=True)
 class OneGrid:
@@ -63,6 +71,12 @@ class OneGrid:
 
     def grid(self, inspected: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
         return grid_size(inspected, strides[0], self.stride)
+
+    def cell(self, strides: Sequence[int]) -> int:
+        return strides[0] * self.stride
+
+    def channels(self, vectors: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[tuple[Tensor, int]]:
+        return [(vectors.permute(0, 3, 1, 2), self.cell(strides))]
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,14 @@ class Cells:
             )
         return inspected[0] // strides[-1], inspected[1] // strides[-1]
 
+    def cell(self, strides: Sequence[int]) -> int:
+        return strides[-1]
+
+    def channels(self, vectors: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[tuple[Tensor, int]]:
+        sides = [strides[-1] // s for s in strides]
+        parts = torch.split(vectors.permute(0, 3, 1, 2), [c * v * v for c, v in zip(channels, sides, strict=True)], 1)
+        return [(F.pixel_shuffle(part, v), s) for part, v, s in zip(parts, sides, strides, strict=True)]
+
     @staticmethod
     def split(cells: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[Tensor]:
         """P×D → for each level P×V_j×C_j: the V_j vectors of each cell, row by row."""
@@ -117,6 +139,12 @@ class Pooled:
 
     def grid(self, inspected: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
         return 1, 1
+
+    def cell(self, strides: Sequence[int]) -> int:
+        raise NotImplementedError("one vector for an image lies nowhere")
+
+    def channels(self, vectors: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[tuple[Tensor, int]]:
+        raise NotImplementedError("one vector for an image lies nowhere")
 
 
 def patch_features(maps: Sequence[Tensor], aggregation: str = "mean", patch_size: int = 3, stride: int = 1) -> Tensor:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank.images.lattice import EVEN, Lattice
 from patchbank.prediction import Prediction, Region
 
 if TYPE_CHECKING:  # an exported model finds its regions without torch
@@ -19,18 +20,16 @@ TOP_SHARE = 0.01
 
 
 def anomaly_map(
-    distances: Tensor, size: tuple[int, int], sigma: float, inside: Tensor | None = None
+    distances: Tensor, size: tuple[int, int], sigma: float, inside: Tensor | None = None, lattice: Lattice = EVEN
 ) -> NDArray[np.float32]:
     """Patch distances h×w → map at the inspected size (height, width): bilinear, then a Gaussian of `sigma` pixels.
 
-    Pixel centres as in `align_corners=False`; the Gaussian as in `scipy.ndimage.gaussian_filter`: cut at 4σ, edges
-    mirrored. Both are linear and act on rows and columns apart, so the map is one matrix times the distances times
-    another. With `inside` (h×w bool) the distances outside do not count: the Gaussian is normalised by what is inside.
+    `lattice`: where the patches lie; the outermost distances continue to the edges. The Gaussian is that of
+    `scipy.ndimage.gaussian_filter`: cut at 4σ, edges mirrored. Both are linear and act on rows and columns apart, so
+    the map is one matrix times the distances times another. With `inside` (h×w bool) the distances outside do not
+    count: the Gaussian is normalised by what is inside.
     """
-    down, across = (
-        enlarge_and_smooth(cells, pixels, sigma).to(distances.device)
-        for cells, pixels in zip(distances.shape, size, strict=True)
-    )
+    down, across = (matrix.to(distances.device) for matrix in enlarging(distances.shape, size, sigma, lattice))
     if inside is None:
         return np.asarray((down @ distances @ across.T).cpu().numpy())
     there = inside.to(distances.dtype)
@@ -39,12 +38,24 @@ def anomaly_map(
     return np.asarray(smoothed.cpu().numpy())
 
 
+def enlarging(
+    grid: tuple[int, ...], size: tuple[int, int], sigma: float, lattice: Lattice = EVEN
+) -> tuple[Tensor, Tensor]:
+    """The two matrices of `anomaly_map`, pixels×cells: down the columns, and across the rows."""
+    down, across = (
+        enlarge_and_smooth(cells, pixels, sigma, *lattice.along(axis, cells, pixels))
+        for axis, (cells, pixels) in enumerate(zip(grid, size, strict=True))
+    )
+    return down, across
+
+
 @lru_cache(maxsize=16)  # of 33 MB each for a side of 8192 pixels
-def enlarge_and_smooth(cells: int, pixels: int, sigma: float) -> Tensor:
-    """pixels×cells: what each cell adds to each pixel of one row or column."""
+def enlarge_and_smooth(cells: int, pixels: int, sigma: float, first: float, step: float) -> Tensor:
+    """pixels×cells: what each cell adds to each pixel of one row or column; the centre of cell k is at first + k·step,
+    where pixel centres have whole numbers."""
     import torch
 
-    centre = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    centre = np.clip((np.arange(pixels) - first) / step, 0, cells - 1)
     left = np.minimum(np.floor(centre).astype(int), max(cells - 2, 0))
     enlarge = np.zeros((pixels, cells))
     enlarge[np.arange(pixels), left] = 1 - (centre - left)

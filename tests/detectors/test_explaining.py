@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_the_nearest_patch_of_each_of_some_images(model: PatchCore) -> None:
     assert distances == sorted(distances)
     # the literal way
     item = next(model._open().stream(gather(bad_image(1))))
-    row, column = item.view.patch_at(place.x, place.y, item.grid)
+    row, column = replace(item.view, lattice=model._lattice()).patch_at(place.x, place.y, item.grid)
     vector = (item.vectors * model.balance_)[row * item.grid[1] + column].double()
     to_all = (model.bank_.vectors.double() - vector).norm(dim=1)
     images = torch.from_numpy(model.bank_.provenance[:, 0])

@@ -23,9 +23,11 @@ from patchbank.backbones.registry import (
     read_state,
 )
 from patchbank.backbones.runtime import Head
+from patchbank.displacement import Response, measure
 from patchbank.environment import package_version
 from patchbank.errors import OptionError
-from patchbank.threads import thread_count
+from patchbank.patches import Arrangement
+from patchbank.threads import on_this_thread, thread_count
 
 # short names of networks of other libraries
 ALIASES = {f"dinov2_vit{size[0]}14": f"hf/facebook/dinov2-{size}" for size in ("small", "base", "large")}
@@ -71,6 +73,7 @@ class Backbone:
         self.has_head = head is not None
         network.head = head
         self._lock = threading.Lock()
+        self._responses: dict[Arrangement, Response] = {}
         self._network, self._checked = network, set[tuple[int, int]]()
         if self.runtime == "openvino":
             self._run = runtimes.openvino_runtime(network, example)
@@ -93,6 +96,21 @@ class Backbone:
         ran_by = [f"{name}={package_version(name)}" for name in ("patchbank", "torch", self.runtime, "pillow")]
         head = f"head={self.has_head} precision={self.precision} device={self.device} threads={thread_count()}"
         return f"{self.name} {self.checksum} levels={self.levels} runtime={self.runtime} {head} {' '.join(ran_by)}"
+
+    def response(self, arrangement: Arrangement) -> Response:
+        """How the vectors of an arrangement change with a picture, and where: measured once, in torch, so that it is
+        the same for all runtimes."""
+
+        def maps(pictures: Tensor) -> list[tuple[Tensor, int]]:
+            found = self._network(pictures.to(self.device))
+            vectors = found[0] if self.has_head else arrangement(found)
+            return arrangement.channels(vectors, self.channels, self.strides)
+
+        with self._lock:
+            if arrangement not in self._responses:
+                with torch.inference_mode(), on_this_thread():
+                    self._responses[arrangement] = measure(maps, self.multiple)
+            return self._responses[arrangement]
 
     def _check(self, batch: Tensor) -> None:
         """Compare with torch on the first image of a new shape; a runtime that computes something else is not used."""

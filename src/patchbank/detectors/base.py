@@ -133,6 +133,7 @@ class Detector(Explaining):
             "levels": list(extractor.backbone.levels),
             "memory_mb": self.memory_mb,
             "memory_vectors": self.memory_vectors,
+            "patches_lie": self._lattice().state(),
             **self._memory_facts(),
         }
 
@@ -147,6 +148,7 @@ class Detector(Explaining):
                 features.find_near_copies()
         with work.clock("memory"):
             self._fit_memory(features, work.progress)
+        self._patches_lie = None  # it weighs features in its own way
         return features
 
     def _plan(self, images: int, patches: int) -> Plan:
@@ -276,8 +278,9 @@ class Detector(Explaining):
             inside = _as_tensor(
                 extractor.inside(view, (patches.distances.shape[0], patches.distances.shape[1])), vectors
             )
+        lattice = self._lattice()
         with on_this_thread():
-            smoothed = anomaly_map(patches.distances, view.inspected, self.option("sigma"), inside)
+            smoothed = anomaly_map(patches.distances, view.inspected, self.option("sigma"), inside, lattice)
             seen, distances = smoothed, patches.distances
             if inside is not None:
                 seen, distances = smoothed[extractor.inside(view, view.inspected)], distances[inside]
@@ -313,17 +316,19 @@ class Detector(Explaining):
             scored.score,
             anomaly,
             self.calibration_,
-            nearest=self._nearest_patches(scored.patches, item.view),
+            nearest=self._nearest_patches(scored.patches, item),
             timings={**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)},
         )
 
-    def _nearest_patches(self, scores: PatchScores, view: View) -> NearestPatches | None:
+    def _nearest_patches(self, scores: PatchScores, item: ImageFeatures) -> NearestPatches | None:
         """What each patch was compared with; None where the method does not compare with patches."""
         if scores.nearest is None:
             return None
         distances = scores.distances.cpu().numpy()
         origin, images, fineness = self._origin_of(scores.nearest.cpu().numpy())
-        return NearestPatches.of(view, origin, distances, images, self._open().placement, fineness)
+        view = dataclasses.replace(item.view, lattice=self._lattice())
+        inside = None if self.keeps_grid else item.inside
+        return NearestPatches.of(view, origin, distances, images, self._placement(), fineness, inside)
 
 
 def _as_tensor(inside: NDArray[np.bool_] | None, like: Tensor) -> Tensor | None:

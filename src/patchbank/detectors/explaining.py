@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from patchbank.detectors.calibrating import Calibrating
+from patchbank.detectors.placing import Placing
 from patchbank.errors import OptionError
 from patchbank.extraction import give_up
 from patchbank.features import ImageFeatures
@@ -20,7 +20,7 @@ from patchbank.scoring import peaks
 
 
 @dataclass(kw_only=True, eq=False)
-class Explaining(Calibrating):
+class Explaining(Placing):
     """A method whose predictions can be explained."""
 
     @abstractmethod
@@ -45,12 +45,12 @@ class Explaining(Calibrating):
         item = next(self._open().stream(sources, give_up))
         prediction = self._predict(item, without_image)
         vectors = self._prepare(item.vectors)
-        places = []
+        view, places = replace(item.view, lattice=self._lattice()), []
         for x, y in [at] if at else peaks(prediction):
             if not (0 <= x < prediction.map.shape[1] and 0 <= y < prediction.map.shape[0]):
                 height, width = prediction.map.shape
                 raise OptionError(f"position {x},{y} lies outside the image of {width}×{height} pixels")
-            row, column = item.view.patch_at(x, y, item.grid)
+            row, column = view.patch_at(x, y, item.grid, item.inside)
             if np.isnan(prediction.map[y, x]) and self.localizes:
                 raise OptionError(f"position {x},{y} is not inspected")
             cell = row * item.grid[1] + column
@@ -59,7 +59,7 @@ class Explaining(Calibrating):
             closest = self._closest(vectors, cell, count, without_image)
             if not closest and self.keeps_patches:
                 closest = [prediction.nearest(x, y)]
-            box = item.view.patch_box(row, column, item.grid)
+            box = view.patch_box(row, column, item.grid)
             places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
         return Explanation(prediction, tuple(places))
 
@@ -68,4 +68,4 @@ class Explaining(Calibrating):
         origin, images, fineness = self._origin_of(np.array([reference]))
         image, row, column = (int(value) for value in origin[0])
         grid = (images[image].grid[0] * fineness, images[image].grid[1] * fineness)
-        return self._open().placement.neighbour(images[image], row, column, grid, distance)
+        return self._placement().neighbour(images[image], row, column, grid, distance)

@@ -18,6 +18,7 @@ from patchbank.coresets.farthest_first import farthest_first_of_each
 from patchbank.coresets.samplers import project
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
+from patchbank.displacement import Response
 from patchbank.errors import OptionError
 from patchbank.extraction import Progress
 from patchbank.features import FeatureSet
@@ -216,6 +217,13 @@ class FAPM(Detector):
         image = reweighted if self.option("image_score") == "max" else None
         factor = reweighted / top if 0 < top < math.inf else 1.0
         return PatchScores(torch.stack([d for d, _ in found]).sum(0), found[0][1], factor, image)
+
+    def _gain(self, response: Response) -> Tensor | None:
+        """Of each level its weight; that distances are added, not their squares, makes little difference."""
+        if not self.layer_wise:
+            return None
+        weights = torch.tensor(self._weights()).square()
+        return weights.repeat_interleave(torch.tensor(self._open().backbone.channels))
 
     def _factor(self, vector: Tensor, bank: Tensor) -> float:
         """1 − exp(d₁)/Σ exp(d_k) over the nearest vectors of the worst one, in the manner of Eq. 7 of PatchCore."""

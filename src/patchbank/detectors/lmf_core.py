@@ -18,6 +18,7 @@ from patchbank.calibration import Calibration
 from patchbank.coresets import SAMPLERS
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.detectors.method import Scored
+from patchbank.displacement import Response
 from patchbank.errors import OptionError
 from patchbank.extraction import Progress
 from patchbank.features import FeatureSet
@@ -123,6 +124,9 @@ class LMFCore(MemoryBankDetector):
 
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors @ self.matrix_ - self.offset_
+
+    def _gain(self, response: Response) -> Tensor:
+        return self.matrix_.square().sum(1)
 
     def _leave_one_out(self, features: FeatureSet, progress: Progress | None) -> Calibration:
         walk = dataclasses.replace(features, vectors=None, again=lambda: self._prepared(features))

@@ -16,6 +16,7 @@ from patchbank.bank import TrainingImage
 from patchbank.calibration import Calibration
 from patchbank.detectors.options import Options
 from patchbank.detectors.work import Work
+from patchbank.displacement import Response
 from patchbank.extraction import Progress
 from patchbank.features import FeatureSet
 from patchbank.images import Source
@@ -130,6 +131,11 @@ class Method(Options, ABC):
     def _prepare(self, vectors: Tensor) -> Tensor:
         """P×D patches of a new image, as the memory holds those of the nominal ones."""
         return vectors
+
+    def _gain(self, response: Response) -> Tensor | None:
+        """The weight of each dimension of a feature in squared distances, D, given how each responds; None: the same.
+        Where levels keep their own resolution, of each channel."""
+        return None
 
     def _closest(self, vectors: Tensor, patch: int, count: int, without_image: int | None) -> list[Neighbour]:
         """The nearest patch of each of `count` training images to one of P×D prepared vectors of an image, one image

@@ -14,6 +14,7 @@ from torch import Tensor
 from patchbank.calibration import Calibration
 from patchbank.detectors.method import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
+from patchbank.displacement import Response
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.extraction import Progress
 from patchbank.features import FeatureSet, ImageFeatures
@@ -22,6 +23,7 @@ from patchbank.whitening import distances, whiten, whiten_tied
 
 REGULARISATION = 0.01  # ε of Σ + εI (PaDiM §III-B)
 _TOGETHER = 16  # images whose outer products are added at once
+_LOOKED_AT = 64  # positions that tell how much a channel weighs
 
 
 @dataclass(kw_only=True, eq=False)
@@ -121,6 +123,17 @@ class PaDiM(StreamingDetector):
 
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors[:, self.channels_]
+
+    def _gain(self, response: Response) -> Tensor:
+        """The diagonal of the inverse covariance, on average over some of the positions."""
+        d, gain = len(self.channels_), torch.zeros(response.dimension)
+        if self.covariance == "full":
+            some = self.factor_[:: max(1, len(self.factor_) // _LOOKED_AT)].square().mean(0).cpu().float()
+            precision = torch.zeros(d).index_add_(0, torch.tril_indices(d, d)[1], some)
+        else:
+            precision = self.factor_.square().mean(0).cpu().float()
+        gain[self.channels_.cpu()] = precision
+        return gain
 
     def _compare(
         self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None

@@ -20,6 +20,7 @@ from patchbank.coresets.merge_reduce import MergeReduce
 from patchbank.coresets.proxies import vector_bytes
 from patchbank.detectors.memory_bank import MemoryBankDetector
 from patchbank.detectors.method import PatchScores
+from patchbank.displacement import Response
 from patchbank.errors import OptionError
 from patchbank.extraction import OnError, Progress
 from patchbank.features import FeatureSet
@@ -204,6 +205,9 @@ class PatchCore(MemoryBankDetector):
 
     def _prepare(self, vectors: Tensor) -> Tensor:
         return vectors * self.balance_
+
+    def _gain(self, response: Response) -> Tensor:
+        return self.balance_.square()
 
     def _compare(
         self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None

@@ -17,6 +17,7 @@ from patchbank.bank import TrainingImage, same_part
 from patchbank.calibration import Calibration, Row
 from patchbank.detectors.base import Detector
 from patchbank.detectors.method import PatchScores
+from patchbank.displacement import Response
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.extraction import OnError, Progress
 from patchbank.features import FeatureSet
@@ -160,6 +161,12 @@ class SPADE(Detector):
         fine = (maps[0].shape[2], maps[0].shape[3])
         same = [m if m.shape[2:] == maps[0].shape[2:] else F.interpolate(m, fine, mode="bilinear") for m in maps]
         return torch.cat(same, 1)[0].flatten(1).T.contiguous(), fine
+
+    def _gain(self, response: Response) -> Tensor:
+        """As of `_pixels`: all levels but the deepest."""
+        channels = torch.tensor(self._open().backbone.channels)
+        compared = torch.arange(len(channels)) < max(len(channels) - 1, 1)
+        return compared.float().repeat_interleave(channels)
 
     def _cells_of(self, image: int) -> Tensor:
         return self.cells_[self.starts_[image] : self.starts_[image + 1]].float()

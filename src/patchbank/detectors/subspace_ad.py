@@ -12,6 +12,7 @@ from torch import Tensor
 from patchbank.calibration import Calibration
 from patchbank.detectors.method import PatchScores
 from patchbank.detectors.streaming import StreamingDetector
+from patchbank.displacement import Response
 from patchbank.errors import OptionError
 from patchbank.extraction import Progress
 from patchbank.features import FeatureSet, ImageFeatures
@@ -105,6 +106,9 @@ class SubspaceAD(StreamingDetector):
 
     def _tidy(self) -> None:
         self._folds, self._without_fold = [], []
+
+    def _gain(self, response: Response) -> Tensor:
+        return 1 - self.components_.square().sum(0)  # what the components leave of a change of one dimension
 
     def _compare(
         self, vectors: Tensor, grid: tuple[int, int], inside: Tensor | None, without_image: int | None

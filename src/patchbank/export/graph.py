@@ -13,9 +13,9 @@ from patchbank.detectors import Detector
 from patchbank.export.comparing import Comparison, Memory
 from patchbank.export.methods import comparison_of
 from patchbank.extraction import Extractor
-from patchbank.images import Tiling
+from patchbank.images import Lattice, Tiling
 from patchbank.patches import REFERENCE_DIMENSION, OneGrid
-from patchbank.scoring import TOP_SHARE, enlarge_and_smooth
+from patchbank.scoring import TOP_SHARE, enlarging
 
 
 class Graph(nn.Module):
@@ -37,6 +37,7 @@ class Graph(nn.Module):
         image_score: str,
         sigma: float,
         normal: tuple[float, float],
+        lattice: Lattice,
     ):
         super().__init__()
         self.features, self.comparison, self.masks, self.external = features, comparison, masks, external
@@ -44,8 +45,9 @@ class Graph(nn.Module):
         self.down: Tensor
         self.across: Tensor
         self.localizes, self.patches = fine != (0, 0), fine[0] * fine[1]
-        for name, cells, pixels in zip(("down", "across"), fine, inspected, strict=True):
-            matrix = enlarge_and_smooth(cells, pixels, sigma) if self.localizes else torch.zeros(0)
+        nothing = (torch.zeros(0), torch.zeros(0))
+        matrices = enlarging(fine, inspected, sigma, lattice) if self.localizes else nothing
+        for name, matrix in zip(("down", "across"), matrices, strict=True):
             self.register_buffer(name, matrix.clone())
         # the tracer computes what hangs on plain tensors alone, and would store every result of it
         for name, tensor in () if external else comparison.memory.items():
@@ -193,6 +195,6 @@ def make_graph(detector: Detector, inspected: tuple[int, int], external: bool) -
     normal: tuple[float, float] = getattr(detector, "normal_", (0.0, 1.0))
     graph = Graph(
         features, comparison, inspected, fine, masks, external, detector.option("image_score"),
-        detector.option("sigma"), normal,
+        detector.option("sigma"), normal, detector._lattice(),
     )  # fmt: skip
     return graph.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from patchbank.images.alignment import AlignedView, Reference, choose_reference
 from patchbank.images.geometry import Geometry, View
+from patchbank.images.lattice import Lattice
 from patchbank.images.listing import IMAGE_SUFFIXES, Listing, list_folder, list_images
 from patchbank.images.opening import opened
 from patchbank.images.prefetch import prefetch
@@ -20,6 +21,7 @@ __all__ = [
     "Geometry",
     "ImageLike",
     "Images",
+    "Lattice",
     "Listing",
     "Reference",
     "RegionOfInterest",

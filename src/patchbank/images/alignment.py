@@ -75,10 +75,8 @@ class AlignedView(View):
         if mask is not None:
             seen &= mask.astype(np.uint8)
         size = (self.given_size[1], self.given_size[0])
-        x, y = values.shape[1] / (right - left), values.shape[0] / (bottom - top)
         # from the reference to the map, so that the map is interpolated once
-        onto = np.array([[x, 0, (0.5 - left) * x - 0.5], [0, y, (0.5 - top) * y - 0.5], [0, 0, 1]])
-        through = onto @ np.vstack([self._matrix, [0, 0, 1]])
+        through = self._onto_map @ np.vstack([self._matrix, [0, 0, 1]])
         back = cv2.WARP_INVERSE_MAP
         given = cv2.warpAffine(
             values, through[:2], size, flags=cv2.INTER_LINEAR | back, borderMode=cv2.BORDER_REPLICATE
@@ -87,9 +85,11 @@ class AlignedView(View):
         given[there == 0] = np.nan
         return np.asarray(given, dtype=np.float32)
 
-    def patch_at(self, x: int, y: int, grid: tuple[int, int]) -> tuple[int, int]:
+    def patch_at(
+        self, x: float, y: float, grid: tuple[int, int], inside: NDArray[np.bool_] | None = None
+    ) -> tuple[int, int]:
         at = self._matrix @ [x, y, 1]
-        return super().patch_at(round(float(at[0])), round(float(at[1])), grid)
+        return super().patch_at(float(at[0]), float(at[1]), grid, inside)
 
     def patch_box(self, row: int, column: int, grid: tuple[int, int]) -> Box:
         """What encloses a patch's cell in pixels of the image."""

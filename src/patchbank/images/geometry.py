@@ -9,7 +9,8 @@ inspected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank.errors import OptionError
+from patchbank.images.lattice import EVEN, Lattice
 from patchbank.images.values import RGB
 
 KINDS = ("whole", "paper")
@@ -31,13 +33,14 @@ class View:
     """How one image of a given size is inspected. Sizes are (height, width) in pixels.
 
     The input is resized to `resized`, of which the part at `offset` (top, left) of size `inspected` goes to the
-    network.
+    network, whose patches lie on a `lattice`.
     """
 
     input_size: tuple[int, int]
     resized: tuple[int, int]
     offset: tuple[int, int]
     inspected: tuple[int, int]
+    lattice: Lattice = field(default=EVEN, kw_only=True)
 
     @property
     def original_size(self) -> tuple[int, int]:
@@ -85,7 +88,7 @@ class View:
         """A map of the inspected size → a map in pixels of the input, NaN where the input was not inspected or lies
         outside a mask of `input_size`."""
         left, top, right, bottom = self.inspected_box
-        part = cv2.resize(values, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+        part = self._enlarged(values, self.inspected_box)
         whole = np.asarray(part, dtype=np.float32)
         if part.shape != self.input_size:
             whole = np.full(self.input_size, np.nan, dtype=np.float32)
@@ -100,26 +103,60 @@ class View:
         part = mask[top:bottom, left:right].astype(np.float32)
         return np.asarray(cv2.resize(part, (grid[1], grid[0]), interpolation=cv2.INTER_AREA) > 0)
 
-    def patch_at(self, x: int, y: int, grid: tuple[int, int]) -> tuple[int, int]:
-        """(row, column) of the patch that covers pixel column `x`, row `y` of the input, on a grid of that size."""
-        left, top, right, bottom = self.inspected_box
-        row = int((y - top) * grid[0] / (bottom - top))
-        column = int((x - left) * grid[1] / (right - left))
-        return min(max(row, 0), grid[0] - 1), min(max(column, 0), grid[1] - 1)
+    def patch_at(
+        self, x: float, y: float, grid: tuple[int, int], inside: NDArray[np.bool_] | None = None
+    ) -> tuple[int, int]:
+        """(row, column) of the patch nearest to pixel column `x`, row `y` of the input, on a grid of that size; of
+        those that are `inside`, where not all are."""
+        place = []
+        for axis, (pixel, patches) in enumerate(zip((y, x), grid, strict=True)):
+            first, step = self.lattice.along(axis, patches, self.inspected[axis])
+            at = (pixel + 0.5) / self._scale(axis) - self.offset[axis] - 0.5
+            place.append(min(max(math.floor((at - first) / step + 0.5), 0), patches - 1))
+        row, column = place
+        if inside is None or inside[row, column]:
+            return row, column
+        rows, columns = np.nonzero(inside)
+        nearest = int(np.argmin((rows - row) ** 2 + (columns - column) ** 2))
+        return int(rows[nearest]), int(columns[nearest])
 
     def patch_box(self, row: int, column: int, grid: tuple[int, int]) -> Box:
-        """(left, top, right, bottom) of a patch's cell in pixels of the input."""
+        """(left, top, right, bottom) of a patch's cell in pixels of the input, within the inspected part."""
         left, top, right, bottom = self.inspected_box
-        height, width = (bottom - top) / grid[0], (right - left) / grid[1]
-        return (
-            left + int(column * width),
-            top + int(row * height),
-            left + max(int((column + 1) * width), int(column * width) + 1),
-            top + max(int((row + 1) * height), int(row * height) + 1),
-        )
+        sides = []
+        for axis, (number, least, most) in enumerate(((row, top, bottom), (column, left, right))):
+            first, step = self.lattice.along(axis, grid[axis], self.inspected[axis])
+            edges = first + (np.array([number, number + 1]) - 0.5) * step + 0.5 + self.offset[axis]
+            # rounded first: an edge between two pixels is that edge
+            low, high = np.floor((edges * self._scale(axis)).round(6)).astype(int).tolist()
+            low = min(max(low, least), most - 1)
+            sides.append((low, max(min(high, most), low + 1)))
+        return sides[1][0], sides[0][0], sides[1][1], sides[0][1]
+
+    def _scale(self, axis: int) -> float:
+        """Pixels of the input for one of the resized image."""
+        return self.input_size[axis] / self.resized[axis]
+
+    @property
+    def _onto_map(self) -> NDArray[np.float64]:
+        """3×3: pixel centres of the input to those of a map of the inspected part."""
+        (y, x), (top, left) = (self._scale(0), self._scale(1)), self.offset
+        return np.array([[1 / x, 0, 0.5 / x - left - 0.5], [0, 1 / y, 0.5 / y - top - 0.5], [0, 0, 1]])
+
+    def _enlarged(self, values: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
+        """A map of the inspected size → that of a box of the input, which is the inspected one up to rounding."""
+        left, top, right, bottom = box
+        (y, x), (height, width) = self.offset, self.inspected
+        exact = np.array([x, y, x + width, y + height]) * np.tile([self._scale(1), self._scale(0)], 2)
+        size = (right - left, bottom - top)
+        if np.allclose(exact, box, rtol=0, atol=1e-6):
+            return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR))
+        matrix = self._onto_map @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(values, matrix[:2], size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
 
     def _to_input(self, top: float, left: float, bottom: float, right: float) -> tuple[int, int, int, int]:
-        y, x = self.input_size[0] / self.resized[0], self.input_size[1] / self.resized[1]
+        y, x = self._scale(0), self._scale(1)
         top_, left_ = round(top * y), round(left * x)
         # an input a few pixels wide still has an inspected part of at least one pixel
         return top_, left_, max(round(bottom * y), top_ + 1), max(round(right * x), left_ + 1)
