@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from patchbank import load, runtime
-from patchbank.backbones import list_backbones, open_backbone
-from patchbank.detectors import DETECTORS, Detector, Ensemble, PatchCore
+from patchbank.backbones import list_backbones
+from patchbank.detectors import DETECTORS, Detector
 from patchbank.displacement import measure
-from patchbank.export import FORMATS, export
-from patchbank.images import RegionOfInterest, View, gather
-from patchbank.images.lattice import EVEN, Lattice
-from patchbank.modelfile import read
+from patchbank.images.lattice import EVEN
 from patchbank.patches import Cells, OneGrid
-from patchbank.prediction import Prediction
 
 SIZE = 256
 LEARNED = 5
@@ -149,5 +142,7 @@ def test_report() -> None:
         if DETECTORS[method].localizes:
             o = {"levels": (2, 3)} if method not in ("spade",) else {"levels": (1, 2, 3)}
             m = learned(method, **o)
-            a = offset(m); d = m._lattice().displacement; m._patches_lie = EVEN
+            a = offset(m)
+            d = m._lattice().displacement
+            m._patches_lie = EVEN
             print(method, d, a.round(2), offset(m).round(2))
