@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchbank.coresets.farthest_first import Selection, farthest_first
 from patchbank.errors import OptionError
+from patchbank.passing import FieldsOnly
 from patchbank.search import Index, make_index
 
 
@@ -65,7 +66,7 @@ def _parts(images: Sequence[TrainingImage]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Bank:
+class Bank(FieldsOnly):
     """`vectors` M×D, float32 or float16; `provenance` M×3 int32: image (index into `images`), row and column of each
     vector; `search`: how neighbours are found, one of `patchbank.search.SEARCHES`."""
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank.passing import FieldsOnly
 from patchbank.search import nearest
 from patchbank.search.batched import BatchedBanks
 
@@ -52,7 +53,7 @@ class Regions:
 
 
 @dataclass(frozen=True)
-class RegionBanks:
+class RegionBanks(FieldsOnly):
     """One level's banks: `vectors` M×C, the `region` of each (M), `provenance` M×3 (image, row and column on the
     level's grid), and which regions were sampled at the `doubled` ratio; a search also looks `radius` regions away."""
 

@@ -10,10 +10,12 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,6 +37,7 @@ from patchbank.files import file_digest, spelled
 from patchbank.images import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image, stream
 from patchbank.numbers import check_threads
 from patchbank.prediction import Prediction, finite
+from patchbank.threads import OfProcess, torch_threads
 from patchbank.verdict import verdict
 
 EXPORT_VERSION = 2  # 1 where an older version reads the same pixels: without a value_range
@@ -222,8 +225,24 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def open_graph(path: Path, document: dict[str, Any], threads: int) -> Run:
-    """A graph file, ready to run."""
+    """A graph file, ready to run, from any thread and in any process."""
+    make = partial(_open_again, path.absolute(), document, threads)
+    return _Graph(OfProcess(make, _RUNTIMES[document["to"]](path, document, threads)))
+
+
+def _open_again(path: Path, document: dict[str, Any], threads: int) -> Run:
+    expected = document.get("files", {}).get(path.name)
+    if not path.is_file() or (expected and file_digest(path) != expected):
+        raise ModelFileError(f"{path}: has been replaced since it was opened: load the export again")
     return _RUNTIMES[document["to"]](path, document, threads)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    opened: OfProcess[Run]
+
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        return self.opened.get()(feeds)
 
 
 def _onnx(path: Path, document: dict[str, Any], threads: int) -> Run:
@@ -248,10 +267,13 @@ def _openvino(path: Path, document: dict[str, Any], threads: int) -> Run:
     compiled = ov.Core().compile_model(str(path), "CPU", options)
     names = [output["name"] for output in document["outputs"]]
 
+    lock = threading.Lock()  # it takes one request at a time
+
     def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
-        found = compiled(feeds, share_inputs=True)
-        # the results are views into the runtime's own buffers, which the next call overwrites
-        return {name: found[name].copy() for name in names}
+        with lock:
+            found = compiled(feeds, share_inputs=True)
+            # the results are views into the runtime's own buffers, which the next call overwrites
+            return {name: found[name].copy() for name in names}
 
     return run
 
@@ -265,13 +287,8 @@ def _torchscript(path: Path, document: dict[str, Any], threads: int) -> Run:
     inputs, outputs = ([entry["name"] for entry in document[key]] for key in ("inputs", "outputs"))
 
     def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
-        before = torch.get_num_threads()  # of the whole process
-        torch.set_num_threads(threads)
-        try:
-            with torch.inference_mode():
-                found = graph(*(torch.from_numpy(feeds[name]) for name in inputs))
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(threads), torch.inference_mode():
+            found = graph(*(torch.from_numpy(feeds[name]) for name in inputs))
         return {name: value.numpy() for name, value in zip(outputs, found, strict=True)}
 
     return run

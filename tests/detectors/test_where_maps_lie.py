@@ -135,14 +135,3 @@ def test_each_trained_backbone(name: str) -> None:
     assert np.abs(offset(model)).max() < limit
     model._patches_lie = EVEN
     assert np.abs(offset(model)).max() > 0.9  # without the correction
-
-
-def test_report() -> None:
-    for method in DETECTORS:
-        if DETECTORS[method].localizes:
-            o = {"levels": (2, 3)} if method not in ("spade",) else {"levels": (1, 2, 3)}
-            m = learned(method, **o)
-            a = offset(m)
-            d = m._lattice().displacement
-            m._patches_lie = EVEN
-            print(method, d, a.round(2), offset(m).round(2))

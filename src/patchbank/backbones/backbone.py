@@ -27,7 +27,7 @@ from patchbank.displacement import Response, measure
 from patchbank.environment import package_version
 from patchbank.errors import OptionError
 from patchbank.patches import Arrangement
-from patchbank.threads import on_this_thread, thread_count
+from patchbank.threads import keep_in_children, on_this_thread, thread_count
 
 # short names of networks of other libraries
 ALIASES = {f"dinov2_vit{size[0]}14": f"hf/facebook/dinov2-{size}" for size in ("small", "base", "large")}
@@ -72,7 +72,8 @@ class Backbone:
         self.runtime, self.difference = runtime, 0.0
         self.has_head = head is not None
         network.head = head
-        self._lock = threading.Lock()
+        self._lock, self.process = threading.Lock(), os.getpid()
+        keep_in_children(self)
         self._responses: dict[Arrangement, Response] = {}
         self._network, self._checked = network, set[tuple[int, int]]()
         if self.runtime == "openvino":
@@ -175,7 +176,7 @@ def reuse_backbone(name: str, **options: Any) -> Backbone:
     reading, checking and compiling a network takes a second."""
     weights = options.get("weights")
     changed = Path(weights).stat().st_mtime_ns if weights not in (None, "random") and Path(weights).exists() else 0
-    # by process: a compiled network has threads, which a forked child has not, and must not be torn down there either
+    # by process: a compiled network has threads, which a forked child has not
     return _reuse(name, os.getpid(), thread_count(), changed, **options)
 
 

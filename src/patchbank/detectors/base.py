@@ -41,12 +41,15 @@ from patchbank.images import (
     stream,
 )
 from patchbank.nearest import NearestPatches
+from patchbank.passing import packed, unpacked
 from patchbank.planning import Plan, plan_fit
 from patchbank.prediction import Prediction
 from patchbank.scoring import anomaly_map, image_score
 from patchbank.threads import on_this_thread, set_threads
 from patchbank.thumbnails import Thumbnail, make_thumbnails
 from patchbank.verdict import verdict
+
+_OF_PROCESS = {"_extractor", "_last", "feature_cache"}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -67,6 +70,19 @@ class Detector(Explaining):
         from patchbank.detectors.ensemble import Ensemble
 
         return Ensemble(members=[cls(backbone=name, **options) for name in backbone])
+
+    def __copy__(self) -> Self:
+        copied: Self = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process or a deep copy gets: without the network and what else each makes for itself."""
+        state = self.__dict__ | dict.fromkeys(_OF_PROCESS & self.__dict__.keys())
+        return {name: packed(value) for name, value in state.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: unpacked(value) for name, value in state.items()})
 
     def parameters(self) -> dict[str, Any]:
         """Every option and its value in effect."""
@@ -229,8 +245,9 @@ class Detector(Explaining):
     # ---- shared stages -----------------------------------------------------------------------------------------------
 
     def _open(self) -> Extractor:
-        """The stages before the memory: opened by `fit`, or at the first use of a loaded model, and kept."""
-        if self._extractor is None:
+        """The stages before the memory: opened by `fit`, or at the first use of a loaded model, and kept; in another
+        process anew."""
+        if self._extractor is None or self._extractor.backbone.process != os.getpid():
             self._extractor = self._make_extractor()
         return self._extractor
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from patchbank.errors import MissingPackageError
 from patchbank.search.blocked import k_nearest
-from patchbank.threads import thread_count
+from patchbank.threads import openmp_threads
 
 _LISTS, _PROBES, _PARTS = 512, 32, 64
 _CANDIDATES = 8  # measured in full
@@ -31,13 +31,13 @@ class FaissIndex:
             raise MissingPackageError(f"search={kind!r} needs faiss: `pip install patchbank[faiss]`") from None
         self.name, self.vectors, self._faiss = kind, vectors, faiss
         values = vectors.numpy()
-        faiss.omp_set_num_threads(thread_count())
+        faiss.omp_set_num_threads(openmp_threads())
         self.index = _ivfpq(faiss, values) if kind == "ivfpq" else _hnsw(faiss, values)
         self.index.add(values)
 
     def nearest(self, queries: Tensor, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Q×D → distances Q and indices Q; `excluded` (M, bool) are left out. +inf where nothing was found."""
-        self._faiss.omp_set_num_threads(thread_count())
+        self._faiss.omp_set_num_threads(openmp_threads())
         k = min(_CANDIDATES, len(self.vectors))
         _, found = self.index.search(np.ascontiguousarray(queries.numpy()), k, params=self._parameters(excluded))
         candidates = torch.from_numpy(found)
