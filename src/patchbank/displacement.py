@@ -20,7 +20,7 @@ from patchbank.images.lattice import Lattice
 from patchbank.scoring import anomaly_map
 
 _SIDE = 256  # pixels of the pictures that are shown: in smaller ones the borders reach the middle
-_SIZES = (12, 12, 16, 16, 20, 20, 24, 24)  # pixels of the square that each picture is changed by
+_SIZES = 2 * (12, 12, 16, 16, 20, 20, 24, 24)  # pixels of the square that each picture is changed by
 _GOOD = 0.25  # squared distance of a good patch to its nearest, in units of the variance: a change stands out from it
 _STEPS = 100  # of a pixel: other processors round otherwise, and maps should not differ by it
 

@@ -99,11 +99,10 @@ class Backbone:
         return f"{self.name} {self.checksum} levels={self.levels} runtime={self.runtime} {head} {' '.join(ran_by)}"
 
     def response(self, arrangement: Arrangement) -> Response:
-        """How the vectors of an arrangement change with a picture, and where: measured once, in torch, so that it is
-        the same for all runtimes."""
+        """How the vectors of an arrangement change with a picture, and where: measured once."""
 
         def maps(pictures: Tensor) -> list[tuple[Tensor, int]]:
-            found = self._network(pictures.to(self.device))
+            found = self._run(pictures)
             vectors = found[0] if self.has_head else arrangement(found)
             return arrangement.channels(vectors, self.channels, self.strides)
 
