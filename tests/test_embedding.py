@@ -232,13 +232,13 @@ if pid == 0:
     if search == "auto":
         from patchbank.export import export
         export(model, "out", images=["bad.png"])
+    faulthandler.cancel_dump_traceback_later()  # it has a thread, too
     grandchild = os.fork()
     if grandchild == 0:
         faulthandler.dump_traceback_later(60, exit=True)
         same(load("m.patchbank", runtime=runtime).predict("bad.png"))
         os._exit(0)
     assert os.waitpid(grandchild, 0)[1] == 0
-    faulthandler.cancel_dump_traceback_later()
     print("done", flush=True)
     if ending == "hard":
         os._exit(0)
