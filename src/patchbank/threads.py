@@ -6,6 +6,7 @@ start new ones there. OpenMP cannot: torch and faiss run on one thread in a fork
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -27,7 +28,6 @@ _before: tuple[int, int] | None = None  # threads of torch and OpenCV
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 _forked = False
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
-_inherited: list[Any] = []
 
 
 def thread_count() -> int:
@@ -106,7 +106,7 @@ class OfProcess(Generic[Result]):
         if made is None or made[0] != os.getpid():
             with self._lock:
                 if self._made is made:
-                    _inherited.append(made)
+                    _leave_alone(made)
                     self._made = os.getpid(), self._make()
                 made = self._made
         assert made is not None
@@ -122,6 +122,11 @@ class OfProcess(Generic[Result]):
 def keep_in_children(thing: Any) -> None:
     """Never take something down in a forked child; its `_lock` is a new one there."""
     _kept.add(thing)
+
+
+def _leave_alone(thing: Any) -> None:
+    """Also not at the end of the process: to take it down is to wait for threads, or to abort where they are gone."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def spread(function: Callable[[int, int], None], total: int, grain: int = 1) -> None:
@@ -169,8 +174,8 @@ def _after_fork() -> None:
     global _pool, _lock, _within, _torch_threads, _forked
     _pool, _lock, _within = None, threading.Lock(), 0
     _inside.worker, _inside.block = False, 0
-    _inherited.extend(_kept)
-    for thing in _inherited:
+    for thing in _kept:
+        _leave_alone(thing)
         if hasattr(thing, "_lock"):
             thing._lock = threading.Lock()  # another thread may have held it
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "set_num_threads"):
