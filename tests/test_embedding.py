@@ -244,7 +244,9 @@ if pid == 0:
         os._exit(0)
     sys.exit(0)
 status = os.waitpid(pid, 0)[1]
-assert model.predict("bad.png") == expected
+after = model.predict("bad.png")  # eager torch may round otherwise from call to call
+assert abs(after.score - expected.score) < 1e-5 * expected.score, (after.score, expected.score)
+assert np.allclose(after.map, expected.map, rtol=1e-4)
 sys.exit(status != 0)
 """
 
