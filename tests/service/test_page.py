@@ -177,7 +177,7 @@ def test_a_folder_is_sent_without_what_is_no_image(opened: Callable[[str], Page]
     panel = page.locator("#uploads")
     expect(panel).to_contain_text("1 image inspected, 0 rejected, 1 not")
     expect(panel).to_contain_text("1 file without an image's ending left out")
-    expect(panel.locator("li")).to_contain_text("broken.png is not an image")
+    expect(panel.locator("li")).to_contain_text("broken.png is a text file, not an image file")
 
 
 def test_a_dropped_file_is_sent(opened: Callable[[str], Page], service: Place) -> None:
