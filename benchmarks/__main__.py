@@ -22,13 +22,13 @@ import torch
 
 from benchmarks import baselines
 from patchbank import FAPM, LMFCore, PatchCore
-from patchbank.coresets.farthest_first import farthest_first, row_norms
-from patchbank.coresets.samplers import project
-from patchbank.datasets.synthetic import draw
-from patchbank.environment import environment
-from patchbank.images import gather
+from patchbank._system.environment import environment
+from patchbank.data import gather
+from patchbank.demo.synthetic import draw
+from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
+from patchbank.memory.coreset.samplers import project
+from patchbank.memory.search import make_index
 from patchbank.metrics import PixelMetrics
-from patchbank.search import make_index
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -187,7 +187,7 @@ _MEMORY = """
 import sys, torch
 from benchmarks.__main__ import drawn
 from patchbank import PatchCore
-from patchbank.memory import peak_rss_mb, reset_peak
+from patchbank._system.ram import peak_rss_mb, reset_peak
 model = PatchCore(image_size=224, coreset=0.1)
 images = drawn(200)
 model.fit(images[:2])  # libraries and buffers are there

@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from patchbank.datasets import GOOD, Dataset, Sample, open_dataset, read_mask
-from patchbank.detectors import DETECTORS, Detector
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank.data import Source, read_image
+from patchbank.data.datasets import GOOD, Dataset, Sample, open_dataset, read_mask
 from patchbank.errors import ImageError
-from patchbank.images import Source, read_image
+from patchbank.methods import DETECTORS, Detector
 from patchbank.metrics import PixelMetrics, auroc
 from patchbank.prediction import Prediction
 

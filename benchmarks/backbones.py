@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from patchbank.backbones import list_backbones, open_backbone
-from patchbank.backbones.runtime import RUNTIMES, is_available
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank.features.backbones import list_backbones, open_backbone
+from patchbank.features.backbones.engines import RUNTIMES, is_available
 
 RESULTS = Path(__file__).parent / "results" / "backbones.json"
 BATCHES = (1, 32)

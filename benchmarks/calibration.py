@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 
 from patchbank import PatchCore
-from patchbank.calibration import CORRECTED
-from patchbank.datasets import GOOD, open_dataset
-from patchbank.detectors.work import Work
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank.calibration.calibration import CORRECTED
+from patchbank.data import Source, gather, read_image
+from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning
-from patchbank.extraction import Extractor, give_up
-from patchbank.features import ImageFeatures
-from patchbank.images import Source, gather, read_image
+from patchbank.features.extractor import Extractor, give_up
+from patchbank.features.store import ImageFeatures
+from patchbank.methods.work import Work
 
 RATES = (0.005, 0.01, 0.05, 0.1)
 RESULTS = Path(__file__).parent / "results"

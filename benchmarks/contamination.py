@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from patchbank import PatchCore
+from patchbank._system.environment import environment
 from patchbank.audit import audit
-from patchbank.datasets import GOOD, open_dataset
-from patchbank.environment import environment
+from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.evaluation.evaluate import evaluate
 
 RESULTS = Path(__file__).parent / "results"

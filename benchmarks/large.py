@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patchbank.datasets.synthetic import draw
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank.demo.synthetic import draw
 
 RESULTS = Path(__file__).parent / "results" / "large.json"
 

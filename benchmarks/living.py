@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from patchbank import PatchCore
-from patchbank.datasets import Dataset, open_dataset
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank.data.datasets import Dataset, open_dataset
 from patchbank.evaluation.evaluate import evaluate
 
 RESULTS = Path(__file__).parent / "results"

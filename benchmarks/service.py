@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from patchbank.environment import environment
-from patchbank.files import write_text
+from patchbank._system.environment import environment
+from patchbank._system.files import write_text
 
 CLIENTS = (1, 8, 32)
 RESULTS = Path(__file__).parent / "results" / "service.json"

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank import PatchCore
-from patchbank.datasets import GOOD, open_dataset
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank.data import Source, read_image
+from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning
-from patchbank.images import Source, read_image
 
 RESULTS = Path(__file__).parent / "results"
 TAUGHT = (0, 1, 5, 20)

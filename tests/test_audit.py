@@ -12,8 +12,8 @@ from PIL import Image
 
 from patchbank import PaDiM, PatchCore, cli
 from patchbank.audit import audit, near_duplicates, robust_deviations
+from patchbank.data import gather
 from patchbank.errors import OptionError
-from patchbank.images import gather
 from tests.conftest import bad_image, good_image, small_model
 
 

@@ -20,14 +20,15 @@ import pytest
 import torch
 from PIL import Image
 
-from patchbank import load, runtime
-from patchbank.calibration import Calibration
-from patchbank.detectors import DETECTORS, Detector, Ensemble, PatchCore
+from patchbank import load
+from patchbank._system.threads import OfProcess
+from patchbank.calibration.calibration import Calibration
+from patchbank.data import RegionOfInterest
+from patchbank.edge import runtime
 from patchbank.export import FORMATS, export
-from patchbank.images import RegionOfInterest
-from patchbank.planning import Plan
+from patchbank.features.planning import Plan
+from patchbank.methods import DETECTORS, Detector, Ensemble, PatchCore
 from patchbank.prediction import Prediction
-from patchbank.threads import OfProcess
 from tests.conftest import bad_image, good_image
 
 SIZE = (64, 96)
@@ -278,7 +279,7 @@ import os, signal, sys, pickle
 import numpy as np
 sys.path.insert(0, sys.argv[2])
 from tests.conftest import bad_image
-from patchbank import runtime
+from patchbank.edge import runtime
 exported = runtime.load(sys.argv[1], threads=2)
 image = bad_image(1, (160, 224))
 expected = exported.predict(image)

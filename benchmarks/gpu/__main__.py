@@ -18,9 +18,9 @@ import torch
 from benchmarks.__main__ import drawn
 from benchmarks.baselines import greedy_loop
 from patchbank import PatchCore
-from patchbank.coresets.farthest_first import farthest_first, row_norms
-from patchbank.environment import environment
-from patchbank.search import make_index
+from patchbank._system.environment import environment
+from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
+from patchbank.memory.search import make_index
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
 Row = dict[str, Any]

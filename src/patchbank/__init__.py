@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from patchbank.detectors import FAPM, SPADE, Ensemble, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
     from patchbank.errors import PatchbankError
-    from patchbank.modelfile import load
+    from patchbank.io.model_file import load
+    from patchbank.methods import FAPM, SPADE, Ensemble, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
     from patchbank.prediction import Prediction
 
 try:
@@ -44,10 +44,10 @@ __all__ = [
 
 _DETECTORS = ("FAPM", "SPADE", "Ensemble", "LMFCore", "MahalanobisAD", "PaDiM", "PatchCore", "SubspaceAD")
 _HOMES = {
-    **dict.fromkeys(_DETECTORS, "patchbank.detectors"),
+    **dict.fromkeys(_DETECTORS, "patchbank.methods"),
     "PatchbankError": "patchbank.errors",
     "Prediction": "patchbank.prediction",
-    "load": "patchbank.modelfile",
+    "load": "patchbank.io.model_file",
 }
 
 

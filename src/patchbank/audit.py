@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.detectors import Detector, PatchCore
+from patchbank.data import Images, Source, ValueRange, gather, image_size, prefetch, read_image
 from patchbank.errors import ImageError, OptionError
-from patchbank.extraction import OnError, Progress, warn
-from patchbank.images import Images, Source, ValueRange, gather, image_size, prefetch, read_image
+from patchbank.features.extractor import OnError, Progress, warn
+from patchbank.methods import Detector, PatchCore
 
 SUSPICIOUS = 3.5  # robust standard deviations above the median (Iglewicz and Hoaglin, 1993)
 _SIDE = 64  # of the small grey pictures that are compared to find duplicates

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank._system.numbers import is_whole
 from patchbank.errors import OptionError
-from patchbank.numbers import is_whole
 
 if TYPE_CHECKING:  # an exported model predicts without torch
-    from patchbank.nearest import NearestPatches
+    from patchbank.scoring.nearest import NearestPatches
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Prediction:
     def at_threshold(self, threshold: float) -> Prediction:
         """The same score and map, decided at another threshold on the image score; the p-value stays. Raises
         `OptionError` for NaN, which would accept everything."""
-        from patchbank.scoring import regions_of
+        from patchbank.scoring.maps import regions_of
 
         if isinstance(threshold, bool) or math.isnan(threshold):
             raise OptionError(f"a threshold is a score to reject above, not {threshold}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.datasets.synthetic import draw, write_dataset
+from patchbank.demo.synthetic import draw, write_dataset
 from tests.cli.test_changing import Capture, run
 
 QUICK = ["--image-size", "96", "--threads", "1"]

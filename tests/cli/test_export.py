@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from patchbank import PatchCore, runtime
+from patchbank import PatchCore
 from patchbank.cli import app
+from patchbank.edge import runtime
 from patchbank.errors import ExportError, OptionError, PatchbankError
 from patchbank.export import folder as exporting
 from tests.conftest import bad_image

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from patchbank import PatchCore, cli, load
-from patchbank.detectors import DETECTORS
+from patchbank.data import RegionOfInterest, read_roi
 from patchbank.errors import OptionError
-from patchbank.images import RegionOfInterest, read_roi
+from patchbank.methods import DETECTORS
 from tests.cli.running import patchbank
 
 # how each command is called that has an option of numbers

@@ -21,7 +21,7 @@ from PIL import Image
 from patchbank import PatchCore, load
 from patchbank.cli import results as cli_results
 from patchbank.cli.results import PredictionFolder
-from patchbank.images import list_images
+from patchbank.data import list_images
 from tests.cli.running import in_its_own_process, patchbank
 from tests.conftest import bad_image, good_image, small_model
 
@@ -236,7 +236,7 @@ def test_a_table_that_cannot_be_written_is_rescued(
 def test_a_model_that_cannot_be_written_is_rescued(
     command: str, parts: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from patchbank import modelfile
+    from patchbank.io import model_file as modelfile
 
     save = modelfile.save_file
 
@@ -382,7 +382,7 @@ def test_names_that_are_not_utf8(model_file: Path, images: Path, tmp_path: Path,
     run("forget", model, f"{odd}.png", "--in-place")
     run("add", model, images / f"{odd}.png", "-o", folder / "new.patchbank")
     run("export", folder / "new.patchbank", "-o", folder / "export", "--to", "openvino")
-    from patchbank import runtime
+    from patchbank.edge import runtime
 
     assert runtime.load(folder / "export").predict(images / f"{odd}.png").path.endswith(f"{odd}.png")
     root = tmp_path / f"{odd} parts"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.images import ValueRange
+from patchbank.data import ValueRange
 from tests.cli.running import in_its_own_process, patchbank
 from tests.conftest import bad_image, good_image
-from tests.images.pictures import png16, tiff
+from tests.data.pictures import png16, tiff
 
 QUICK = ["--image-size", "96", "--bank-size", "100"]
 

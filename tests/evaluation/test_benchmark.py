@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from patchbank import PatchCore
-from patchbank.datasets import open_dataset
+from patchbank._system.files import write_text
+from patchbank.data import gather
+from patchbank.data.datasets import open_dataset
 from patchbank.evaluation import benchmark
 from patchbank.evaluation.benchmark import Cell, Runner
 from patchbank.evaluation.finished import read_grid
 from patchbank.evaluation.results import Evaluation
-from patchbank.files import write_text
-from patchbank.images import gather
 from tests.cli.running import patchbank
 
 # a model's file has the seconds of its fit in it

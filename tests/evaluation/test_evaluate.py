@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score, ro
 
 from patchbank import PatchCore
 from patchbank.cli.evaluate import write_evaluation
-from patchbank.datasets import open_dataset, read_mask
+from patchbank.data.datasets import open_dataset, read_mask
 from patchbank.errors import DatasetError, PatchbankWarning
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.report import html

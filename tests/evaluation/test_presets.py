@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from patchbank.cli.options import make_detector
-from patchbank.datasets import Dataset, open_dataset
+from patchbank.data.datasets import Dataset, open_dataset
 from patchbank.errors import OptionError, WeightsError
 from patchbank.evaluation import grid
 from patchbank.evaluation import published as p

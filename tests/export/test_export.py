@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 import patchbank
-from patchbank import runtime
-from patchbank.detectors import DETECTORS, Detector
+from patchbank._system.files import replacing_folder
+from patchbank.data import RegionOfInterest
+from patchbank.edge import runtime
 from patchbank.errors import ExportError, ModelFileError, OptionError
 from patchbank.export import FORMATS, export
 from patchbank.export import folder as exporting
 from patchbank.export import quantise as quantising
 from patchbank.export.methods import COMPARISONS
-from patchbank.files import replacing_folder
-from patchbank.images import RegionOfInterest
-from patchbank.search import make_index
+from patchbank.memory.search import make_index
+from patchbank.methods import DETECTORS, Detector
 from tests.conftest import bad_image, good_image
 
 pytest.importorskip("onnxruntime")

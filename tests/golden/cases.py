@@ -19,7 +19,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import patchbank
-from patchbank.images import RegionOfInterest
+from patchbank.data import RegionOfInterest
 
 SIZE = (64, 80)
 METHODS = {
@@ -401,7 +401,7 @@ def _explanations() -> Numbers:
 
 
 def _exported(model: Any, to: str, bank: str = "inside") -> Numbers:
-    from patchbank import runtime
+    from patchbank.edge import runtime
     from patchbank.export import export
 
     with tempfile.TemporaryDirectory() as folder:

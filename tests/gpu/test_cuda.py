@@ -9,9 +9,9 @@ import torch
 
 import patchbank
 from patchbank import PatchCore
-from patchbank.backbones import open_backbone
-from patchbank.coresets import ApproximateGreedyCoresetSampler, GreedyCoresetSampler
-from patchbank.search import make_index
+from patchbank.features.backbones import open_backbone
+from patchbank.memory.coreset import ApproximateGreedyCoresetSampler, GreedyCoresetSampler
+from patchbank.memory.search import make_index
 from tests.conftest import bad_image, good_image
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.finished_cells import write_cell
 
 from patchbank.report.grid import write_grid_report
+from tests.finished_cells import write_cell
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _LONG = "a_dataset_with_quite_a_long_name"

@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from tests.finished_cells import write_cell
 
 from patchbank.evaluation.finished import read_grid
 from patchbank.report import gallery, grid, grid_plots, grid_tables
 from patchbank.report.advice import advise, pareto
 from patchbank.report.gallery import read_gallery, write_gallery
 from patchbank.report.grid import write_grid_report
+from tests.finished_cells import write_cell
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank import PatchCore, modelfile
+from patchbank import PatchCore
 from patchbank.errors import PatchbankWarning
+from patchbank.io import model_file as modelfile
 from tests.conftest import bad_image, good_image
-from tests.images.pictures import png16, tiff
+from tests.data.pictures import png16, tiff
 from tests.service.conftest import PNG, URL, Start, inspect
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchbank._system.files import write_csv, write_text
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.outputs import check_folder
-from patchbank.files import write_csv, write_text
 
 if TYPE_CHECKING:
     from patchbank.audit import Audit
@@ -53,7 +53,7 @@ def audit(
     )
     from patchbank.audit import SUSPICIOUS
     from patchbank.audit import audit as run
-    from patchbank.datasets import open_dataset
+    from patchbank.data.datasets import open_dataset
     from patchbank.report.audit import write_audit
 
     failures = Failures()

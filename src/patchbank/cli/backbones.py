@@ -10,7 +10,7 @@ from patchbank.cli.console import say
 
 def backbones(as_json: o.Json = False) -> None:
     """List the backbones with the state of their weights."""
-    from patchbank.backbones import list_backbones
+    from patchbank.features.backbones import list_backbones
 
     rows = []
     for spec in list_backbones():

@@ -14,7 +14,7 @@ from patchbank.cli.outputs import check_folder
 from patchbank.errors import DatasetError
 
 if TYPE_CHECKING:
-    from patchbank.datasets import Dataset
+    from patchbank.data.datasets import Dataset
     from patchbank.evaluation.results import Evaluation
 
 _GRID = "The grid"
@@ -109,7 +109,7 @@ def benchmark(
     Finished cells are not run again; the report shows all that are in the folder.
     """
     check_folder(output)
-    from patchbank.datasets import open_datasets
+    from patchbank.data.datasets import open_datasets
     from patchbank.evaluation.benchmark import Runner
     from patchbank.evaluation.grid import Wanted, of_options, of_preset
     from patchbank.evaluation.presets import get_preset
@@ -198,8 +198,8 @@ def _compare(
     whole_sets: bool,
 ) -> None:
     """preset.csv and preset.md, and the latter on the screen."""
+    from patchbank._system.files import write_csv, write_text
     from patchbank.evaluation.beside_paper import COLUMNS, as_rows, compare, table
-    from patchbank.files import write_csv, write_text
 
     words = [f"`--{key.replace('_', '-')} {value}`" for key, value in given.items() if value is not None]
     words += [f"`--set {assignment}`" for assignment in assignments]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from patchbank._system.files import keep_copy
 from patchbank.cli.console import say
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 from patchbank.errors import OptionError
-from patchbank.files import keep_copy
 
 if TYPE_CHECKING:
-    from patchbank.detectors import Detector
+    from patchbank.methods import Detector
 
 MODEL = "the model file to write, such as parts.patchbank"
 Output: TypeAlias = Annotated[Path | None, typer.Option("-o", "--output", help="The model file to write.")]

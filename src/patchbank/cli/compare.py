@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from patchbank._system.files import write_csv, write_text
 from patchbank.cli import options as o
 from patchbank.cli.console import say
 from patchbank.cli.outputs import check_folder
-from patchbank.files import write_csv, write_text
 
 _NAMES = {"dataset": "dataset", "a": "A", "b": "B"}
 _COLUMNS = {

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchbank._system.files import write_csv
 from patchbank.errors import PatchbankWarning
-from patchbank.files import write_csv
 
 if TYPE_CHECKING:
-    from patchbank.calibration import Calibration
-    from patchbank.extraction import Progress
-    from patchbank.planning import Plan
+    from patchbank.calibration.calibration import Calibration
+    from patchbank.features.extractor import Progress
+    from patchbank.features.planning import Plan
 
 
 def say(text: object, *, err: bool = False) -> bool:

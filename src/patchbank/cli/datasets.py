@@ -11,7 +11,7 @@ from patchbank.cli.console import say
 
 def datasets(as_json: o.Json = False) -> None:
     """List the layouts that are read, and the public datasets: where to get them, their terms, how to lay them out."""
-    from patchbank.datasets.public import PUBLIC, TREES
+    from patchbank.data.datasets.public import PUBLIC, TREES
 
     if as_json:
         say(json.dumps({"layouts": TREES, "datasets": [asdict(dataset) for dataset in PUBLIC]}))

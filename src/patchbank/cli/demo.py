@@ -25,10 +25,10 @@ def demo(
     """Draw two kinds of parts, learn the good ones, find the bad ones, write reports. No network, no data needed."""
     check_folder(output)
     from patchbank.cli.evaluate import summary, write_evaluation
-    from patchbank.datasets import open_dataset
-    from patchbank.datasets.synthetic import KINDS
-    from patchbank.detectors import PatchCore
+    from patchbank.data.datasets import open_dataset
+    from patchbank.demo.synthetic import KINDS
     from patchbank.evaluation.evaluate import evaluate
+    from patchbank.methods import PatchCore
 
     started = time.perf_counter()
     failures = Failures()
@@ -50,7 +50,7 @@ def demo(
 
 def _draw(folder: Path, kind: str, seed: int) -> Path:
     """The parts of one kind, drawn unless an earlier run has; the folder is there only when it is complete."""
-    from patchbank.datasets.synthetic import write_dataset
+    from patchbank.demo.synthetic import write_dataset
 
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,9 @@ def examine() -> dict[str, Any]:
     """Environment, memory, runtime in use, and whether the default backbone gives features."""
     import torch
 
-    from patchbank.backbones import runtime
-    from patchbank.environment import environment, package_version
-    from patchbank.memory import available_bytes
+    from patchbank._system.environment import environment, package_version
+    from patchbank._system.ram import available_bytes
+    from patchbank.features.backbones import engines
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     free = available_bytes()
@@ -36,8 +36,8 @@ def examine() -> dict[str, Any]:
         **environment(),
         "free_memory_gb": round(free / 1e9, 1) if free is not None else None,
         "device_for_auto": str(device),
-        "runtimes": ", ".join(r for r in runtime.RUNTIMES[1:] if runtime.is_available(r)),
-        "runtime_for_auto": runtime.choose(device, "auto"),
+        "runtimes": ", ".join(r for r in engines.RUNTIMES[1:] if engines.is_available(r)),
+        "runtime_for_auto": engines.choose(device, "auto"),
         "search_for_auto": "pruned, or blocked where bounds exclude little" if device.type == "cpu" else "blocked",
         "timm": package_version("timm"),
         "transformers": package_version("transformers"),
@@ -48,8 +48,8 @@ def examine() -> dict[str, Any]:
 def _try_default(device: Any) -> str:
     import torch
 
-    from patchbank.backbones import open_backbone
-    from patchbank.detectors import PatchCore
+    from patchbank.features.backbones import open_backbone
+    from patchbank.methods import PatchCore
 
     name = PatchCore().backbone
     try:

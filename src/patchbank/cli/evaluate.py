@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchbank._system.files import write_text
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.numbers import LARGEST_SEED
 from patchbank.cli.outputs import check_folder
-from patchbank.files import write_text
 
 if TYPE_CHECKING:
     from patchbank.evaluation.results import Evaluation
@@ -42,9 +42,9 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/metrics.md)."""
     check_folder(output)
-    from patchbank.datasets import open_dataset
+    from patchbank.data.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
-    from patchbank.modelfile import load
+    from patchbank.io.model_file import load
 
     memory = o.parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
+from patchbank._system.files import is_full, reason, replacing, write_text
+from patchbank._system.written import Results, output_names
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
 from patchbank.cli.outputs import check_folder
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError
-from patchbank.files import is_full, reason, replacing, write_text
-from patchbank.written import Results, output_names
 
 
 def explain(
@@ -33,8 +33,8 @@ def explain(
     """Show the suspicious places of images beside the nearest patches of good ones: a picture and a JSON file each."""
     place = _position(at)
     check_folder(output)
-    from patchbank.images import gather
-    from patchbank.modelfile import load
+    from patchbank.data import gather
+    from patchbank.io.model_file import load
     from patchbank.prediction import finite
     from patchbank.report.explanation import explanation_picture, finder_of
     from patchbank.report.pictures import read_again, save_png

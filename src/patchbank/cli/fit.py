@@ -15,7 +15,7 @@ from patchbank.cli.console import Failures, progress_bars, say, show_plan, thres
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 
 if TYPE_CHECKING:
-    from patchbank.detectors import Detector
+    from patchbank.methods import Detector
 
 
 def fit(
@@ -79,8 +79,8 @@ def fit(
         memory_budget=memory_budget,
     )
     from patchbank.cli.info import describe
-    from patchbank.datasets import open_dataset
-    from patchbank.modelfile import read
+    from patchbank.data.datasets import open_dataset
+    from patchbank.io.model_file import read
 
     failures = Failures()
     dataset = open_dataset(

@@ -12,7 +12,7 @@ from patchbank.cli import options as o
 from patchbank.cli.console import say
 
 if TYPE_CHECKING:
-    from patchbank.modelfile import ModelFile
+    from patchbank.io.model_file import ModelFile
 
 
 def info(
@@ -21,7 +21,7 @@ def info(
     as_json: o.Json = False,
 ) -> None:
     """Say what is in a model file."""
-    from patchbank.modelfile import read
+    from patchbank.io.model_file import read
 
     file = read(model)
     if images:
@@ -43,7 +43,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     import math
 
     from patchbank.cli.console import calibration_words
-    from patchbank.images.values import ValueRange
+    from patchbank.data.values import ValueRange
 
     document, tensors = file.document, file.tensors
     training = document["training"]

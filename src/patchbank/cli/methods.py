@@ -10,7 +10,7 @@ from patchbank.cli.console import say
 
 def methods(as_json: o.Json = False) -> None:
     """List the methods: what each computes, what it needs, what it was measured to cost."""
-    from patchbank.detectors import DETECTORS
+    from patchbank.methods import DETECTORS
 
     rows = [{"name": name, "computes": d.summary, "needs": d.needs, "cost": d.cost} for name, d in DETECTORS.items()]
     if as_json:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from patchbank._system.numbers import MOST_THREADS as MOST_THREADS
 from patchbank.errors import OptionError
-from patchbank.numbers import MOST_THREADS as MOST_THREADS
 
 LARGEST_SEED = 2**32 - 1
 MOST_SECONDS = 86_400.0  # a day: timers of the system overflow at far more

@@ -14,7 +14,7 @@ from patchbank.cli.numbers import LARGEST_SEED, MOST_THREADS
 from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
-    from patchbank.detectors import Detector
+    from patchbank.methods import Detector
 
 _LEARNING, _MACHINE = "What is learned", "Machine"
 
@@ -117,7 +117,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
 
     Raises `OptionError` for unknown methods, keys and values that do not parse.
     """
-    from patchbank.detectors import DETECTORS
+    from patchbank.methods import DETECTORS
 
     if method not in DETECTORS:
         raise OptionError(f"--method must be one of {', '.join(DETECTORS)}, not {method!r}")

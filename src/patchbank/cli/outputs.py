@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from patchbank._system.files import reason, why_not_file, why_not_folder
 from patchbank.errors import OptionError
-from patchbank.files import reason, why_not_file, why_not_folder
 
 
 def check_file(path: Path, takes: str, option: str = "-o") -> None:

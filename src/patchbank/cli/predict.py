@@ -44,11 +44,11 @@ def predict(
         check_folder(output)
     if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
         raise OptionError("give only one of --threshold, --false-alarm-rate and --false-discovery-rate")
-    from patchbank.conformal import check_rate
-    from patchbank.images import gather
-    from patchbank.modelfile import load
+    from patchbank._system.written import output_names
+    from patchbank.calibration.conformal import check_rate
+    from patchbank.data import gather
+    from patchbank.io.model_file import load
     from patchbank.prediction import finite
-    from patchbank.written import output_names
 
     if false_discovery_rate is not None:
         check_rate(false_discovery_rate, "--false-discovery-rate")

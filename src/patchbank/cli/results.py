@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from patchbank._system.files import is_full, open_csv, reason, replacing, write_csv
+from patchbank._system.written import Results
 from patchbank.cli.console import Failures
 from patchbank.cli.outputs import written_or_rescued
 from patchbank.errors import ImageError
-from patchbank.files import is_full, open_csv, reason, replacing, write_csv
-from patchbank.written import Results
 
 if TYPE_CHECKING:
-    from patchbank.images import ValueRange
+    from patchbank.data import ValueRange
     from patchbank.prediction import Prediction
 
 COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
@@ -102,7 +102,7 @@ class PredictionFolder:
             self._write_errors()
 
     def _save_overlay(self, prediction: Prediction, path: Path) -> None:
-        from patchbank.images import Source
+        from patchbank.data import Source
         from patchbank.report.pictures import overlay, read_again, save_png
 
         source = Source(prediction.path, Path(prediction.path))

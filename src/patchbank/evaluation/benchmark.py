@@ -13,20 +13,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from patchbank.datasets import Dataset
-from patchbank.detectors import Detector
-from patchbank.environment import cores
+from patchbank._system.environment import cores
+from patchbank._system.files import file_digest, write_csv, write_text
+from patchbank._system.ram import available_bytes, reset_peak
+from patchbank.data.datasets import Dataset
 from patchbank.errors import PatchbankError
 from patchbank.evaluation.beside_paper import apart, over_seeds
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.evaluation.tables import flat, latex, markdown
 from patchbank.evaluation.workers import in_words, run_in_processes
-from patchbank.extraction import OnError, Progress
-from patchbank.feature_cache import FeatureCache
-from patchbank.files import file_digest, write_csv, write_text
-from patchbank.memory import available_bytes, reset_peak
-from patchbank.planning import SHARE
+from patchbank.features.cache import FeatureCache
+from patchbank.features.extractor import OnError, Progress
+from patchbank.features.planning import SHARE
+from patchbank.methods import Detector
 
 COLUMNS = (
     "dataset", "method", "backbone", "seed", "image_auroc", "image_auroc_interval_low", "image_auroc_interval_high",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.datasets import GOOD
+from patchbank.data.datasets import GOOD
 from patchbank.errors import DatasetError
 from patchbank.evaluation.pixels import LEAST_IMAGES, MOST_SHIFT
 from patchbank.evaluation.scores import Result

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from patchbank.calibration import Calibration
-from patchbank.datasets import GOOD, Dataset, Sample, read_mask
-from patchbank.detectors import Detector
-from patchbank.environment import environment
+from patchbank._system.environment import environment
+from patchbank._system.ram import peak_rss_mb
+from patchbank.calibration.calibration import Calibration
+from patchbank.data import Source, read_image
+from patchbank.data.datasets import GOOD, Dataset, Sample, read_mask
 from patchbank.errors import DatasetError, ImageError, notify
 from patchbank.evaluation.masks import MaskReader
 from patchbank.evaluation.pixels import KEYS as PIXEL_KEYS
 from patchbank.evaluation.pixels import LEAST_IMAGES, PixelRun, too_few
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
-from patchbank.extraction import OnError, Progress, warn
-from patchbank.feature_cache import no_cache
-from patchbank.images import Source, read_image
-from patchbank.memory import peak_rss_mb
+from patchbank.features.cache import no_cache
+from patchbank.features.extractor import OnError, Progress, warn
+from patchbank.methods import Detector
 from patchbank.metrics import auroc, average_precision, f1_max, precision_recall_curve, roc_curve
 from patchbank.metrics.resampling import auroc_interval
 from patchbank.prediction import Prediction

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from patchbank.backbones import list_backbones
-from patchbank.datasets import Dataset
-from patchbank.detectors import Detector
+from patchbank.data.datasets import Dataset
 from patchbank.errors import OptionError, WeightsError
 from patchbank.evaluation.benchmark import Cell
 from patchbank.evaluation.presets import DEFAULT_BACKBONE, Preset
+from patchbank.features.backbones import list_backbones
+from patchbank.methods import Detector
 
 
 @dataclass(frozen=True)

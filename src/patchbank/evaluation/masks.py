@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.datasets import GOOD, Dataset, Sample
-from patchbank.datasets.mask_files import open_mask
+from patchbank.data.datasets import GOOD, Dataset, Sample
+from patchbank.data.datasets.mask_files import open_mask
 from patchbank.errors import DatasetError
-from patchbank.extraction import OnError
+from patchbank.features.extractor import OnError
 
 _LARGE = 0.5  # share of an image: a defect that covers more is perhaps the part, marked by an inverted mask
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.datasets import GOOD
+from patchbank._system.ram import available_bytes
+from patchbank.data.datasets import GOOD
 from patchbank.evaluation.results import Curve
-from patchbank.memory import available_bytes
 from patchbank.metrics import PixelMetrics, PixelResult
 from patchbank.metrics.aupimo import unresolved
 from patchbank.metrics.binned import BITS

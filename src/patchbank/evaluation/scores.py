@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank._system.files import write_csv
 from patchbank.errors import DatasetError
 from patchbank.evaluation.results import Case, Evaluation
-from patchbank.files import write_csv
 from patchbank.metrics.pieces import PixelPieces
 
 COLUMNS = ("path", "defect", "score", "p_value", "is_anomalous", "aupimo")

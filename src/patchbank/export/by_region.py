@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.export.comparing import Compared, Comparison, Memory, at, nearest_of, norm, together
-from patchbank.regions import RegionBanks
+from patchbank.memory.region_grid import RegionBanks
 
 
 class RegionComparison(Comparison):

@@ -74,7 +74,7 @@ class BankComparison(Comparison):
 
 
 class GaussianComparison(Comparison):
-    """Mahalanobis distance at each position (PaDiM); `kind` and the form of `factor` as in `patchbank.whitening`."""
+    """Mahalanobis distance at each position (PaDiM); `kind` and the form of `factor` as in `patchbank.memory.whitening`."""
 
     channels: Tensor
     unpack: Tensor
@@ -186,7 +186,7 @@ def nearest_of(queries: Tensor, bank: Tensor, step: int, penalty: Tensor | None 
 
 
 def reweighted(patch: Tensor, closest: Tensor, bank: Tensor, neighbours: int) -> Tensor:
-    """Eq. 7 of PatchCore, as `patchbank.scoring.reweight`: B×D worst patches and the indices B of their nearest → B."""
+    """Eq. 7 of PatchCore, as `patchbank.scoring.maps.reweight`: B×D worst patches and the indices B of their nearest → B."""
     centre = bank[closest]
     expanded = bank.square().sum(1)[None] - 2 * centre @ bank.T
     # rounding of the expanded form may misplace close contenders: more are taken, and measured in full

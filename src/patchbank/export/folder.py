@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from patchbank import __version__
-from patchbank.calibration import Calibration
-from patchbank.detectors import Detector
-from patchbank.detectors.ensemble import Ensemble
-from patchbank.environment import package_version
+from patchbank._system.environment import package_version
+from patchbank._system.files import file_digest, replacing_folder, spelled
+from patchbank._system.threads import thread_count
+from patchbank.calibration.calibration import Calibration
+from patchbank.data import Images, Source, gather, image_size
+from patchbank.edge.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, load, open_graph
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.export import parity
 from patchbank.export.formats import WRITERS, check_format
 from patchbank.export.graph import Graph, make_graph
-from patchbank.files import file_digest, replacing_folder, spelled
-from patchbank.images import Images, Source, gather, image_size
+from patchbank.methods import Detector
+from patchbank.methods.ensemble import Ensemble
 from patchbank.prediction import finite
-from patchbank.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, load, open_graph
-from patchbank.threads import thread_count
 
 BANKS = ("inside", "external")
 _NOTE = "B×3×H×W float32, RGB in 0..255, resized as `geometry` says; scaled by mean and deviation inside the graph"

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from patchbank.backbones.runtime import interrupted_later, is_available
-from patchbank.environment import import_openvino
+from patchbank._system.environment import import_openvino
+from patchbank._system.files import reserve
 from patchbank.errors import MissingPackageError, OptionError
 from patchbank.export.graph import Graph
-from patchbank.files import reserve
+from patchbank.features.backbones.engines import interrupted_later, is_available
 
 _OPSET = 17
 _ASKED = 64_000_000  # bytes

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchbank.detectors import Detector
+from patchbank.data import Lattice, Tiling
 from patchbank.export.comparing import Comparison, Memory
 from patchbank.export.methods import comparison_of
-from patchbank.extraction import Extractor
-from patchbank.images import Lattice, Tiling
-from patchbank.patches import REFERENCE_DIMENSION, OneGrid
-from patchbank.scoring import TOP_SHARE, enlarging
+from patchbank.features.aggregation import REFERENCE_DIMENSION, OneGrid
+from patchbank.features.extractor import Extractor
+from patchbank.methods import Detector
+from patchbank.scoring.maps import TOP_SHARE, enlarging
 
 
 class Graph(nn.Module):
@@ -89,12 +89,12 @@ class Graph(nn.Module):
         return score, anomaly, distances
 
     def _map(self, distances: Tensor, inside: Tensor | None) -> Tensor:
-        """As `patchbank.scoring.anomaly_map`."""
+        """As `patchbank.scoring.maps.anomaly_map`."""
         smoothed = self.down @ distances @ self.across.T
         return smoothed if inside is None else smoothed / (self.down @ inside @ self.across.T).clamp(min=1e-6)
 
     def _score(self, distances: Tensor, anomaly: Tensor, inside: Tensor | None, pixels: Tensor | None) -> Tensor:
-        """As `patchbank.scoring.image_score`, of what lies inside."""
+        """As `patchbank.scoring.maps.image_score`, of what lies inside."""
         if self.image_score == "max":
             return distances.flatten(1).amax(1)
         if self.image_score == "smoothed":

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchbank.detectors import FAPM, SPADE, Detector, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
 from patchbank.errors import ImageError, OptionError
 from patchbank.export.by_region import PyramidComparison, RegionComparison
 from patchbank.export.comparing import (
@@ -18,6 +17,7 @@ from patchbank.export.comparing import (
     SubspaceComparison,
     WholeImageComparison,
 )
+from patchbank.methods import FAPM, SPADE, Detector, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
 
 Grid = tuple[int, int]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank.detectors import Detector
+from patchbank.data import Source
+from patchbank.edge.runtime import Exported
 from patchbank.errors import ExportError
-from patchbank.images import Source
+from patchbank.methods import Detector
 from patchbank.prediction import Prediction
-from patchbank.runtime import Exported
 
 TOLERANCE = 1e-3  # relative
 MOST_IMAGES = 32

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from patchbank.images import Source
-from patchbank.runtime import ExportedGraph, Feeds, Run
+from patchbank.data import Source
+from patchbank.edge.runtime import ExportedGraph, Feeds, Run
 
 # with the activations, whose range is that of the convolution before them: on a set of hazelnuts distances to the bank
 # were off by 11 % then, by 51 % without

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from patchbank.files import replacing
+from patchbank._system.files import replacing
 from patchbank.metrics.curves import bin_of
 from patchbank.metrics.pixel import checked
 from patchbank.metrics.region import label_regions

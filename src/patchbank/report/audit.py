@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from patchbank._system.files import replacing
 from patchbank.audit import SUSPICIOUS, Audit
-from patchbank.detectors import Detector, PatchCore
+from patchbank.data import Source, read_image
 from patchbank.errors import DatasetError, ImageError
-from patchbank.extraction import OnError, warn
-from patchbank.files import replacing
-from patchbank.images import Source, read_image
+from patchbank.features.extractor import OnError, warn
+from patchbank.methods import Detector, PatchCore
 from patchbank.report.explanation import explanation_picture, finder_of
 from patchbank.report.html import environment, inline
 from patchbank.report.pictures import read_again, strip

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from patchbank.content import pixel_digest
+from patchbank.data import RGB, Source, ValueRange, read_image
+from patchbank.data.content import pixel_digest
 from patchbank.errors import ImageError
-from patchbank.images import RGB, Source, ValueRange, read_image
+from patchbank.io.thumbnails import Thumbnail
 from patchbank.prediction import Explanation, Neighbour, Place
 from patchbank.report.heat import Picture
 from patchbank.report.names import short_path
 from patchbank.report.pictures import font, overlay, write
-from patchbank.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
-    from patchbank.detectors import Detector
+    from patchbank.methods import Detector
 
 Box = tuple[int, int, int, int]
 Find = Callable[[str], "tuple[Picture, tuple[int, int]] | None"]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from patchbank._system.files import replacing, write_text
+from patchbank.data import opened
 from patchbank.errors import ImageError
 from patchbank.evaluation.results import Evaluation, Panel
-from patchbank.files import replacing, write_text
-from patchbank.images import opened
 from patchbank.report.html import data_uri, inline, jpeg, narrowed
 from patchbank.report.names import short_path
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from patchbank._system.files import replacing
 from patchbank.evaluation.finished import Configuration, FinishedCell, Grid, Sweep, read_grid, sweeps
-from patchbank.files import replacing
 from patchbank.report import grid_plots
 from patchbank.report.advice import COST, MEASURES, advise, best_on, pareto
 from patchbank.report.gallery import KINDS, Shot, embedded, read_gallery

@@ -19,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from patchbank._system.files import replacing
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
-from patchbank.files import replacing
 from patchbank.report import plots
 from patchbank.report.heat import Picture
 from patchbank.report.names import short_path

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from patchbank.data import Source, Tiling, ValueRange, read_image
 from patchbank.errors import ImageError
-from patchbank.images import Source, Tiling, ValueRange, read_image
 from patchbank.prediction import Prediction
 from patchbank.report.heat import Picture, heat, resample
 from patchbank.report.names import short_path, shortened

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from patchbank.data import ValueRange
 from patchbank.errors import ImageError, MemoryBudgetError
-from patchbank.images import ValueRange
 from patchbank.prediction import finite
 from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers

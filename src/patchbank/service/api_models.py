@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
+from patchbank._system.files import keep_copy, shown
+from patchbank.data import Source
 from patchbank.errors import PatchbankError
-from patchbank.extraction import give_up
-from patchbank.files import keep_copy, shown
-from patchbank.images import Source
+from patchbank.features.extractor import give_up
 from patchbank.prediction import finite
 from patchbank.service import answers, drift
 from patchbank.service.api_history import item_of, kept_upload

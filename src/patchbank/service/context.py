@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
-from patchbank.images import ValueRange
+from patchbank.data import ValueRange
 from patchbank.service import answers
 from patchbank.service.config import Config
 from patchbank.service.history import History

@@ -20,12 +20,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from patchbank._system.files import shown
+from patchbank._system.threads import thread_count
 from patchbank.errors import PatchbankError, PatchbankWarning
-from patchbank.files import shown
 from patchbank.service.config import Config
 from patchbank.service.folders import publish
 from patchbank.service.records import iso
-from patchbank.threads import thread_count
 
 _log = logging.getLogger("patchbank.service")
 _KEPT, _MOST_WAITING = 100, 10
@@ -199,7 +199,7 @@ def _threads(config: Config) -> int:
 
 def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection) -> None:
     """The process of a fit: tells of its progress, and of what was wrong."""
-    from patchbank.detectors import DETECTORS
+    from patchbank.methods import DETECTORS
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such priorities

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from patchbank.detectors import DETECTORS
 from patchbank.errors import PatchbankError
+from patchbank.methods import DETECTORS
 from patchbank.service.context import PROBLEMS, Service, service_of
 from patchbank.service.fits import Fits, Job, Order
 from patchbank.service.folders import folders_below, images_to_learn, is_free, model_path

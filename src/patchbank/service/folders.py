@@ -6,11 +6,11 @@ import os
 import re
 from pathlib import Path
 
-from patchbank.datasets.layouts import read_dataset
+from patchbank._system.files import shown
+from patchbank.data.datasets.layouts import read_dataset
+from patchbank.data.folder_names import Kind, kind_of
+from patchbank.data.listing import IMAGE_SUFFIXES, is_system_folder
 from patchbank.errors import DatasetError, OptionError, PatchbankError
-from patchbank.files import shown
-from patchbank.folder_names import Kind, kind_of
-from patchbank.images.listing import IMAGE_SUFFIXES, is_system_folder
 from patchbank.service.config import Config
 
 _MOST_FOLDERS = 2000

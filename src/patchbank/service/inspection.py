@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import HTTPException
 
+from patchbank.data import Source
 from patchbank.errors import ImageError
-from patchbank.images import Source
 from patchbank.prediction import Prediction, finite
 from patchbank.service.history import History
 from patchbank.service.kept import pack_map

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank.data import opened
 from patchbank.errors import ImageError
-from patchbank.images import opened
 from patchbank.prediction import Prediction, Region
 from patchbank.report.heat import STEPS, colour_steps, resample
 

@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from patchbank.images import Source, opened, read_image
+from patchbank.data import Source, opened, read_image
 from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, service_of
 

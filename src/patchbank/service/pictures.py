@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from patchbank.images import ValueRange, read_image
+from patchbank.data import ValueRange, read_image
 from patchbank.report.heat import Picture
 from patchbank.report.pictures import save_png
 from patchbank.service.uploads import Upload

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from patchbank.data import Source, image_size
 from patchbank.errors import ImageError
-from patchbank.images import Source, image_size
 
 RAW_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 _SMALL_BODY = 1_000_000

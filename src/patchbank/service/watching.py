@@ -13,14 +13,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchbank._system.files import reason
+from patchbank._system.files import shown as shown
+from patchbank.data.listing import Listing, Reason, list_folder
 from patchbank.errors import ImageError, OptionError, PatchbankError, notify
-from patchbank.files import reason
-from patchbank.files import shown as shown
-from patchbank.images.listing import Listing, Reason, list_folder
 from patchbank.prediction import Prediction, finite
 
 if TYPE_CHECKING:
-    from patchbank.detectors import Detector
+    from patchbank.methods import Detector
 
 COLUMNS = (
     "when", "path", "score", "p_value", "threshold", "is_anomalous", "regions", "error", "bytes", "modified",

@@ -1,0 +1,155 @@
+"""Opening a dataset: which layout a folder has, and what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchbank.data.datasets import mtd, mvtec, visa
+from patchbank.data.datasets.dataset import Dataset
+from patchbank.data.datasets.found import Found
+from patchbank.data.folder_content import find_mixed
+from patchbank.data.listing import PassedOver, Reason, list_folder
+from patchbank.data.sources import OnError, without_images
+from patchbank.errors import DatasetError, notify
+
+_NO_CATEGORY: Reason = ("folder of images that is no category", "folders of images that are no categories")
+# In the order in which a folder is tried; "folder" takes any folder, so only as the last resort.
+_MATCHES = {"mtd": mtd.matches, "mvtec3d": mvtec.matches_3d, "mvtec": mvtec.matches, "visa": visa.matches}
+LAYOUTS = ("folder", "mvtec", "mvtec3d", "mtd", "visa")
+
+
+def open_dataset(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    seed: int = 0,
+    split: str | Path | None = None,
+    train_list: str = "train",
+    on_error: OnError | None = None,
+) -> Dataset:
+    """The one dataset (or category) in the folder `root`.
+
+    `layout` is one of `LAYOUTS`, or "auto" to recognise it. `seed` draws the training images of layouts
+    without a fixed split (mtd); `split` is a JSON file that lists them instead, and `train_list` the list of
+    that file to train on. `on_error(name, error)` hears of what should have been trained on and cannot be, such as a
+    folder that may not be opened; what else is not trained on is said in a `PatchbankWarning`.
+
+    Raises `DatasetError` where the folder is missing, has no images, holds several categories, or is not of
+    that layout.
+    """
+    dataset = read_dataset(root, layout=layout, seed=seed, split=split, train_list=train_list)
+    if words := dataset.train_found.sentence(dataset.root, "training"):
+        notify(words)
+    if on_error is not None:
+        for failed in dataset.train_found.failed:
+            on_error(str(failed.path), failed.error)
+    return dataset
+
+
+def read_dataset(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    seed: int = 0,
+    split: str | Path | None = None,
+    train_list: str = "train",
+) -> Dataset:
+    """As `open_dataset`, without a word about what lies there beside the images: `Dataset.train_found` has it."""
+    root = _existing(root)
+    if layout == "auto":
+        layout = _recognise(root)
+    elif layout not in LAYOUTS:
+        raise DatasetError(f"There is no dataset layout {layout!r}; choose one of auto, {', '.join(LAYOUTS)}.")
+    if split is None and train_list != "train":
+        raise DatasetError(f"{train_list!r} is a list of a split file; name that file too.")
+    if split is not None and layout != "mtd":
+        raise DatasetError(f"{root} has the {layout} layout, which takes no split file ({split}); only mtd does.")
+    if layout == "mtd":
+        return mtd.read(root, seed=seed, split=Path(split) if split is not None else None, train_list=train_list)
+    return _READERS[layout](root)
+
+
+def open_datasets(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    seed: int = 0,
+    split: str | Path | None = None,
+    train_list: str = "train",
+    on_error: OnError | None = None,
+) -> list[Dataset]:
+    """The datasets in the folder `root`: one per category where it holds categories, else just the one.
+
+    Sub-folders that are no category (or not of `layout`) are passed over, and said. Arguments and errors as for
+    `open_dataset`.
+    """
+    root = _existing(root)
+    if layout == "folder" or _layout_of(root) is not None:
+        folders = [root]
+    else:
+        folders = [folder for folder in _categories(root) if layout in ("auto", _layout_of(folder))] or [root]
+    if folders != [root]:
+        others = [folder for folder in mvtec.subfolders(root) if folder not in folders and list_folder(folder).files]
+        if others:
+            notify(f"{root}: passed over {PassedOver(_NO_CATEGORY, len(others), others[0])}")
+    return [
+        open_dataset(folder, layout=layout, seed=seed, split=split, train_list=train_list, on_error=on_error)
+        for folder in folders
+    ]
+
+
+def _read_folder(root: Path) -> Dataset:
+    listing = list_folder(root)
+    if not listing.files:
+        raise DatasetError(f"{without_images(listing)}; {root} holds no images, also not in its sub-folders.")
+    return Dataset(root.resolve().name, root, "folder", listing.files, (), 0, Found.of([listing]))
+
+
+_READERS = {"folder": _read_folder, "mvtec": mvtec.read, "mvtec3d": mvtec.read_3d, "visa": visa.read}
+
+
+def _existing(root: str | Path) -> Path:
+    root = Path(root)
+    if not root.exists():
+        raise DatasetError(f"{root} does not exist; name the folder of the images.")
+    if not root.is_dir():
+        raise DatasetError(f"{root} is a file; name the folder of the images.")
+    return root
+
+
+def _recognise(root: Path) -> str:
+    """The layout of `root`; an error where it is none but shows signs of holding defective parts too."""
+    layout = _layout_of(root)
+    if layout is not None:
+        return layout
+    categories = [folder.name for folder in _categories(root)]
+    if categories:
+        names = ", ".join(categories[:3]) + (", …" if len(categories) > 3 else "")
+        raise DatasetError(
+            f"{root} holds {len(categories)} categories ({names}) where one is needed; name one of them."
+        )
+    mixed = find_mixed(root, list_folder(root).files, "good")
+    if mixed is not None or mvtec.half_matches(root):
+        holds = f", and holds {mixed.words} ({mixed.example})" if mixed else ""
+        instead = f", such as {mixed.instead}" if mixed and mixed.instead else ""
+        raise DatasetError(
+            f"{root} has no train/good folder, which the mvtec layout needs{holds}: name the folder of good images"
+            f"{instead}, or name layout folder to take every image below it as a good part."
+        )
+    return "folder"
+
+
+def _layout_of(root: Path) -> str | None:
+    return next((layout for layout, matches in _MATCHES.items() if matches(root)), None)
+
+
+def _categories(root: Path) -> list[Path]:
+    """The sub-folders of `root` that are datasets; half a category beside them is an error."""
+    folders = mvtec.subfolders(root)
+    categories = [folder for folder in folders if _layout_of(folder) is not None]
+    broken = [folder for folder in folders if folder not in categories and mvtec.half_matches(folder)]
+    if categories and broken:
+        raise DatasetError(
+            f"{broken[0]} has no train/good folder, which the mvtec layout needs; complete or remove it."
+        )
+    return categories

@@ -1,0 +1,144 @@
+"""The options that every method has, what they mean where they are not given, and which values make sense."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchbank._system.numbers import check_threads, why_no_number
+from patchbank.calibration.calibration import WAYS
+from patchbank.calibration.conformal import check_rate
+from patchbank.data.values import check_range
+from patchbank.errors import OptionError
+from patchbank.features import aggregation as patches
+from patchbank.scoring.maps import IMAGE_SCORES
+
+# Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
+# (docs/methods/patchcore.md).
+BY_GEOMETRY: dict[str, dict[str, Any]] = {
+    "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
+    "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
+}
+LARGEST_SEED = 2**32 - 1  # of the generators in use
+ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
+
+
+@dataclass(kw_only=True, eq=False)
+class Options:
+    """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
+
+    backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
+    "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
+    side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.features.aggregation`; image_score: "max",
+    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of good
+    parts that may be rejected; calibration: which good images that is learned from, "leave-one-out", "held-out",
+    "k-fold" or "auto" (docs/calibration.md); group_by: which images show one part, so that they are left out together:
+    "folder", a CSV file of images and groups, a regular expression on names, or None to look for near-copies; seed: of
+    everything random; device: "auto", "cpu", "cuda"; runtime: one of
+    `patchbank.features.backbones.engines`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
+    the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
+    small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
+    `patchbank.data.roi`, or a `RegionOfInterest`; align: lay each image over one of the training images first, in
+    whose pixels the roi is then (docs/alignment.md); tile, overlap: inspect images at their own size in tiles of so
+    many pixels, see `patchbank.data.tiling`; value_range: the (low, high) of pixel values that mean black and white
+    in images of more than eight bits, None to decide from the training images (docs/pixel-values.md).
+    Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    weights: str | None = None
+    levels: tuple[int, ...] | None = None
+    image_size: int | None = None
+    geometry: str = "whole"
+    aggregation: str | None = None
+    patch_size: int | None = None
+    stride: int = 1
+    image_score: str | None = None
+    sigma: float | None = None
+    false_alarm_rate: float = 0.01
+    calibration: str = "auto"
+    group_by: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "float32"
+    threads: int | None = None
+    memory_budget: int | None = None
+    thumbnails: float = 5.0
+    roi: Any = None
+    align: bool = False
+    tile: int | None = None
+    overlap: int = 128
+    value_range: tuple[float, float] | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Every option and its value in effect."""
+        return {name: self.option(name) for name in self.parameter_names()}
+
+    def option(self, name: str) -> Any:
+        """The value of an option; where it is None and the geometry decides, that of the geometry."""
+        value = getattr(self, name)
+        defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        return defaults.get(name) if value is None else value
+
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        """The options' names, in order."""
+        return [f.name for f in dataclasses.fields(cls) if f.init]
+
+    def _check(self) -> None:
+        """Raise `OptionError` for values that cannot be used, before any work."""
+        if self.value_range is not None:
+            check_range(self.value_range)
+        check_numbers(self)
+        patches.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
+        check_rate(self.false_alarm_rate)
+        if self.calibration not in WAYS:
+            raise OptionError(f"calibration must be one of {', '.join(WAYS)}, not {self.calibration!r}")
+        if self.option("image_score") not in IMAGE_SCORES:
+            raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
+        if not 0 <= self.option("sigma") <= 100:
+            raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
+        if self.tile is not None and (self.geometry != "whole" or self.stride != 1):
+            raise OptionError("tile is for whole images, patch by patch: leave out geometry and stride")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise OptionError(f"seed must lie in 0..{LARGEST_SEED}, not {self.seed}")
+        if self.image_size is not None and not 32 <= self.image_size <= 4096:
+            raise OptionError(f"image_size must lie in 32..4096 pixels, not {self.image_size}")
+        if self.memory_budget is not None and self.memory_budget < 1:
+            raise OptionError(f"memory_budget must be at least one byte, not {self.memory_budget}")
+        if self.overlap < 0:
+            raise OptionError(f"overlap must not be negative, not {self.overlap}")
+        if self.thumbnails < 0:
+            raise OptionError(f"thumbnails must not be negative (MB; 0 for none), not {self.thumbnails}")
+        check_threads(self.threads)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` means on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise OptionError(f"device must be auto, cpu or cuda, not {self.device!r}") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise OptionError("device 'cuda' was asked for, but torch finds no CUDA GPU here: use auto or cpu")
+        return device
+
+
+def check_numbers(options: Options) -> None:
+    """Raise `OptionError` where an option is no number of the kind that its type says: NaN, infinity, True for 1.
+    Numbers of numpy, which other libraries and JSON do not take, become Python's."""
+    hints = typing.get_type_hints(type(options))
+    for name in options.parameter_names():
+        value = getattr(options, name)
+        if why := why_no_number(value, hints[name]):
+            raise OptionError(f"{name} must be {why}, not {value!r}")
+        if isinstance(value, np.generic):
+            setattr(options, name, value.item())
