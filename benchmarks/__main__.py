@@ -68,7 +68,7 @@ def drawn(count: int) -> list[np.ndarray]:
 
 def features_of(images: list[np.ndarray], **options: Any) -> torch.Tensor:
     """Patch features of images at 224."""
-    return PatchCore(image_size=224, **options)._open().collect(gather(images)).stored
+    return PatchCore(image_size=224, **options).extractor.collect(gather(images)).stored
 
 
 def greedy(pairs: int) -> Row:
@@ -169,7 +169,7 @@ def fapm(search: str, pairs: int) -> Row:
 
 def lmf_setup(pairs: int) -> Row:
     """The memory stage of LMF-Core, from features to bank, against the greedy loop on the same features, projected."""
-    features = PatchCore(image_size=224)._open().collect(gather(drawn(200)))
+    features = PatchCore(image_size=224).extractor.collect(gather(drawn(200)))
     points = project(features.stored, 128, seed=0)
     start, count, steps = int(row_norms(points).argmax()), len(points) // 10, 100
     model = LMFCore(image_size=224)

@@ -22,8 +22,9 @@ from PIL import Image
 from patchbank._system.environment import environment
 from patchbank.data import Source, read_image
 from patchbank.data.datasets import GOOD, Dataset, Sample, open_dataset, read_mask
+from patchbank.detector import Detector
 from patchbank.errors import ImageError
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from patchbank.metrics import PixelMetrics, auroc
 from patchbank.prediction import Prediction
 
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for one in (moved(dataset, Path(folder), given.seed), dataset):
             for method in given.methods.split(","):
                 plain, aligned = (
-                    DETECTORS[method](image_size=given.image_size, threads=given.threads, seed=given.seed, align=align)
+                    METHODS[method](image_size=given.image_size, threads=given.threads, seed=given.seed, align=align)
                     for align in (False, True)
                 )
                 for row in compared(one, plain, aligned):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from patchbank.methods.work import Work
 
 from patchbank import PatchCore
 from patchbank._system.environment import environment
@@ -30,7 +31,6 @@ from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning
 from patchbank.features.extractor import Extractor, give_up
 from patchbank.features.store import ImageFeatures
-from patchbank.methods.work import Work
 
 RATES = (0.005, 0.01, 0.05, 0.1)
 RESULTS = Path(__file__).parent / "results"
@@ -108,7 +108,7 @@ def main() -> None:
     else:
         parts = [[source] for source in gather(paths)]
     given = [source for part in parts for source in part]
-    model._extractor = _Cached(list(model._open().stream(given, give_up)), model._open())  # type: ignore[assignment]
+    model._extractor = _Cached(list(model.extractor.stream(given, give_up)), model.extractor)  # type: ignore[assignment]
     warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
     rows = []
     for seed in range(arguments.splits):

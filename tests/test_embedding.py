@@ -24,10 +24,11 @@ from patchbank import load
 from patchbank._system.threads import OfProcess
 from patchbank.calibration.calibration import Calibration
 from patchbank.data import RegionOfInterest
+from patchbank.detector import Detector
 from patchbank.edge import runtime
 from patchbank.export import FORMATS, export
 from patchbank.features.planning import Plan
-from patchbank.methods import DETECTORS, Detector, Ensemble, PatchCore
+from patchbank.methods import METHODS, Ensemble, PatchCore
 from patchbank.prediction import Prediction
 from tests.conftest import bad_image, good_image
 
@@ -48,7 +49,7 @@ def small(method: str = "patchcore", **options: Any) -> Detector:
     quick: dict[str, Any] = {"image_size": 64, "levels": (1, 2)}
     if method == "padim":
         quick["channels"] = 12
-    return DETECTORS[method](**quick | options)
+    return METHODS[method](**quick | options)
 
 
 def ensemble() -> Detector:
@@ -56,7 +57,7 @@ def ensemble() -> Detector:
 
 
 MODELS: dict[str, Callable[[], Detector]] = {
-    **{name: lambda name=name: small(name) for name in DETECTORS},  # type: ignore[misc]
+    **{name: lambda name=name: small(name) for name in METHODS},  # type: ignore[misc]
     **{name: lambda options=options: small(**options) for name, options in OPTIONS.items()},  # type: ignore[misc]
     "ensemble": ensemble,
 }
@@ -130,7 +131,7 @@ def test_a_copy_learns_on_its_own(tmp_path: Path) -> None:
 
 
 def test_models_that_are_not_fitted_and_ones_from_a_file(tmp_path: Path) -> None:
-    for name in DETECTORS:
+    for name in METHODS:
         assert pickle.loads(pickle.dumps(small(name))).parameters() == small(name).parameters()
     model = small().fit(GOOD)
     model.save(tmp_path / "m.patchbank")

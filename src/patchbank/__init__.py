@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from patchbank.errors import PatchbankError
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
     from patchbank.methods import FAPM, SPADE, Ensemble, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
     from patchbank.prediction import Prediction
 
@@ -30,6 +30,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 __all__ = [
     "FAPM",
     "SPADE",
+    "AnomalyDINO",
     "Ensemble",
     "LMFCore",
     "MahalanobisAD",
@@ -39,15 +40,29 @@ __all__ = [
     "Prediction",
     "SubspaceAD",
     "__version__",
+    "create",
+    "list_methods",
     "load",
 ]
 
-_DETECTORS = ("FAPM", "SPADE", "Ensemble", "LMFCore", "MahalanobisAD", "PaDiM", "PatchCore", "SubspaceAD")
+_METHODS = (
+    "FAPM",
+    "SPADE",
+    "AnomalyDINO",
+    "Ensemble",
+    "LMFCore",
+    "MahalanobisAD",
+    "PaDiM",
+    "PatchCore",
+    "SubspaceAD",
+    "create",
+    "list_methods",
+)
 _HOMES = {
-    **dict.fromkeys(_DETECTORS, "patchbank.methods"),
+    **dict.fromkeys(_METHODS, "patchbank.methods"),
     "PatchbankError": "patchbank.errors",
     "Prediction": "patchbank.prediction",
-    "load": "patchbank.io.model_file",
+    "load": "patchbank.loading",
 }
 
 

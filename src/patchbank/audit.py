@@ -4,6 +4,7 @@ and what does not look like the rest."""
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.data import Images, Source, ValueRange, gather, image_size, prefetch, read_image
-from patchbank.errors import ImageError, OptionError
-from patchbank.features.extractor import OnError, Progress, warn
-from patchbank.methods import Detector, PatchCore
+from patchbank.detector import Detector
+from patchbank.errors import ImageError, OnError, OptionError, Progress, warn
+from patchbank.methods import PatchCore
 
 SUSPICIOUS = 3.5  # robust standard deviations above the median (Iglewicz and Hoaglin, 1993)
 _SIDE = 64  # of the small grey pictures that are compared to find duplicates
@@ -73,9 +74,9 @@ def audit(
     on_error: OnError = warn,
     progress: Progress | None = None,
 ) -> Audit:
-    """Look a training set over with a detector, which is fitted to it: each image is scored against the bank without
+    """Look a training set over with a detector like the one given, which is fitted to it: each image is scored against the bank without
     its own patches. `duplicates`: also compare the images with each other."""
-    detector = PatchCore() if detector is None else detector
+    detector = PatchCore() if detector is None else copy.copy(detector)  # the caller's stays as it is
     if not isinstance(detector, PatchCore):
         raise OptionError("an audit leaves images out of a bank: it takes a patchcore detector")
     unreadable: list[tuple[str, str]] = []

@@ -3,7 +3,14 @@
 The command line prints the message of a `PatchbankError` and exits with 2; it never prints a traceback for one.
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
+from typing import TypeAlias
+
+OnError: TypeAlias = Callable[[str, Exception], None]
+Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 class PatchbankWarning(UserWarning):
@@ -49,3 +56,13 @@ class MissingPackageError(PatchbankError, ImportError):
 
 class MemoryBudgetError(PatchbankError, MemoryError):
     """The work does not fit into the memory it may use; the message has the ways out."""
+
+
+def warn(name: str, error: Exception) -> None:
+    """What happens to an unreadable image unless the caller says otherwise: a warning, and the rest goes on."""
+    warnings.warn(f"skipped: {error}", stacklevel=3)
+
+
+def give_up(name: str, error: Exception) -> None:
+    """What happens where a single image was asked for and cannot be read."""
+    raise error

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -100,8 +101,6 @@ class Prediction:
     def at_threshold(self, threshold: float) -> Prediction:
         """The same score and map, decided at another threshold on the image score; the p-value stays. Raises
         `OptionError` for NaN, which would accept everything."""
-        from patchbank.scoring.maps import regions_of
-
         if isinstance(threshold, bool) or math.isnan(threshold):
             raise OptionError(f"a threshold is a score to reject above, not {threshold}")
         is_anomalous = self.score > threshold
@@ -143,6 +142,26 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {**self.prediction.to_dict(), "places": [asdict(place) for place in self.places]}
+
+
+def find_regions(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:
+    """8-connected regions of the map at or above the threshold, largest first; NaN is below everything."""
+    above = np.nan_to_num(anomaly_map, nan=-np.inf) >= threshold
+    if not above.any():
+        return ()
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
+    peaks = np.full(count, -np.inf, dtype=np.float32)
+    np.maximum.at(peaks, labels[above], anomaly_map[above])
+    regions = []
+    for (left, top, width, height, area), peak in zip(stats[1:].tolist(), peaks[1:].tolist(), strict=True):
+        regions.append(Region((left, top, left + width, top + height), area, peak))
+    return tuple(sorted(regions, key=lambda r: (-r.area, r.box)))
+
+
+def regions_of(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:
+    """As `find_regions`, at least one: where nothing reaches the threshold, at the peak. None where there is no map."""
+    seen = anomaly_map[~np.isnan(anomaly_map)]
+    return find_regions(anomaly_map, min(threshold, float(seen.max()))) if seen.size else ()
 
 
 def finite(value: Any) -> Any:

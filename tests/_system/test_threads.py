@@ -85,7 +85,7 @@ samples = []
 from patchbank import PatchCore
 images = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.uint8) for i in range(12)]
 model = PatchCore(threads=1, image_size=128, bank_size=300)
-model._open()
+model.extractor
 threading.Thread(target=watch, daemon=True).start()
 model.fit(images)
 print(json.dumps(sorted(samples)))

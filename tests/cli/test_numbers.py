@@ -15,7 +15,7 @@ import pytest
 from patchbank import PatchCore, cli, load
 from patchbank.data import RegionOfInterest, read_roi
 from patchbank.errors import OptionError
-from patchbank.methods import DETECTORS
+from patchbank.methods import METHODS
 from tests.cli.running import patchbank
 
 # how each command is called that has an option of numbers
@@ -112,19 +112,19 @@ def test_odd_numbers_in_texts(text: str, places: dict[str, Path], tmp_path: Path
     assert refused(defects, given, places, tmp_path).startswith("patchbank: ")
 
 
-@pytest.mark.parametrize("method", sorted(DETECTORS))
+@pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**30, "1"])
 def test_odd_options_of_detectors(method: str, value: object) -> None:
-    hints = typing.get_type_hints(DETECTORS[method])
+    hints = typing.get_type_hints(METHODS[method])
     tried = 0
-    for name in DETECTORS[method].parameter_names():
+    for name in METHODS[method].parameter_names():
         kinds = set(typing.get_args(hints[name])) or {hints[name]}
         if kinds <= {int, float, type(None)}:
             tried += 1
             if value == 10**30 and int not in kinds:
                 continue
             with pytest.raises(OptionError, match=name):
-                DETECTORS[method](weights="random", **{name: value}).fit(np.zeros((64, 64, 3), np.uint8))
+                METHODS[method](weights="random", **{name: value}).fit(np.zeros((64, 64, 3), np.uint8))
     assert tried > 8
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from patchbank import Ensemble, PatchCore, load
 from patchbank.data import RegionOfInterest, gather, read_roi
+from patchbank.detector import Detector
 from patchbank.errors import ImageError, OptionError
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from patchbank.scoring.maps import anomaly_map
 from tests.conftest import bad_image, good_image, small_model
 
@@ -72,10 +73,10 @@ def test_files_that_are_no_region(tmp_path: Path, name: str, content: str, words
         read_roi(tmp_path / "black.png")
 
 
-@pytest.mark.parametrize("method", list(DETECTORS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_what_lies_outside_does_not_count(method: str, tmp_path: Path) -> None:
     """Neither for the score, nor the map, the regions or the threshold, whatever the method."""
-    model: Detector = DETECTORS[method](image_size=96, roi=LEFT).fit(GOOD)
+    model: Detector = METHODS[method](image_size=96, roi=LEFT).fit(GOOD)
     good, bad = model.predict(good_image(40)), model.predict(np.where(_right(), bad_image(40), good_image(40)))
     if model.localizes:
         assert np.isnan(good.map[:, 56:]).all()
@@ -104,7 +105,7 @@ def test_a_bank_learns_inside_only() -> None:
     whole = small_model().fit(GOOD)
     assert model.training_["patches"] == whole.training_["patches"] * 7 // 16
     # provenance points at the patches that the vectors are
-    item = next(model._open().stream(gather(GOOD[2])))
+    item = next(model.extractor.stream(gather(GOOD[2])))
     of_image = model.bank_.provenance[:, 0] == 2
     places = model.bank_.provenance[of_image, 1:]
     cell = np.cumsum(item.inside.ravel()) - 1  # type: ignore[union-attr]
@@ -115,9 +116,9 @@ def test_a_bank_learns_inside_only() -> None:
 def test_the_whole_image_as_region_changes_nothing() -> None:
     everything = RegionOfInterest(include=(((0, 0), (127, 0), (127, 95), (0, 95)),))
     image = bad_image(3)
-    for method in DETECTORS:
-        a = DETECTORS[method](image_size=96, roi=everything).fit(GOOD).predict(image)
-        b = DETECTORS[method](image_size=96).fit(GOOD).predict(image)
+    for method in METHODS:
+        a = METHODS[method](image_size=96, roi=everything).fit(GOOD).predict(image)
+        b = METHODS[method](image_size=96).fit(GOOD).predict(image)
         assert a.score == pytest.approx(b.score, rel=1e-4), method
         assert np.allclose(a.map, b.map, rtol=1e-4, atol=1e-4, equal_nan=True), method
 
@@ -136,7 +137,7 @@ def test_a_region_given_later_restricts(tmp_path: Path) -> None:
     assert restricted.nearest(10, 10).distance >= 0
     assert model.explain(image).places[0].x < 56
     with pytest.raises(OptionError, match="whole images only"):
-        DETECTORS["mahalanobis"](image_size=96).fit(GOOD).restrict(LEFT)
+        METHODS["mahalanobis"](image_size=96).fit(GOOD).restrict(LEFT)
     with pytest.raises(OptionError, match="100,10 is not inspected"):
         model.explain(image, at=(100, 10))
 

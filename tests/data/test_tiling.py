@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from patchbank import PatchCore, load
 from patchbank.data import Tiling, gather
 from patchbank.errors import OptionError
-from patchbank.methods import DETECTORS
+from patchbank.methods import METHODS
 from patchbank.report.pictures import tiling_picture
 
 
@@ -50,13 +50,13 @@ def texture(seed: int, size: tuple[int, int] = (768, 1024)) -> np.ndarray:
 def test_tiled_features_equal_untiled_ones_away_from_cuts() -> None:
     """Where a tile's cut is farther than the network's effective reach; at half of 64 pixels a little is left."""
     image = texture(0)
-    whole = PatchCore(image_size=768, runtime="torch")._open()
+    whole = PatchCore(image_size=768, runtime="torch").extractor
     untiled = next(whole.stream(gather(image)))
     assert untiled.grid == (96, 128)
     scale = untiled.vectors.norm(dim=1).mean()
     differences = {}
     for overlap in (64, 256):
-        tiled = next(PatchCore(tile=512, overlap=overlap, runtime="torch")._open().stream(gather(image)))
+        tiled = next(PatchCore(tile=512, overlap=overlap, runtime="torch").extractor.stream(gather(image)))
         assert tiled.grid == untiled.grid
         apart = (tiled.vectors - untiled.vectors).norm(dim=1) / scale
         differences[overlap] = float(apart.max()), float(apart.median())
@@ -90,10 +90,10 @@ def test_a_small_defect_in_a_large_image_is_found(tmp_path: Path) -> None:
     assert small.map.shape == (120, 200)
 
 
-@pytest.mark.parametrize("method", [m for m in DETECTORS if m != "mahalanobis"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "mahalanobis"])
 def test_every_method_takes_tiles(method: str) -> None:
     good = [texture(i, (192, 256)) for i in range(3)]
-    model = DETECTORS[method](tile=128, overlap=64).fit(good)
+    model = METHODS[method](tile=128, overlap=64).fit(good)
     prediction = model.predict(texture(9, (192, 256)))
     assert prediction.map.shape == (192, 256)
     assert np.isfinite(prediction.map).all()
@@ -110,7 +110,7 @@ def test_tiles_that_cannot_be_used() -> None:
         with pytest.raises(OptionError, match=words):
             PatchCore(**options).fit([image, image])  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="does not go with tile"):
-        DETECTORS["mahalanobis"](tile=256).fit([image, image])
+        METHODS["mahalanobis"](tile=256).fit([image, image])
 
 
 def test_the_picture_of_the_tiles() -> None:

@@ -14,7 +14,7 @@ from patchbank.errors import DatasetError
 from patchbank.evaluation.workers import run_in_processes
 
 if TYPE_CHECKING:  # the processes import this module: without torch they start at once
-    from patchbank.features.extractor import OnError
+    from patchbank.errors import OnError
 
 
 def do(item: tuple[str, Path], on_error: OnError) -> None:

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patchbank.export.methods import COMPARISONS
 from PIL import Image
 
 import patchbank
 from patchbank._system.files import replacing_folder
 from patchbank.data import RegionOfInterest
+from patchbank.detector import Detector
 from patchbank.edge import runtime
 from patchbank.errors import ExportError, ModelFileError, OptionError
 from patchbank.export import FORMATS, export
 from patchbank.export import folder as exporting
 from patchbank.export import quantise as quantising
-from patchbank.export.methods import COMPARISONS
 from patchbank.memory.search import make_index
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from tests.conftest import bad_image, good_image
 
 pytest.importorskip("onnxruntime")
@@ -39,20 +40,20 @@ def small(method: str, **options: Any) -> Detector:
         del quick["stride"]
     if method == "padim":
         quick["channels"] = 12
-    return DETECTORS[method](**quick | options)  # type: ignore[arg-type]
+    return METHODS[method](**quick | options)  # type: ignore[arg-type]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.fixture(scope="module", params=tuple(DETECTORS))
+@pytest.fixture(scope="module", params=tuple(METHODS))
 def model(request: pytest.FixtureRequest) -> Detector:
     return small(request.param).fit(GOOD)
 
 
 def test_every_method_has_a_graph() -> None:
-    assert set(COMPARISONS) == set(DETECTORS)
+    assert set(COMPARISONS) == set(METHODS)
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -248,7 +249,7 @@ def test_the_pictures_in_the_model_check_it(tmp_path: Path) -> None:
     document = export(model, tmp_path / "out")
     assert document["parity"]["images"] == 3
     # at the size of the images, not of the pictures: the map belongs to those
-    assert document["inspected"] == list(model._open().geometry.view(400, 500).inspected)
+    assert document["inspected"] == list(model.extractor.geometry.view(400, 500).inspected)
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:

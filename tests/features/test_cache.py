@@ -25,7 +25,7 @@ LARGE = 10**9
 def extractor(cache: FeatureCache | None, **options: object) -> Extractor:
     model = PatchCore(**{"image_size": 96, "threads": 1, "weights": "random", **options})  # type: ignore[arg-type]
     model.feature_cache = cache
-    return model._open()
+    return model.extractor
 
 
 def features(cache: FeatureCache | None, images: Path, **options: object) -> torch.Tensor:

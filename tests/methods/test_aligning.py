@@ -13,8 +13,9 @@ from patchbank import Ensemble, PaDiM, PatchCore, load
 from patchbank.audit import audit
 from patchbank.data import RegionOfInterest
 from patchbank.demo.synthetic import draw
+from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 
 GOOD = [draw("gear", None, np.random.default_rng(i))[0] for i in range(6)]
 WEAVE = draw("weave", None, np.random.default_rng(0))[0]
@@ -33,10 +34,10 @@ def posed(image: np.ndarray) -> np.ndarray:
 
 
 def model(method: str = "patchcore", **options: object) -> Detector:
-    return DETECTORS[method](image_size=96, align=True, **options)
+    return METHODS[method](image_size=96, align=True, **options)
 
 
-@pytest.mark.parametrize("method", [name for name, detector in DETECTORS.items() if detector.localizes])
+@pytest.mark.parametrize("method", [name for name, detector in METHODS.items() if detector.localizes])
 def test_a_defect_is_found_where_it_is_in_the_input(method: str, tmp_path: Path) -> None:
     detector = model(method).fit(GOOD)
     image = posed(spotted(draw("gear", None, np.random.default_rng(50))[0]))

@@ -37,7 +37,7 @@ def averaged(feature_map: torch.Tensor) -> torch.Tensor:
 
 def features_of(model: FAPM | LMFCore | SPADE, images: list[np.ndarray]) -> list[torch.Tensor]:
     sources = [Source(str(i), image) for i, image in enumerate(images)]
-    return [item.vectors for item in model._open().stream(sources)]
+    return [item.vectors for item in model.extractor.stream(sources)]
 
 
 def test_cluster_spread_is_equation_1() -> None:

@@ -13,9 +13,10 @@ from PIL import Image
 
 from patchbank import PatchCore, load
 from patchbank.data import gather
+from patchbank.detector import Detector
 from patchbank.errors import ImageError, OptionError
 from patchbank.io.thumbnails import make_thumbnails, restore, state
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from patchbank.report.explanation import explanation_picture, finder
 from tests.conftest import bad_image, good_image, small_model
 
@@ -39,7 +40,7 @@ def test_the_nearest_patch_of_each_of_some_images(model: PatchCore) -> None:
     distances = [n.distance for n in place.neighbours]
     assert distances == sorted(distances)
     # the literal way
-    item = next(model._open().stream(gather(bad_image(1))))
+    item = next(model.extractor.stream(gather(bad_image(1))))
     row, column = replace(item.view, lattice=model._lattice()).patch_at(place.x, place.y, item.grid)
     vector = (item.vectors * model.balance_)[row * item.grid[1] + column].double()
     to_all = (model.bank_.vectors.double() - vector).norm(dim=1)
@@ -66,9 +67,9 @@ def test_an_accepted_part_is_explained_at_its_peak(model: PatchCore) -> None:
     assert place.value == pytest.approx(float(np.nanmax(explanation.prediction.map)))
 
 
-@pytest.mark.parametrize("method", list(DETECTORS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_explains_what_it_can(method: str) -> None:
-    model: Detector = DETECTORS[method](image_size=96).fit(GOOD)
+    model: Detector = METHODS[method](image_size=96).fit(GOOD)
     explanation = model.explain(bad_image(1), count=2)
     assert all(bool(place.neighbours) == model.keeps_patches for place in explanation.places)
     assert bool(model.thumbnails_) == model.keeps_patches

@@ -41,16 +41,16 @@ def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
     assert {name: model.option(name) for name in names} == {
         "patch_size": 1, "image_score": "top", "neighbours": 0, "balance": False
     }  # fmt: skip
-    assert model._open().backbone.levels == (3,)  # the last layer
+    assert model.extractor.backbone.levels == (3,)  # the last layer
     assert len(model.bank_) == 4 * 8 * 4 * 5  # all patches of eight angles: 56×70 pixels, 14 a patch
     assert model.training_["images"] == len(model.calibration_.scores) == 4
     bank = model.bank_.vectors.double()
     assert torch.allclose(bank.norm(dim=1), torch.ones(1, dtype=torch.float64), atol=1e-5)
-    query = next(model._open().stream([Source("q", bad_image(0))])).vectors.double()
+    query = next(model.extractor.stream([Source("q", bad_image(0))])).vectors.double()
     distances = (1 - torch.nn.functional.normalize(query, dim=1) @ bank.T).min(1).values
     assert model.predict(bad_image(0)).score == pytest.approx(float(distances.max()), rel=1e-3, abs=1e-6)  # 1 % of 20
     others = bank[torch.from_numpy(model.bank_.provenance[:, 0] // 8 != 2)]
-    query = next(model._open().stream([Source("q", GOOD[2])])).vectors.double()
+    query = next(model.extractor.stream([Source("q", GOOD[2])])).vectors.double()
     distances = (1 - torch.nn.functional.normalize(query, dim=1) @ others.T).min(1).values
     assert model.calibration_.scores[2] == pytest.approx(float(distances.max()), rel=1e-2, abs=1e-5)
     model.save(tmp_path / "m.patchbank")
@@ -68,7 +68,7 @@ def test_the_last_layer_is_normalised(transformer: str) -> None:
 
 def test_an_image_size_that_fits_the_patches(transformer: str, tmp_path: Path) -> None:
     model = PatchCore(backbone=transformer, sampler="random").fit(GOOD[:2])
-    assert model._open().geometry.image_size == 14 * 27  # nearest to the default, 384
+    assert model.extractor.geometry.image_size == 14 * 27  # nearest to the default, 384
     model.save(tmp_path / "m.patchbank")
     assert patchbank.load(tmp_path / "m.patchbank").predict(GOOD[0]).score == model.predict(GOOD[0]).score
     with pytest.raises(OptionError, match="multiple of 14"):

@@ -13,7 +13,7 @@ from PIL import Image
 from patchbank import PatchCore
 from patchbank.errors import DatasetError
 from patchbank.features.extractor import Extractor
-from patchbank.methods import DETECTORS
+from patchbank.methods import METHODS
 from patchbank.methods.ensemble import Ensemble
 from tests.conftest import good_image
 
@@ -42,14 +42,14 @@ def going(monkeypatch: pytest.MonkeyPatch, walk: int, change: Any) -> None:
 
 @pytest.mark.parametrize("walk", [1, 2])
 @pytest.mark.parametrize("calibration", ["auto", "held-out", "k-fold"])
-@pytest.mark.parametrize("method", [*DETECTORS, "stream"])
+@pytest.mark.parametrize("method", [*METHODS, "stream"])
 def test_one_image_is_lost_not_the_fit(
     method: str, calibration: str, walk: int, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     options: dict[str, Any] = {"coreset": "stream"} if method == "stream" else {}
     going(monkeypatch, walk, lambda: [(images / f"{i:02}.png").unlink(missing_ok=True) for i in (0, 7, 23)])
-    detector = DETECTORS["patchcore" if method == "stream" else method](**SMALL, **options, calibration=calibration)
+    detector = METHODS["patchcore" if method == "stream" else method](**SMALL, **options, calibration=calibration)
     detector.fit(images, on_error=lambda name, error: told.append(Path(name).name))
     assert set(told) <= {"00.png", "07.png", "23.png"}
     assert np.isfinite(detector.calibration_.threshold)
@@ -60,9 +60,9 @@ def test_one_image_is_lost_not_the_fit(
 @pytest.mark.parametrize("method", ["padim", "subspace"])
 def test_a_second_walk_leaves_out_what_has_gone(method: str, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    whole = DETECTORS[method](**SMALL, calibration="leave-one-out").fit(images)
+    whole = METHODS[method](**SMALL, calibration="leave-one-out").fit(images)
     going(monkeypatch, 2, lambda: [(images / f"{i:02}.png").unlink() for i in (0, 7, 23)])
-    detector = DETECTORS[method](**SMALL, calibration="leave-one-out")
+    detector = METHODS[method](**SMALL, calibration="leave-one-out")
     detector.fit(images, on_error=lambda name, error: told.append(str(error)))
     assert len(told) == 3
     assert all("learned from, but gone when the threshold was set" in error for error in told)
@@ -75,7 +75,7 @@ def test_a_second_walk_leaves_out_what_has_gone(method: str, images: Path, monke
 def test_all_gone_is_one_sentence(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     going(monkeypatch, 2, lambda: [path.unlink() for path in images.iterdir()])
     with pytest.raises(DatasetError, match="none of the images that were learned from could be read a second time"):
-        DETECTORS["padim"](**SMALL, calibration="leave-one-out").fit(images, on_error=lambda name, error: None)
+        METHODS["padim"](**SMALL, calibration="leave-one-out").fit(images, on_error=lambda name, error: None)
 
 
 def test_an_image_that_grows_is_passed_over(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

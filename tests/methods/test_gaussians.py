@@ -19,7 +19,7 @@ SMALL = {"image_size": 96, "image_score": "max"}
 def features(model: PaDiM | MahalanobisAD | SubspaceAD, images: list[np.ndarray]) -> torch.Tensor:
     """N×P×D, as the method gets them."""
     sources = [Source(str(i), image) for i, image in enumerate(images)]
-    return torch.stack([item.vectors for item in model._open().stream(sources)]).double()
+    return torch.stack([item.vectors for item in model.extractor.stream(sources)]).double()
 
 
 def covariance_of(x: torch.Tensor, kind: str) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_ledoit_wolf_is_that_of_scikit_learn() -> None:
 def test_mahalanobis_ad_sums_the_levels() -> None:
     model = MahalanobisAD(**SMALL).fit(GOOD)
     train, query = features(model, GOOD)[:, 0], features(model, [bad_image(0)])[0, 0]
-    split = list(model._open().backbone.channels)
+    split = list(model.extractor.backbone.channels)
 
     def literal(train: torch.Tensor, query: torch.Tensor, rho: list[tuple[float, float]] | None = None) -> float:
         total = 0.0
@@ -104,7 +104,7 @@ def test_pooled_features_are_the_average_of_each_level() -> None:
     model = MahalanobisAD(**SMALL).fit(GOOD[:2])
     from patchbank.features.backbones import open_backbone
 
-    view = model._open().geometry.view(96, 128)
+    view = model.extractor.geometry.view(96, 128)
     maps = open_backbone("efficientnet_lite0", levels=(1, 2, 3, 4))(torch.from_numpy(view.apply(GOOD[0]))[None])
     expected = torch.cat([m.mean((2, 3))[0] for m in maps])
     assert torch.allclose(features(model, GOOD[:1])[0, 0].float(), expected, rtol=1e-3, atol=1e-4)

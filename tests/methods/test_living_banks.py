@@ -13,9 +13,10 @@ from PIL import Image
 from patchbank import LMFCore, PaDiM, PatchCore, load
 from patchbank.calibration.calibration import folds_of
 from patchbank.data import RegionOfInterest
+from patchbank.detector import Detector
 from patchbank.errors import MemoryBudgetError, OptionError
 from patchbank.memory.bank import Bank, TrainingImage
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from tests.conftest import bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(8)]
@@ -38,7 +39,7 @@ def covering(bank: Bank, patches: torch.Tensor) -> float:
 
 
 def patches_of(model: PatchCore, images: list[np.ndarray]) -> torch.Tensor:
-    return torch.cat([item.vectors * model.balance_ for item in model._open().stream(_sources(images))])
+    return torch.cat([item.vectors * model.balance_ for item in model.extractor.stream(_sources(images))])
 
 
 def _sources(images: list[np.ndarray]) -> list[object]:
@@ -215,9 +216,9 @@ def test_a_changed_model_keeps_its_changes_in_the_file(model: PatchCore, tmp_pat
     again.forget(again.calibration_.images[0])
 
 
-@pytest.mark.parametrize("method", [m for m in DETECTORS if m not in ("patchcore", "lmf")])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("patchcore", "lmf")])
 def test_methods_without_a_bank_say_so(method: str) -> None:
-    model = DETECTORS[method]()
+    model = METHODS[method]()
     for change in (lambda: model.add(GOOD), lambda: model.forget("a"), lambda: model.merge(model)):
         with pytest.raises(OptionError, match="has no bank"):
             change()
@@ -250,17 +251,17 @@ def test_images_of_the_fit_do_not_calibrate(tmp_path: Path) -> None:
 MANY = [good_image(i, (64, 64)) for i in range(24)]
 
 
-@pytest.mark.parametrize("method", list(DETECTORS))
+@pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("way", ["held-out", "k-fold"])
 def test_each_method_can_be_calibrated_each_way(method: str, way: str) -> None:
     options = {"images_compared": 5} if method == "spade" else {}
-    model: Detector = DETECTORS[method](image_size=64, calibration=way, false_alarm_rate=0.2, **options).fit(MANY)
+    model: Detector = METHODS[method](image_size=64, calibration=way, false_alarm_rate=0.2, **options).fit(MANY)
     assert model.calibration_.how == way
     assert len(model.calibration_) == (5 if way == "held-out" else 24)
     assert sorted(set(model.calibration_.images)) == sorted(model.calibration_.images)
     new = [model.predict(good_image(200 + i, (64, 64))).score for i in range(6)]
     assert 0.5 < np.median(new) / np.median(model.calibration_.scores) < 2 or method == "lmf"
-    again = DETECTORS[method](image_size=64, calibration=way, false_alarm_rate=0.2, **options).fit(MANY)
+    again = METHODS[method](image_size=64, calibration=way, false_alarm_rate=0.2, **options).fit(MANY)
     assert np.array_equal(again.calibration_.scores, model.calibration_.scores)
 
 

@@ -16,16 +16,17 @@ import pytest
 from PIL import Image
 
 import patchbank
+from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, OptionError
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from tests.conftest import bad_image, good_image
 
-METHODS = tuple(DETECTORS)
+METHODS = tuple(METHODS)
 GOOD = [good_image(i) for i in range(6)]
 
 
 def small(method: str, **options: object) -> Detector:
-    return DETECTORS[method](**{"image_size": 96, **options})  # type: ignore[arg-type]
+    return METHODS[method](**{"image_size": 96, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -186,7 +187,7 @@ def test_an_interrupted_fit_leaves_nothing(method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_written_about_a_method(method: str) -> None:
-    detector = DETECTORS[method]
+    detector = METHODS[method]
     assert detector.summary
     assert detector.needs
     documented = "".join(inspect.getdoc(c) or "" for c in detector.__mro__ if issubclass(c, Detector) or c.__doc__)

@@ -20,7 +20,7 @@ from tests.conftest import bad_image, good_image, small_model
 
 
 def patches_of(model: PatchCore, image: np.ndarray) -> torch.Tensor:
-    vectors = next(model._open().stream([Source("image", image)])).vectors
+    vectors = next(model.extractor.stream([Source("image", image)])).vectors
     return vectors * getattr(model, "balance_", 1.0)
 
 

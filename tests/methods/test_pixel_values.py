@@ -137,7 +137,7 @@ def test_ensembles_have_it(tmp_path: Path) -> None:
     model = Ensemble(members=[small_model(), small_model(seed=1)]).fit([twelve(image) for image in GOOD])
     model.save(tmp_path / "m.patchbank")
     loaded = modelfile.load(tmp_path / "m.patchbank")
-    assert [part.values_.integers for part in (loaded, *loaded._parts())] == [(0, 4095)] * 3
+    assert [part.values_.integers for part in (loaded, *loaded.parts())] == [(0, 4095)] * 3
     assert loaded.predict(twelve(BAD)).score == pytest.approx(model.predict(twelve(BAD)).score)
 
 

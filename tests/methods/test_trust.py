@@ -16,10 +16,10 @@ from PIL import Image
 from patchbank import PaDiM, PatchCore, load
 from patchbank.calibration.calibration import CORRECTED
 from patchbank.data import Source, gather
-from patchbank.errors import OptionError, PatchbankWarning
-from patchbank.features.extractor import warn
+from patchbank.detector import Detector
+from patchbank.errors import OptionError, PatchbankWarning, warn
 from patchbank.features.store import FeatureSet
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 from patchbank.report.explanation import finder_of
 from tests.conftest import bad_image, good_image, small_model
 
@@ -39,7 +39,7 @@ LABELS = [part for part in range(len(PARTS)) for _ in range(3)]
 
 def detector(method: str, **options: Any) -> Detector:
     of_method: dict[str, Any] = {"spade": {"images_compared": 3}, "lmf": {"normalise": False}}.get(method, {})
-    made: Detector = DETECTORS[method](image_size=64, **of_method, **options)
+    made: Detector = METHODS[method](image_size=64, **of_method, **options)
     return made
 
 
@@ -78,7 +78,7 @@ def test_a_representative_sample_joins_the_calibration() -> None:
 
 
 def _features(model: PatchCore, image: np.ndarray) -> tuple[Any, Any, Any]:
-    item = next(model._open().stream(gather(image), warn))
+    item = next(model.extractor.stream(gather(image), warn))
     return model._prepare(item.vectors), item.grid, item.view
 
 
@@ -103,7 +103,7 @@ def test_copies_do_no_harm(tmp_path: Path) -> None:
 # ---- several pictures of one part ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(DETECTORS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_pictures_of_one_part_are_left_out_together(method: str) -> None:
     """The score of a picture is about what it gets from a memory that never saw its part, not its twins."""
     model = detector(method, false_alarm_rate=0.1).fit(BURSTS, groups=LABELS)
@@ -211,7 +211,7 @@ def test_members_of_an_ensemble_count_the_same_parts() -> None:
 # ---- images are known by what they show ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(DETECTORS))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_training_images_do_not_calibrate_under_any_name(method: str, tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     for i, image in enumerate(PARTS):
@@ -252,7 +252,7 @@ def test_images_that_both_models_know_are_merged_once() -> None:
         one.merge(small_model(image_size=64).fit(PARTS[:3]))
 
 
-@pytest.mark.parametrize("method", [name for name, kind in DETECTORS.items() if kind.keeps_patches])
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.keeps_patches])
 def test_a_prediction_keeps_what_it_was_compared_with(method: str) -> None:
     model = detector(method).fit(PARTS)
     p = model.predict(good_image(80, SIZE))
@@ -294,7 +294,7 @@ def test_a_file_of_format_2_is_still_known_by_its_paths() -> None:
 def test_descriptors_leave_out_what_is_not_inspected() -> None:
     """A region of interest: only its patches are there, and tiles without any are zero."""
     model = small_model(image_size=64, bank_size=10).fit(PARTS)
-    item = next(model._open().stream([Source("a", PARTS[0])], warn))
+    item = next(model.extractor.stream([Source("a", PARTS[0])], warn))
     features = FeatureSet(None)
     features.add(item)
     assert features.descriptors[0].shape == (16 * 51,)

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patchbank.features.displacement import measure
 from torch import Tensor, nn
 
 from patchbank.data.lattice import EVEN
+from patchbank.detector import Detector
 from patchbank.features.aggregation import Cells, OneGrid
 from patchbank.features.backbones import list_backbones
-from patchbank.features.displacement import measure
-from patchbank.methods import DETECTORS, Detector
+from patchbank.methods import METHODS
 
 SIZE = 256
 LEARNED = 5
@@ -30,7 +31,7 @@ def learned(method: str = "patchcore", size: tuple[int, int] = (SIZE, SIZE), **o
     quick: dict[str, Any] = {"image_size": min(size), "sigma": 4.0}
     if method == "patchcore":
         quick["bank_size"] = 500
-    return DETECTORS[method](**quick | options).fit([texture(i, size) for i in range(LEARNED)])
+    return METHODS[method](**quick | options).fit([texture(i, size) for i in range(LEARNED)])
 
 
 def offset(model: Any, tries: int = 24, size: tuple[int, int] = (SIZE, SIZE), side: int = 16) -> np.ndarray:

@@ -22,14 +22,14 @@ from patchbank.calibration.conformal import (
     interval,
     threshold,
 )
+from patchbank.data.groups import FOUND
 
 if TYPE_CHECKING:  # an exported model decides without torch
     from torch import Tensor
 
 CORRECTED = "corrected leave-one-out"
-WAYS = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
+SCHEMES = ("auto", "leave-one-out", CORRECTED, "held-out", "k-fold")
 FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the correction is measured on one
-FOUND = "like "  # begins the label of a group that was found, before the name of its first image
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 MANY_PICTURES = 0.75  # parts per image: with fewer parts than that the correction is left out
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
@@ -57,7 +57,7 @@ class Calibration:
     the number of parts: for one picture of a new part the promise holds as above (Lee, Barber and Willett,
     "Distribution-free inference with hierarchical data", 2023, Eq. 5).
 
-    `how`: where the scores come from, one of `WAYS` or in words; `images`: the names they belong to; `groups`: the
+    `how`: where the scores come from, one of `SCHEMES` or in words; `images`: the names they belong to; `groups`: the
     label of the part that each shows ("": a part of its own), or nothing where each image is a part of its own;
     `chosen`: a threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how;
     `doubt`: why new parts may score differently, as far as the images show it ("" for no sign).

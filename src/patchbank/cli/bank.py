@@ -12,7 +12,7 @@ from patchbank.cli.changing import InPlace, Output, check_destination, save_chan
 from patchbank.cli.console import Failures, progress_bars, threshold_words
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 Model = Annotated[Path, typer.Argument(help="A model file.")]
 
@@ -36,7 +36,7 @@ def add(
 ) -> None:
     """Take further good images into a bank; they will not be rejected any more. The threshold stays."""
     check_destination(model, output, in_place, *good)
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     failures = Failures()
@@ -57,7 +57,7 @@ def forget(
 ) -> None:
     """Take training images out of a bank, such as one that was not good after all."""
     check_destination(model, output, in_place)
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
 
     detector = load(model, weights=weights).forget(images)
     said = f"forgot {len(images)} images: {_bank_words(detector)}"
@@ -74,7 +74,7 @@ def merge(
 ) -> None:
     """Join the banks of two models."""
     check_destination(model, output, in_place, other)
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
 
     detector = load(model, weights=weights).merge(load(other, weights=weights), bank_size)
     said = f"joined: {_bank_words(detector)}"

@@ -37,7 +37,7 @@ def calibrate(
         raise OptionError("--cost-ratio prices missed defects: give a folder of defective images as well")
     if false_alarm_rate is not None and defects is not None:
         raise OptionError("--false-alarm-rate sets the threshold by good images alone: leave out the defective ones")
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if group_by is not None:

@@ -13,7 +13,7 @@ from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 MODEL = "the model file to write, such as parts.patchbank"
 Output: TypeAlias = Annotated[Path | None, typer.Option("-o", "--output", help="The model file to write.")]

@@ -17,7 +17,7 @@ from patchbank.errors import PatchbankWarning
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
-    from patchbank.features.extractor import Progress
+    from patchbank.errors import Progress
     from patchbank.features.planning import Plan
 
 

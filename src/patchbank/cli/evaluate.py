@@ -44,7 +44,7 @@ def evaluate(
     check_folder(output)
     from patchbank.data.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
 
     memory = o.parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)

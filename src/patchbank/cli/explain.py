@@ -34,7 +34,7 @@ def explain(
     place = _position(at)
     check_folder(output)
     from patchbank.data import gather
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
     from patchbank.prediction import finite
     from patchbank.report.explanation import explanation_picture, finder_of
     from patchbank.report.pictures import read_again, save_png

@@ -39,7 +39,7 @@ def export(
     inspected = _size(size)
     check_folder(output)
     from patchbank.export import export as write
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
 
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if roi is not None:

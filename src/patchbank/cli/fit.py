@@ -15,7 +15,7 @@ from patchbank.cli.console import Failures, progress_bars, say, show_plan, thres
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 
 def fit(

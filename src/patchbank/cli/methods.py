@@ -10,9 +10,9 @@ from patchbank.cli.console import say
 
 def methods(as_json: o.Json = False) -> None:
     """List the methods: what each computes, what it needs, what it was measured to cost."""
-    from patchbank.methods import DETECTORS
+    from patchbank.methods import METHODS
 
-    rows = [{"name": name, "computes": d.summary, "needs": d.needs, "cost": d.cost} for name, d in DETECTORS.items()]
+    rows = [{"name": name, "computes": d.summary, "needs": d.needs, "cost": d.cost} for name, d in METHODS.items()]
     if as_json:
         say(json.dumps(rows))
         return

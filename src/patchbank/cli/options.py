@@ -14,7 +14,7 @@ from patchbank.cli.numbers import LARGEST_SEED, MOST_THREADS
 from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 _LEARNING, _MACHINE = "What is learned", "Machine"
 
@@ -117,11 +117,12 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
 
     Raises `OptionError` for unknown methods, keys and values that do not parse.
     """
-    from patchbank.methods import DETECTORS
+    from patchbank.methods import find_method
 
-    if method not in DETECTORS:
-        raise OptionError(f"--method must be one of {', '.join(DETECTORS)}, not {method!r}")
-    detector_class = DETECTORS[method]
+    try:
+        detector_class, preset = find_method(method)
+    except OptionError as error:
+        raise OptionError(f"--{error}") from None
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in detector_class.parameter_names():
@@ -143,7 +144,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         given[key] = parse_bytes(text) if key == "memory_budget" else _parse(key, text, hints[key])
     if "+" in given.get("backbone", ""):
         given["backbone"] = given["backbone"].split("+")
-    return detector_class(**given)
+    return detector_class(**(preset | given))
 
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -47,7 +47,7 @@ def predict(
     from patchbank._system.written import output_names
     from patchbank.calibration.conformal import check_rate
     from patchbank.data import gather
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
     from patchbank.prediction import finite
 
     if false_discovery_rate is not None:
@@ -60,7 +60,7 @@ def predict(
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
     if false_discovery_rate is not None:
-        scores = [p.score for p in detector._predictions(sources, lambda name, error: None)]
+        scores = [p.score for p in detector.predictions(sources, lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     count = rejected = 0
     names = output_names(images, [source.name for source in sources])
@@ -71,7 +71,7 @@ def predict(
     )
     try:
         with progress_bars() as progress:
-            for prediction in detector._predictions(sources, failures):  # files may have gone since
+            for prediction in detector.predictions(sources, failures):  # files may have gone since
                 if threshold is not None:
                     prediction = prediction.at_threshold(threshold)
                 row = finite(prediction.to_dict())

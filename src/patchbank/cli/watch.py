@@ -38,7 +38,7 @@ def watch(
     if not folder.is_dir():
         raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
     check_file(output, "the CSV file to write")
-    from patchbank.io.model_file import load
+    from patchbank.loading import load
     from patchbank.service.watching import Arrivals, Table
     from patchbank.service.watching import watch as watch_folder
     from patchbank.service.webhook import Webhook

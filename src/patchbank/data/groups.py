@@ -11,7 +11,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -21,6 +21,7 @@ from patchbank.data.sources import Source
 from patchbank.errors import OptionError, notify
 
 FOLDER = "folder"
+FOUND = "like "  # begins the label of a group that was found, before the name of its first image
 BLOCK = 2000  # images compared with each other at once; pictures of one part follow each other in any naming scheme
 _LEAST_IMAGES = 8
 _MOST_OF_ALL = 1 / 3  # of the images may be one group: a larger one says that all parts look alike
@@ -47,6 +48,22 @@ class NearCopies:
     def with_twin(self) -> int:
         """Images that share their group with another."""
         return sum(count for count in Counter(self.labels).values() if count > 1)
+
+
+def labelled(sources: list[Source], groups: Sequence[object] | None, rule: str | None) -> list[Source]:
+    """The sources with the labels of their parts, as far as these are given: `groups`, or the rule of `labels_by`."""
+    if any(source.group for source in sources):  # labelled already
+        return sources
+    if groups is not None:
+        labels = ["" if label is None else str(label) for label in groups]
+        if len(labels) != len(sources):
+            raise OptionError(f"groups has {len(labels)} labels for {len(sources)} images: give one for each")
+        check_labels(labels, "groups")
+    elif rule is not None:
+        labels = labels_by(rule, sources)
+    else:
+        return sources
+    return [replace(source, group=label) for source, label in zip(sources, labels, strict=True)]
 
 
 def labels_by(rule: str, sources: Sequence[Source]) -> list[str]:

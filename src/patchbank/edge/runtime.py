@@ -38,7 +38,7 @@ from patchbank.errors import (
     notify,
 )
 from patchbank.prediction import Prediction, finite
-from patchbank.scoring.decision import verdict
+from patchbank.scoring.decision import decide
 
 EXPORT_VERSION = 2  # 1 where an older version reads the same pixels: without a value_range
 DOCUMENT = "patchbank.json"
@@ -173,7 +173,7 @@ class ExportedGraph(Exported):
         else:
             anomaly = np.full(view.input_size, np.nan, np.float32)
         timings = {"decode_ms": 1e3 * (decoded - started), "graph_ms": 1e3 * (time.perf_counter() - decoded)}
-        return verdict(source.name, score, anomaly, self.calibration, timings=timings)
+        return decide(source.name, score, anomaly, self.calibration, timings=timings)
 
 
 @dataclass
@@ -187,7 +187,7 @@ class ExportedEnsemble(Exported):
         score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in found]))
         anomaly = np.mean([standardised(p.map, c.peaks) for p, c in found], axis=0).astype(np.float32)
         timings = {key: sum(p.timings[key] for p, _ in found) for key in found[0][0].timings}
-        return verdict(source.name, score, anomaly, self.calibration, timings=timings)
+        return decide(source.name, score, anomaly, self.calibration, timings=timings)
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------------

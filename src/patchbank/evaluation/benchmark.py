@@ -17,16 +17,15 @@ from patchbank._system.environment import cores
 from patchbank._system.files import file_digest, write_csv, write_text
 from patchbank._system.ram import available_bytes, reset_peak
 from patchbank.data.datasets import Dataset
-from patchbank.errors import PatchbankError
+from patchbank.detector import Detector
+from patchbank.errors import OnError, PatchbankError, Progress
 from patchbank.evaluation.beside_paper import apart, over_seeds
 from patchbank.evaluation.evaluate import evaluate
 from patchbank.evaluation.results import Evaluation
 from patchbank.evaluation.tables import flat, latex, markdown
 from patchbank.evaluation.workers import in_words, run_in_processes
 from patchbank.features.cache import FeatureCache
-from patchbank.features.extractor import OnError, Progress
 from patchbank.features.planning import SHARE
-from patchbank.methods import Detector
 
 COLUMNS = (
     "dataset", "method", "backbone", "seed", "image_auroc", "image_auroc_interval_low", "image_auroc_interval_high",
@@ -64,7 +63,7 @@ class Cell:
     def _contents(self) -> str:
         """Regions and weights that were given, of files what is in them; "" without."""
         lines = []
-        for part in self.detector._parts():
+        for part in self.detector.parts():
             for name, given in (("roi", part.roi), ("weights", part.weights)):
                 if isinstance(given, str | PathLike) and Path(given).is_file():
                     lines.append(f"\n{name} {file_digest(given)}")
@@ -139,7 +138,7 @@ class Runner:
         for leftover in folder.glob(".*.tmp"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
         cache = FeatureCache(self.output / "cache", self.cache) if self.cache else None
-        for part in detector._parts():
+        for part in detector.parts():
             part.feature_cache = cache
             if self.jobs > 1 and part.threads is None:
                 part.threads = max(1, cores() // self.jobs)
@@ -157,7 +156,7 @@ class Runner:
             pixel_memory=None if self.free is None else self.free // 2,
         )  # fmt: skip
         # so that a folder of cells says by itself what was compared (evaluation/finished.py)
-        options = json.loads(json.dumps(detector.parameters() | {"roi": detector._parts()[0].roi}, default=str))
+        options = json.loads(json.dumps(detector.parameters() | {"roi": detector.parts()[0].roi}, default=str))
         evaluation.metrics.update(options=options, n_train=len(cell.dataset.train), jobs=self.jobs, fit_cached=cached)
         evaluation.metrics["root"] = str(cell.dataset.root.resolve())
         self.write(evaluation, folder)

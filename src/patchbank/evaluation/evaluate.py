@@ -17,14 +17,13 @@ from patchbank._system.ram import peak_rss_mb
 from patchbank.calibration.calibration import Calibration
 from patchbank.data import Source, read_image
 from patchbank.data.datasets import GOOD, Dataset, Sample, read_mask
-from patchbank.errors import DatasetError, ImageError, notify
+from patchbank.detector import Detector
+from patchbank.errors import DatasetError, ImageError, OnError, Progress, notify, warn
 from patchbank.evaluation.masks import MaskReader
 from patchbank.evaluation.pixels import KEYS as PIXEL_KEYS
 from patchbank.evaluation.pixels import LEAST_IMAGES, PixelRun, too_few
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
 from patchbank.features.cache import no_cache
-from patchbank.features.extractor import OnError, Progress, warn
-from patchbank.methods import Detector
 from patchbank.metrics import auroc, average_precision, f1_max, precision_recall_curve, roc_curve
 from patchbank.metrics.resampling import auroc_interval
 from patchbank.prediction import Prediction
@@ -293,14 +292,14 @@ def _tiling(detector: Detector, samples: Sequence[Sample]) -> Picture | None:
 
 def _tiled(detector: Detector, sample: Sample) -> Picture:
     rgb = read_image(Source(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
-    extractor = detector._open()
+    extractor = detector.extractor
     assert extractor.tiling is not None
-    view = extractor.view(rgb, str(sample.path))
+    view = extractor.loader.view(rgb, str(sample.path))
     return tiling_picture(view.laid(rgb).astype(np.uint8, copy=False), extractor.tiling, view.inspected)
 
 
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
-    training, parts = detector.training_, detector._parts()
+    training, parts = detector.training_, detector.parts()
     method = detector.method + " with " + ", ".join(f"{k}={v}" for k, v in detector.parameters().items())
     return {
         "Method": method,
@@ -308,8 +307,8 @@ def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
         "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
         "Learned from": f"{training['images']} good images, {training['patches']} patches",
         "Threshold": _threshold_words(detector.calibration_),
-        **({"Aligned with": parts[0].reference_.name} if parts[0].reference_ else {}),
-        **({"Inspected": "a region of interest only"} if parts[0].roi_ else {}),
+        **({"Aligned with": parts[0].inputs_.reference.name} if parts[0].inputs_.reference else {}),
+        **({"Inspected": "a region of interest only"} if parts[0].inputs_.roi else {}),
         "Tested on": f"{len(dataset.test)} images of {dataset.name} ({dataset.layout} layout)",
     }
 

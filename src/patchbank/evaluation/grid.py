@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 from patchbank.data.datasets import Dataset
+from patchbank.detector import Detector
 from patchbank.errors import OptionError, WeightsError
 from patchbank.evaluation.benchmark import Cell
 from patchbank.evaluation.presets import DEFAULT_BACKBONE, Preset
 from patchbank.features.backbones import list_backbones
-from patchbank.methods import Detector
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], object]) -> l
                 raise OptionError(f"--shots does not go with the preset {preset.name}, which draws its own")
             options = variant.options_with({**wanted.options, "backbone": backbone, "seed": seed})
             detector = wanted.make(variant.method, options)
-            part = detector._parts()[0]  # the members of an ensemble differ in their backbones only
+            part = detector.parts()[0]  # the members of an ensemble differ in their backbones only
             values = {name: getattr(part, name) for name in part.parameter_names()} | {"backbone": detector.backbone}
             label = variant.label_with(values)
             cell = Cell(dataset.with_shots(variant.shots or wanted.shots, seed), detector, label)
@@ -74,7 +74,7 @@ def of_preset(preset: Preset, wanted: Wanted, say: Callable[[str], object]) -> l
 
 def _check_weights(preset: Preset, cells: Iterable[Cell]) -> None:
     specs = {spec.name: spec for spec in list_backbones()}
-    names = {part.backbone for cell in cells for part in cell.detector._parts() if part.weights is None}
+    names = {part.backbone for cell in cells for part in cell.detector.parts() if part.weights is None}
     for name in sorted(names & set(specs)):
         try:
             specs[name].weights.fetch(name)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from patchbank.data.datasets import GOOD, Dataset, Sample
 from patchbank.data.datasets.mask_files import open_mask
-from patchbank.errors import DatasetError
-from patchbank.features.extractor import OnError
+from patchbank.errors import DatasetError, OnError
 
 _LARGE = 0.5  # share of an image: a defect that covers more is perhaps the part, marked by an inverted mask
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from patchbank.errors import PatchbankError, PatchbankWarning, notify
 
 if TYPE_CHECKING:
-    from patchbank.features.extractor import OnError, Progress
+    from patchbank.errors import OnError, Progress
 
 Item = TypeVar("Item")
 Do: TypeAlias = "Callable[[Item, OnError], None]"

@@ -19,13 +19,13 @@ from patchbank._system.files import file_digest, replacing_folder, spelled
 from patchbank._system.threads import thread_count
 from patchbank.calibration.calibration import Calibration
 from patchbank.data import Images, Source, gather, image_size
+from patchbank.detector import Detector
 from patchbank.edge.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, load, open_graph
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.export import parity
 from patchbank.export.formats import WRITERS, check_format
 from patchbank.export.graph import Graph, make_graph
-from patchbank.methods import Detector
-from patchbank.methods.ensemble import Ensemble
+from patchbank.methods import Ensemble
 from patchbank.prediction import finite
 
 BANKS = ("inside", "external")
@@ -57,7 +57,7 @@ def export(
     check_format(to)
     if bank not in BANKS:
         raise OptionError(f"bank must be one of {', '.join(BANKS)}, not {bank!r}")
-    if not hasattr(detector, "calibration_"):
+    if not detector.is_fitted:
         raise OptionError("this detector has not been fitted: there is nothing to export yet")
     if int8 and (to != "onnx" or isinstance(detector, Ensemble)):
         raise OptionError("int8 is for single models exported to onnx")
@@ -107,7 +107,7 @@ def _write(
         document |= _describe(detector, graph, inspected)
         document["graph"] = WRITERS[to](graph, folder)
         if bank == "external":
-            for name, tensor in graph.comparison.memory.items():
+            for name, tensor in graph.memory.items():
                 np.save(folder / f"{name}.npy", tensor.numpy())
     checked = parity.some_of(checked)
     _finish(document, folder)
@@ -151,11 +151,13 @@ def _searched_exactly(detector: Detector) -> Detector:
         together = copy.copy(detector)
         together.members = [_searched_exactly(member) for member in detector.members]
         return together
-    bank = getattr(detector, "bank_", None)
+    fitted = detector.require_fitted()
+    bank = getattr(fitted.scorer, "bank", None)
     if bank is None or bank.search not in ("ivfpq", "hnsw"):
         return detector
-    exact = copy.copy(detector)
-    exact.bank_ = replace(bank, search="auto")  # type: ignore[attr-defined]
+    exact, scorer = copy.copy(detector), fitted.scorer.copied()
+    scorer.__dict__["bank"] = replace(bank, search="auto")
+    exact.fitted = replace(fitted, scorer=scorer)
     return exact
 
 
@@ -176,7 +178,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
 
 def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> dict[str, Any]:
     """How images become inputs, and what goes in and comes out."""
-    extractor = detector._open()
+    extractor = detector.extractor
     geometry = extractor.geometry
     inputs: list[dict[str, Any]] = [
         {"name": "image", "type": "float32", "shape": ["batch", 3, *inspected], "meaning": _NOTE}
@@ -184,10 +186,10 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
     for name, shape in graph.masks.items():
         meaning = "1 where the region of interest has a pixel of the cell, else 0"
         inputs.append({"name": name, "type": "float32", "shape": list(shape), "meaning": meaning})
-    for name, tensor in graph.comparison.memory.items() if graph.external else ():
+    for name, tensor in graph.memory.items() if graph.external else ():
         axes: list[int | str] = list(tensor.shape)
-        if name in graph.comparison.growing:
-            axes[graph.comparison.growing[name]] = f"{name}_length"
+        if name in graph.growing:
+            axes[graph.growing[name]] = f"{name}_length"
         kind = str(tensor.dtype).removeprefix("torch.")
         inputs.append({"name": name, "type": kind, "shape": axes, "file": f"{name}.npy", "meaning": "the memory"})
     shapes = {"score": [], "map": list(inspected), "distances": [graph.down.shape[-1], graph.across.shape[-1]]}
@@ -205,9 +207,9 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
             "multiple": geometry.multiple,
             "native": geometry.native,
         },
-        "roi": None if extractor.roi is None else extractor.roi.state(),
+        "roi": None if extractor.inputs.roi is None else extractor.inputs.roi.state(),
         **({} if detector.values_.is_plain else {"value_range": detector.values_.state()}),
-        "learned_roi": None if extractor.painted is None else extractor.painted.state(),
+        "learned_roi": None if extractor.inputs.painted is None else extractor.inputs.painted.state(),
         "backbone": {
             "name": extractor.backbone.name,
             "levels": list(extractor.backbone.levels),
@@ -221,17 +223,16 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
 def _usual_size(detector: Detector, sources: Sequence[Source]) -> tuple[int, int]:
     """The size that most of the training images that the model remembers are inspected at; of those given, where it
     remembers none."""
-    bank = getattr(detector, "bank_", None)
-    remembered = bank.images if bank is not None else getattr(detector, "images_", ())
-    sizes = [image.size for image in remembered] or [image_size(source) for source in _readable(sources)]
-    geometry = detector._open().geometry
+    remembered = detector.require_fitted().scorer.refs
+    sizes = [ref.size for ref in remembered] or [image_size(source) for source in _readable(sources)]
+    geometry = detector.extractor.geometry
     views = Counter(geometry.view(*size).inspected for size in sizes)
     return views.most_common(1)[0][0]
 
 
 def _inspected_at(detector: Detector, size: Sequence[int], sources: Sequence[Source]) -> list[Source]:
     """The images that are inspected at that size."""
-    geometry = detector._open().geometry
+    geometry = detector.extractor.geometry
     views = [(source, geometry.view(*image_size(source)).inspected) for source in _readable(sources)]
     found = [source for source, inspected in views if inspected == tuple(size)]
     if not found:

@@ -35,12 +35,12 @@ def check_format(to: str) -> None:
 
 def write_onnx(graph: Graph, folder: Path) -> str:
     """`model.onnx`."""
-    inside = [] if graph.external else list(graph.comparison.memory.values())
+    inside = [] if graph.external else list(graph.memory.values())
     if sum(t.numel() * t.element_size() for t in inside) > _PROTOBUF_BYTES:
         raise OptionError("the memory does not fit into an ONNX file, which ends at 2 GB: use --bank external")
     dynamic: dict[str, dict[int, str]] = {name: {0: "batch"} for name in ("image", *graph.output_names)}
     if graph.external:
-        dynamic |= {name: {axis: f"{name}_length"} for name, axis in graph.comparison.growing.items()}
+        dynamic |= {name: {axis: f"{name}_length"} for name, axis in graph.growing.items()}
     with interrupted_later(), _quietly(), torch.no_grad():
         torch.onnx.export(
             graph, graph.example(), str(folder / "model.onnx"), input_names=graph.input_names,
@@ -62,8 +62,8 @@ def write_openvino(graph: Graph, folder: Path) -> str:
         shape = list(tensor.shape)
         if name == "image":
             shape[0] = -1
-        elif graph.external and name in graph.comparison.growing:
-            shape[graph.comparison.growing[name]] = -1
+        elif graph.external and name in graph.growing:
+            shape[graph.growing[name]] = -1
         shapes[port] = ov.PartialShape(shape)
     model.reshape(shapes)
     # names count through the process: name all by their order

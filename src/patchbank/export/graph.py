@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchbank.data import Lattice, Tiling
-from patchbank.export.comparing import Comparison, Memory
-from patchbank.export.methods import comparison_of
+from patchbank.data import Tiling
+from patchbank.detector import Detector
+from patchbank.errors import OptionError
 from patchbank.features.aggregation import REFERENCE_DIMENSION, OneGrid
 from patchbank.features.extractor import Extractor
-from patchbank.methods import Detector
+from patchbank.scorer import Grid, Scorer
 from patchbank.scoring.maps import TOP_SHARE, enlarging
+from patchbank.scoring.post import Post
 
 
 class Graph(nn.Module):
@@ -23,39 +24,37 @@ class Graph(nn.Module):
     without a map: the score alone).
 
     Further inputs in the order of `input_names`: what the region of interest has of the grids, where there is one (see
-    `masks`), then the memory, where it is not in the graph. `normal`: what the image score is shifted and divided by.
+    `masks`), then the memory, where it is not in the graph.
     """
 
     def __init__(
         self,
-        features: nn.Module,
-        comparison: Comparison,
-        inspected: tuple[int, int],
-        fine: tuple[int, int],
-        masks: dict[str, tuple[int, int]],
+        features: Features,
+        scorer: Scorer,
+        post: Post,
+        fine: Grid,
+        masks: dict[str, Grid],
         external: bool,
-        image_score: str,
-        sigma: float,
-        normal: tuple[float, float],
-        lattice: Lattice,
     ):
         super().__init__()
-        self.features, self.comparison, self.masks, self.external = features, comparison, masks, external
-        self.inspected, self.image_score, self.normal = inspected, image_score, normal
+        self.features, self.masks, self.external, self.inspected = features, masks, external, features.inspected
+        self.image_score, self.normal = post.image_score, scorer.normal
+        self.memory, self.growing = scorer.export_memory(features.grid)
+        self._scorer = (scorer.on_cpu(),)  # no module of this one: its memory is traced from the graph's own
         self.down: Tensor
         self.across: Tensor
-        self.localizes, self.patches = fine != (0, 0), fine[0] * fine[1]
+        self.localizes, self.patches = scorer.localizes, fine[0] * fine[1]
         nothing = (torch.zeros(0), torch.zeros(0))
-        matrices = enlarging(fine, inspected, sigma, lattice) if self.localizes else nothing
+        matrices = enlarging(fine, self.inspected, post.sigma, post.lattice) if self.localizes else nothing
         for name, matrix in zip(("down", "across"), matrices, strict=True):
             self.register_buffer(name, matrix.clone())
         # the tracer computes what hangs on plain tensors alone, and would store every result of it
-        for name, tensor in () if external else comparison.memory.items():
+        for name, tensor in () if external else self.memory.items():
             self.register_buffer(f"memory_{name}", tensor)
 
     @property
     def input_names(self) -> list[str]:
-        return ["image", *self.masks, *(self.comparison.memory if self.external else ())]
+        return ["image", *self.masks, *(self.memory if self.external else ())]
 
     @property
     def output_names(self) -> list[str]:
@@ -65,25 +64,27 @@ class Graph(nn.Module):
         """Inputs to trace with."""
         image = torch.zeros(1, 3, *self.inspected)
         masks = [torch.ones(shape) for shape in self.masks.values()]
-        return (image, *masks, *(self.comparison.memory.values() if self.external else ()))
+        return (image, *masks, *(self.memory.values() if self.external else ()))
 
     def forward(self, image: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        masks = dict(zip(self.masks, rest, strict=False))
-        names = self.comparison.memory
+        masks, grid = dict(zip(self.masks, rest, strict=False)), self.features.grid
         if self.external:
-            memory: Memory = dict(zip(names, rest[len(self.masks) :], strict=True))
+            memory = dict(zip(self.memory, rest[len(self.masks) :], strict=True))
         else:
-            memory = {name: self.get_buffer(f"memory_{name}") for name in names}
-        found = self.comparison(self.features(image), masks.get("inside"), memory)
+            memory = {name: self.get_buffer(f"memory_{name}") for name in self.memory}
+        scorer = self._scorer[0].traced(memory, grid)
+        points = scorer.prepare(self.features(image).flatten(1, 2))  # B×P×D
+        found = scorer.compare(points, grid, masks.get("inside"))
         if found.distances is None:
-            return (found.image,)
+            return (torch.as_tensor(found.image),)
         inside = masks.get("inside_fine", masks.get("inside"))
-        distances = found.distances if inside is None else found.distances * inside
+        distances = found.distances.reshape(-1, *grid) if found.distances.ndim == 2 else found.distances
+        distances = distances if inside is None else distances * inside
         anomaly = self._map(distances, inside)
-        score = found.image
-        if score is None:
-            score = self._score(distances, anomaly, inside, masks.get("inside_pixels"))
-            score = score if found.factor is None else score * found.factor
+        if found.image is None:
+            score = self._score(distances, anomaly, inside, masks.get("inside_pixels")) * found.factor
+        else:
+            score = torch.as_tensor(found.image)
         if self.normal != (0.0, 1.0):
             score = (score - self.normal[0]) / self.normal[1]
         return score, anomaly, distances
@@ -174,27 +175,30 @@ def _pooling(values: int) -> Tensor:
     return F.adaptive_avg_pool1d(torch.eye(values)[:, None], REFERENCE_DIMENSION)[:, 0]
 
 
-def make_graph(detector: Detector, inspected: tuple[int, int], external: bool) -> Graph:
-    """The graph of a fitted detector (no ensemble) for images inspected at (height, width)."""
-    extractor = detector._open()
+def make_graph(detector: Detector, inspected: Grid, external: bool) -> Graph:
+    """The graph of a fitted detector (no ensemble) for images inspected at (height, width). Raises `OptionError` for
+    what no graph can hold."""
+    if detector.align:
+        raise OptionError("align=true cannot be exported: images are laid over the reference before the graph")
+    fitted, extractor = detector.require_fitted(), detector.extractor
     grid = extractor.arrangement.grid(inspected, extractor.backbone.strides)
-    comparison = comparison_of(detector, grid)
     features = Features(extractor, inspected, grid).eval()
-    fine, masks = grid, dict[str, tuple[int, int]]()
+    fine, masks, scorer = grid, dict[str, Grid](), fitted.scorer
+    if scorer.localizes:
+        fine = _fine_grid(scorer, features)
+        if extractor.inputs.roi is not None:
+            masks = {"inside": grid, **({"inside_fine": fine} if fine != grid else {})}
+            if fitted.post.image_score == "smoothed":
+                masks["inside_pixels"] = inspected
+    return Graph(features, scorer, fitted.post, fine, masks, external).eval().requires_grad_(False)
+
+
+def _fine_grid(scorer: Scorer, features: Features) -> Grid:
+    """The grid of the distances, which may be finer than that of the features."""
     with torch.no_grad():
-        if not detector.localizes:
-            fine = (0, 0)
-        else:
-            found = comparison(features(torch.zeros(1, 3, *inspected)), None, comparison.memory)
-            assert found.distances is not None
-            fine = (found.distances.shape[1], found.distances.shape[2])
-            if extractor.roi is not None:
-                masks = {"inside": grid, **({"inside_fine": fine} if fine != grid else {})}
-                if found.image is None and detector.option("image_score") == "smoothed":
-                    masks["inside_pixels"] = inspected
-    normal: tuple[float, float] = getattr(detector, "normal_", (0.0, 1.0))
-    graph = Graph(
-        features, comparison, inspected, fine, masks, external, detector.option("image_score"),
-        detector.option("sigma"), normal, detector._lattice(),
-    )  # fmt: skip
-    return graph.eval().requires_grad_(False)
+        memory, _ = scorer.export_memory(features.grid)
+        traced = scorer.on_cpu().traced(memory, features.grid)
+        points = traced.prepare(features(torch.zeros(1, 3, *features.inspected)).flatten(1, 2))
+        found = traced.compare(points, features.grid, None).distances
+    assert found is not None
+    return features.grid if found.ndim == 2 else (found.shape[1], found.shape[2])

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank.data import Source
+from patchbank.detector import Detector
 from patchbank.edge.runtime import Exported
 from patchbank.errors import ExportError
-from patchbank.methods import Detector
 from patchbank.prediction import Prediction
 
 TOLERANCE = 1e-3  # relative

@@ -116,13 +116,15 @@ class Cells:
 
     @staticmethod
     def split(cells: Tensor, channels: Sequence[int], strides: Sequence[int]) -> list[Tensor]:
-        """P×D → for each level P×V_j×C_j: the V_j vectors of each cell, row by row."""
-        sizes = [(strides[-1] // s) ** 2 for s in strides]
-        parts = torch.split(cells, [c * v for c, v in zip(channels, sizes, strict=True)], dim=1)
-        return [
-            part.reshape(len(cells), c, v).transpose(1, 2)
-            for part, c, v in zip(parts, channels, sizes, strict=True)
-        ]  # fmt: skip
+        """…×P×D → for each level …×P×V_j×C_j: the V_j vectors of each cell, row by row."""
+        levels, start = [], 0
+        for c, stride in zip(channels, strides, strict=True):
+            v = (strides[-1] // stride) ** 2
+            part = cells[..., start : start + c * v]
+            shape = (len(cells), c, v) if cells.ndim == 2 else (-1, int(cells.shape[1]), c, v)
+            levels.append(part.reshape(shape).transpose(-1, -2))
+            start += c * v
+        return levels
 
 
 @dataclass(frozen=True)

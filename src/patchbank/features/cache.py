@@ -23,7 +23,7 @@ from patchbank.data.opening import open_file
 from patchbank.errors import ImageError, notify
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 _LOOK_AGAIN = 0.01  # of the limit: after so much was written, what other processes wrote is counted too
 _SLACK = 0.95  # of the limit is left when entries are removed, not to remove one at every write
@@ -118,7 +118,7 @@ class FeatureCache:
 @contextlib.contextmanager
 def no_cache(detector: Detector) -> Iterator[bool]:
     """Within the block features are computed, to take the time; whether they were not before."""
-    caches = [part.feature_cache for part in detector._parts() if part.feature_cache]
+    caches = [part.feature_cache for part in detector.parts() if part.feature_cache]
     for cache in caches:
         cache.asleep = True
     try:

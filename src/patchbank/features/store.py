@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.calibration.calibration import FOUND
 from patchbank.data import Source, View
-from patchbank.data.groups import NearCopies, find_near_copies
+from patchbank.data.groups import FOUND, NearCopies, find_near_copies
+from patchbank.features.area import Area
 from patchbank.features.storage import release
-from patchbank.memory.bank import TrainingImage
+from patchbank.sample import SampleRef
 
 _TILES, _CHANNELS = 4, 64  # of a descriptor
 
 
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Patch features of one image: `vectors` P×D, row by row of its `grid` (rows, columns), or of those of its cells
-    that are `inside` a region of interest."""
+@dataclass(frozen=True, eq=False)
+class PatchFeatures:
+    """One image after the extractor.
+
+    Attributes:
+        source: what was read.
+        view: how it was inspected.
+        grid: (rows, columns) of its patches.
+        vectors: P×D, row by row of the grid; of the inspected cells only, where the method does not need the others.
+        timings: ms by stage.
+        area: what of it is inspected; None for all.
+        digest: of its pixels, where it was asked for.
+    """
 
     source: Source
     view: View
     grid: tuple[int, int]
     vectors: Tensor
     timings: dict[str, float]
-    inside: NDArray[np.bool_] | None = None
+    area: Area | None = None
     digest: str = ""
 
+    @property
+    def inspected(self) -> NDArray[np.bool_] | None:
+        """Which cells of the grid are inspected; None for all."""
+        return None if self.area is None else self.area.cells(self.grid)
 
-def describe(item: ImageFeatures) -> NDArray[np.float16]:
+    @property
+    def ref(self) -> SampleRef:
+        """Where it comes from."""
+        view, source = self.view, self.source
+        return SampleRef(
+            source.name, view.original_size, self.grid, source.angle, view.alignment, self.digest, source.group
+        )  # fmt: skip
+
+
+def describe(item: PatchFeatures) -> NDArray[np.float16]:
     """What an image looks like in few numbers: the mean of at most 64 channels in each of 4×4 parts of its grid, all in
-    one row. Pictures of one part lie close together (`groups.find_near_copies`)."""
+    one row. Pictures of one part lie close together (`data.groups.find_near_copies`)."""
     rows, columns = item.grid
     step = -(-item.vectors.shape[1] // _CHANNELS)
     vectors = item.vectors[:, ::step].float().cpu().numpy()
     cells = np.arange(rows * columns)
-    if item.inside is not None and len(vectors) < rows * columns:
-        cells = np.flatnonzero(item.inside)
+    if (inspected := item.inspected) is not None and len(vectors) < rows * columns:
+        cells = np.flatnonzero(inspected)
     row, column = np.divmod(cells, columns)
     tile = (row * _TILES // rows) * _TILES + column * _TILES // columns
     belongs = (tile == np.arange(_TILES**2)[:, None]).astype(np.float32)
@@ -49,20 +71,36 @@ def describe(item: ImageFeatures) -> NDArray[np.float16]:
     return np.asarray(np.clip(means, -6e4, 6e4).ravel(), dtype=np.float16)
 
 
-@dataclass
-class FeatureSet:
-    """Patch features of many images: one N×D array in which image i has the rows starts[i] to starts[i + 1], or none,
-    and every walk over the images computes them again."""
+@dataclass(eq=False)
+class FeatureStore:
+    """Patch features of many images. Image i has the rows starts[i] to starts[i + 1].
 
-    vectors: Tensor | None
-    images: list[TrainingImage] = field(default_factory=list)
+    They are stored, in `vectors` N×D, or every walk over the images computes them: the first by `learn`, which notes
+    the images on its way, later ones by `again`.
+
+    Attributes:
+        vectors: N×D, None where they are not stored.
+        prepared: whether the scorer has prepared the stored vectors in place.
+        refs, views, inspected: of each image, as in `PatchFeatures`.
+        descriptors: of the images that were not turned.
+        near_copies: what `find_near_copies` found.
+        expected, images: N, and how many images, as forecast.
+        chunk: how many rows may be held at a time, where not all may.
+    """
+
+    vectors: Tensor | None = None
+    prepared: bool = False
+    refs: list[SampleRef] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
-    insides: list[NDArray[np.bool_] | None] = field(default_factory=list)
+    inspected: list[NDArray[np.bool_] | None] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
+    descriptors: list[NDArray[np.float16]] = field(default_factory=list)
+    near_copies: NearCopies | None = None
+    expected: int = 0
+    images: int = 0
+    chunk: int = 0
+    learn: Callable[[], Iterator[PatchFeatures]] | None = None
     again: Callable[[], Iterator[Tensor]] | None = None
-    selected: tuple[Tensor, Tensor] | None = None  # vectors that a selection kept on the way, and their rows
-    descriptors: list[NDArray[np.float16]] = field(default_factory=list)  # of the images that were not turned
-    near_copies: NearCopies | None = None  # what `find_near_copies` found
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -74,13 +112,20 @@ class FeatureSet:
             raise RuntimeError("the features of this fit were not stored")
         return self.vectors
 
+    def first_walk(self) -> Iterator[PatchFeatures]:
+        """The images of a store that does not keep features, noted while they go by."""
+        assert self.learn is not None
+        for item in self.learn():
+            self.add(item)
+            yield item
+
     def walk(self) -> Iterator[Tensor]:
-        """P×D of each image in turn."""
+        """P×D of each image in turn; 0×D where it went away since it was learned from."""
         if self.vectors is None:
             assert self.again is not None
             yield from self.again()
             return
-        for i in range(len(self.images)):
+        for i in range(len(self.refs)):
             yield self.of_image(i)
             release(self.vectors)
 
@@ -88,54 +133,60 @@ class FeatureSet:
         """P×D: the patches of image i."""
         return self.stored[self.starts[i] : self.starts[i + 1]]
 
-    def add(self, item: ImageFeatures) -> None:
+    def add(self, item: PatchFeatures) -> None:
         """Note an image whose features come next."""
-        view = item.view
-        self.images.append(
-            TrainingImage(
-                item.source.name, view.original_size, item.grid, item.source.angle, view.alignment,
-                item.digest, item.source.group,
-            )
-        )  # fmt: skip
+        self.refs.append(item.ref)
         if not item.source.angle:
             self.descriptors.append(describe(item))
         self.views.append(item.view)
-        self.insides.append(item.inside)
+        self.inspected.append(item.inspected)
         self.starts.append(self.starts[-1] + len(item.vectors))
+
+    @classmethod
+    def of(cls, items: Iterable[PatchFeatures]) -> FeatureStore:
+        """The images alone, without their features."""
+        found = cls()
+        for item in items:
+            found.add(item)
+        return found
+
+    # ---- groups ------------------------------------------------------------------------------------------------------
 
     def find_near_copies(self) -> NearCopies | None:
         """Look for images that show one part, and label these after the first of them."""
         self.near_copies = found = find_near_copies(self.descriptors)
         if found is not None:
-            upright = [image.name for image in self.images if not image.angle]
+            upright = [ref.name for ref in self.refs if not ref.angle]
             first: dict[int, str] = {}
             for label, name in zip(found.labels, upright, strict=True):
                 first.setdefault(label, name)
             sizes, number = Counter(found.labels), -1
-            for i, image in enumerate(self.images):
-                number += not image.angle  # a turned image has the label of the one before it
+            for i, ref in enumerate(self.refs):
+                number += not ref.angle  # a turned image has the label of the one before it
                 label = found.labels[number]
-                self.images[i] = replace(image, group=f"{FOUND}{first[label]}" if sizes[label] > 1 else "")
+                self.refs[i] = replace(ref, group=f"{FOUND}{first[label]}" if sizes[label] > 1 else "")
         return found
 
-    def labelled(self, readable: list[tuple[Source, int]]) -> list[tuple[Source, int]]:
+    def labelled(self, readable: Sequence[tuple[Source, int]]) -> list[tuple[Source, int]]:
         """Sources of a fit with the labels that were found."""
-        groups = {image.name: image.group for image in self.images}
+        groups = {ref.name: ref.group for ref in self.refs}
         return [(replace(source, group=groups.get(source.name, "")), count) for source, count in readable]
 
-    def _is_compact(self, i: int) -> bool:
-        rows, columns = self.images[i].grid
-        return self.starts[i + 1] - self.starts[i] < rows * columns
+    # ---- provenance --------------------------------------------------------------------------------------------------
 
-    def provenance(self, indices: Tensor) -> NDArray[np.int32]:
-        """M indices into the rows → M×3: image, grid row, grid column."""
-        rows = indices.cpu().numpy()
+    def provenance(self, rows: Tensor) -> NDArray[np.int32]:
+        """M row numbers → M×3: image, grid row, grid column."""
+        numbers = rows.cpu().numpy()
         starts = np.asarray(self.starts)
-        image = np.searchsorted(starts, rows, side="right") - 1
-        cells = rows - starts[image]
+        image = np.searchsorted(starts, numbers, side="right") - 1
+        cells = numbers - starts[image]
         for i in np.unique(image):
-            if (inside := self.insides[i]) is not None and self._is_compact(i):
-                cells[image == i] = np.flatnonzero(inside)[cells[image == i]]
-        columns = np.asarray([i.grid[1] for i in self.images])[image]
+            if (inspected := self.inspected[i]) is not None and self._is_compact(i):
+                cells[image == i] = np.flatnonzero(inspected)[cells[image == i]]
+        columns = np.asarray([ref.grid[1] for ref in self.refs])[image]
         row, column = np.divmod(cells, columns)
         return np.stack([image, row, column], axis=1).astype(np.int32)
+
+    def _is_compact(self, i: int) -> bool:
+        rows, columns = self.refs[i].grid
+        return self.starts[i + 1] - self.starts[i] < rows * columns

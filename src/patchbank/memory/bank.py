@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,63 +15,17 @@ from patchbank._system.passing import FieldsOnly
 from patchbank.errors import OptionError
 from patchbank.memory.coreset.farthest_first import Selection, farthest_first
 from patchbank.memory.search import Index, make_index
-
-
-@dataclass(frozen=True)
-class TrainingImage:
-    """One image the bank was drawn from: name, (height, width) in pixels, (rows, columns) of its patch grid, the angle
-    in degrees that it was turned by (turned ones follow the one they were made of), the matrix that laid it over a
-    reference, if one did, the digest of its pixels (`content.pixel_digest`; "" if unknown), and the label of the part
-    that it shows ("": a part of its own)."""
-
-    name: str
-    size: tuple[int, int]
-    grid: tuple[int, int]
-    angle: float = 0.0
-    alignment: tuple[float, ...] = ()
-    digest: str = ""
-    group: str = ""
-
-    def state(self) -> list[Any]:
-        """As plain values, for the model file."""
-        rest: list[Any] = [self.angle, *self.alignment] if self.angle or self.alignment else []
-        known = {"digest": self.digest, "group": self.group}
-        return [self.name, *self.size, *self.grid, *rest, {key: value for key, value in known.items() if value}]
-
-    @classmethod
-    def of(cls, state: list[Any]) -> TrainingImage:
-        """The inverse of `state`; files up to version 2 have no digests and groups."""
-        name, height, width, rows, columns, *rest = state
-        known = rest.pop() if rest and isinstance(rest[-1], dict) else {}
-        return cls(name, (height, width), (rows, columns), rest[0] if rest else 0.0, tuple(rest[1:]), **known)
-
-
-def same_part(images: Sequence[TrainingImage], number: int) -> list[int]:
-    """The numbers of the images that show the part of image `number`, itself and turned copies among them."""
-    parts = _parts(images)
-    return [i for i, part in enumerate(parts) if part == parts[number]]
-
-
-def _parts(images: Sequence[TrainingImage]) -> list[int]:
-    """For each image the number of the first image of its part."""
-    first: dict[str, int] = {}
-    parts: list[int] = []
-    for i, image in enumerate(images):
-        if image.angle:
-            parts.append(parts[-1] if parts else i)
-        else:
-            parts.append(first.setdefault(image.group, i) if image.group else i)
-    return parts
+from patchbank.sample import SampleRef, parts_of
 
 
 @dataclass(frozen=True)
 class Bank(FieldsOnly):
-    """`vectors` M×D, float32 or float16; `provenance` M×3 int32: image (index into `images`), row and column of each
+    """`vectors` M×D, float32 or float16; `provenance` M×3 int32: image (index into `refs`), row and column of each
     vector; `search`: how neighbours are found, one of `patchbank.memory.search.SEARCHES`."""
 
     vectors: Tensor
     provenance: NDArray[np.int32]
-    images: tuple[TrainingImage, ...]
+    refs: tuple[SampleRef, ...]
     covering_radius: float
     search: str = "auto"
 
@@ -97,7 +50,7 @@ class Bank(FieldsOnly):
 
     @cached_property
     def _part_of_image(self) -> NDArray[np.int64]:
-        return np.asarray(_parts(self.images), dtype=np.int64)
+        return np.asarray(parts_of(self.refs), dtype=np.int64)
 
     @cached_property
     def part_of(self) -> Tensor:
@@ -114,20 +67,20 @@ class Bank(FieldsOnly):
         excluded = None if without_image is None else self.from_part_of(without_image)
         return self.index.nearest(patches, excluded)
 
-    def neighbourhood(self, index: int, size: int) -> Tensor:
+    def neighbourhood(self, index: Tensor | int, size: int) -> Tensor:
         """The `size` bank vectors nearest to a bank vector, itself among them: size×D (N_b(m*) of Eq. 7)."""
         return self.index.neighbourhood(self.vectors[index].float(), size)
 
     # ---- banks that live ---------------------------------------------------------------------------------------------
 
-    def joined(self, vectors: Tensor, provenance: NDArray[np.int32], images: Sequence[TrainingImage]) -> Bank:
-        """With K×D further vectors; their provenance counts `images` from 0. The covering radius stays to be told."""
-        moved = provenance + np.array([len(self.images), 0, 0], dtype=np.int32)
+    def joined(self, vectors: Tensor, provenance: NDArray[np.int32], refs: Sequence[SampleRef]) -> Bank:
+        """With K×D further vectors; their provenance counts `refs` from 0. The covering radius stays to be told."""
+        moved = provenance + np.array([len(self.refs), 0, 0], dtype=np.int32)
         return replace(
             self,
             vectors=torch.cat([self.vectors, vectors.to(self.vectors)]),
             provenance=np.concatenate([self.provenance, moved]),
-            images=(*self.images, *images),
+            refs=(*self.refs, *refs),
         )
 
     def far_from(self, patches: Tensor, radius: float, most: int | None = None) -> Selection:
@@ -152,11 +105,11 @@ class Bank(FieldsOnly):
         if gone.all():
             raise OptionError("these images are all that the bank has: fit a new model instead")
         lost, kept = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
-        number = np.cumsum([i not in set(images) for i in range(len(self.images))]) - 1
+        number = np.cumsum([i not in set(images) for i in range(len(self.refs))]) - 1
         provenance = self.provenance[~gone].copy()
         provenance[:, 0] = number[provenance[:, 0]]
         left = Bank(
-            self.vectors[kept], provenance, tuple(image for i, image in enumerate(self.images) if i not in set(images)),
+            self.vectors[kept], provenance, tuple(ref for i, ref in enumerate(self.refs) if i not in set(images)),
             self.covering_radius, self.search,
         )  # fmt: skip
         if len(lost):

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank._system.passing import FieldsOnly
+from patchbank.errors import OptionError
 from patchbank.memory.search import nearest
 from patchbank.memory.search.batched import BatchedBanks
+from patchbank.memory.traced import TracedGridBanks
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Regions:
+class RegionGrid:
     """`rows`×`columns` regions, numbered row by row."""
 
     rows: int
@@ -53,7 +55,7 @@ class Regions:
 
 
 @dataclass(frozen=True)
-class RegionBanks(FieldsOnly):
+class GridBanks(FieldsOnly):
     """One level's banks: `vectors` M×C, the `region` of each (M), `provenance` M×3 (image, row and column on the
     level's grid), and which regions were sampled at the `doubled` ratio; a search also looks `radius` regions away."""
 
@@ -61,7 +63,7 @@ class RegionBanks(FieldsOnly):
     region: Indices
     provenance: NDArray[np.int32]
     doubled: NDArray[np.bool_]
-    regions: Regions
+    regions: RegionGrid
     radius: int = 0
 
     def nearest(
@@ -90,7 +92,16 @@ class RegionBanks(FieldsOnly):
                 numbers[lost] = left[where]
         return distances, numbers
 
-    def of_cell(self, cell: int, grid: tuple[int, int], without_images: Sequence[int] = ()) -> Tensor:
+    def closest(
+        self, vector: Tensor, cell: Tensor, grid: tuple[int, int], size: int, without_images: Sequence[int] = ()
+    ) -> Tensor:
+        """Distances of a vector C to the `size` nearest that a cell of the grid is compared with, nearest first; fewer
+        where there are no more."""
+        bank = self._of_cell(int(cell), grid, without_images)
+        distances = torch.linalg.vector_norm(bank - vector, dim=1)
+        return torch.topk(distances, min(size, len(distances)), largest=False).values
+
+    def _of_cell(self, cell: int, grid: tuple[int, int], without_images: Sequence[int] = ()) -> Tensor:
         """All vectors that one cell of a grid is compared with."""
         region = int(self.regions.of_cells(grid)[cell])
         for regions, banks in self._batches:
@@ -116,3 +127,47 @@ class RegionBanks(FieldsOnly):
             if members:
                 batches.append((torch.from_numpy(regions), BatchedBanks.of(self.vectors, members)))
         return batches
+
+    # ---- several models, exports -------------------------------------------------------------------------------------
+
+    def joined(self, other: GridBanks, images: int, gone: Sequence[int]) -> GridBanks:
+        """With the vectors of another model's banks, whose images count from `images` on; without some of its images.
+        Raises `OptionError` where it has other regions."""
+        if other.regions != self.regions:
+            raise OptionError(
+                f"the models cannot be merged: one has {self.regions.rows}×{self.regions.columns} regions, the other "
+                f"{other.regions.rows}×{other.regions.columns}"
+            )
+        kept = np.flatnonzero(~np.isin(other.provenance[:, 0], list(gone)))
+        provenance = other.provenance[kept].copy()
+        number = np.cumsum(~np.isin(np.arange(int(other.provenance[:, 0].max()) + 1), list(gone))) - 1
+        provenance[:, 0] = number[provenance[:, 0]] + images
+        return GridBanks(
+            torch.cat([self.vectors, other.vectors[torch.from_numpy(kept)]]),
+            np.concatenate([self.region, other.region[kept]]),
+            np.concatenate([self.provenance, provenance]),
+            self.doubled | other.doubled,
+            self.regions,
+            self.radius,
+        )
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """The bank of each region, G×K×C, filled up with its own first vector, and how many it really has, G; one that
+        kept nothing is compared with all."""
+        members = [
+            np.flatnonzero(np.isin(self.region, self.regions.around(region, self.radius)))
+            for region in range(len(self.regions))
+        ]
+        members = [rows if len(rows) else np.arange(len(self.vectors)) for rows in members]
+        most = max(map(len, members))
+        filled = np.stack([np.concatenate([rows, np.repeat(rows[:1], most - len(rows))]) for rows in members])
+        vectors = self.vectors.cpu().float()[torch.from_numpy(filled)]
+        return vectors, torch.tensor([len(rows) for rows in members], dtype=torch.float32)
+
+    def traced(self, vectors: Tensor, count: Tensor, grid: tuple[int, int]) -> TracedGridBanks:
+        """Over `padded` banks, for images of that grid."""
+        table = self.regions.cells(grid)
+        cells = torch.where(table >= 0, table, table[:, :1])
+        there = (table >= 0).flatten().nonzero()[:, 0]
+        place = there[table.flatten()[there].argsort()]
+        return TracedGridBanks(vectors, count, cells, place, torch.from_numpy(self.regions.of_cells(grid)))

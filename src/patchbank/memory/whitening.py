@@ -34,6 +34,32 @@ def whiten(moments: Moments, divisor: float, regularisation: float, dtype: torch
     return packed
 
 
+def scatter_of(kind: str, factor: Tensor, divisor: float, regularisation: float, dimension: int) -> Tensor:
+    """The inverse of `whiten`: scatter = (Σ + ε·I − ε·I)·divisor of W, in float32; for the tied kind the divisor is
+    that of all positions."""
+    if kind == "diagonal":
+        variance = 1 / factor.double().square() - regularisation
+        return (variance.clamp(min=0) * divisor).float()
+    if kind == "tied":
+        return _covariance(factor.double(), regularisation).mul(divisor).float()
+    rows, columns = torch.tril_indices(dimension, dimension, device=factor.device)
+    scatter = torch.empty(len(factor), dimension, dimension, device=factor.device)
+    step = max(1, _BLOCK_BYTES // (16 * dimension * dimension))
+    for start in range(0, len(factor), step):
+        block = slice(start, start + step)
+        square = torch.zeros(len(factor[block]), dimension, dimension, device=factor.device, dtype=torch.float64)
+        square[:, rows, columns] = factor[block].double()
+        scatter[block] = (_covariance(square, regularisation) * divisor).float()
+    return scatter
+
+
+def _covariance(factor: Tensor, regularisation: float) -> Tensor:
+    """Σ of W = L⁻¹, Σ + ε·I = LLᵀ."""
+    identity = torch.eye(factor.shape[-1], device=factor.device, dtype=factor.dtype)
+    lower = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return lower @ lower.transpose(-1, -2) - regularisation * identity
+
+
 def distances(kind: str, factor: Tensor, centred: Tensor) -> Tensor:
     """‖W(x − μ)‖ at each of P positions, for P×d differences x − μ."""
     d = centred.shape[1]

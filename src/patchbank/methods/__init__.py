@@ -1,6 +1,6 @@
-"""The methods: one file each over the shared flow of `base`."""
+"""The methods: one file each, which is its paper. Importing this package registers them."""
 
-from patchbank.methods.base import Detector
+from patchbank.methods.anomaly_dino import AnomalyDINO
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
@@ -9,22 +9,20 @@ from patchbank.methods.padim import PaDiM
 from patchbank.methods.patchcore import PatchCore
 from patchbank.methods.spade import SPADE
 from patchbank.methods.subspace_ad import SubspaceAD
-
-DETECTORS: dict[str, type[Detector]] = {
-    detector.method: detector for detector in (PatchCore, PaDiM, FAPM, LMFCore, SPADE, MahalanobisAD, SubspaceAD)
-}
-LOADABLE: dict[str, type[Detector]] = {**DETECTORS, Ensemble.method: Ensemble}
+from patchbank.registry import METHODS, create, find_method, list_methods
 
 __all__ = [
-    "DETECTORS",
     "FAPM",
-    "LOADABLE",
+    "METHODS",
     "SPADE",
-    "Detector",
+    "AnomalyDINO",
     "Ensemble",
     "LMFCore",
     "MahalanobisAD",
     "PaDiM",
     "PatchCore",
     "SubspaceAD",
+    "create",
+    "find_method",
+    "list_methods",
 ]

@@ -9,9 +9,9 @@ import numpy as np
 from patchbank._system.files import replacing
 from patchbank.audit import SUSPICIOUS, Audit
 from patchbank.data import Source, read_image
-from patchbank.errors import DatasetError, ImageError
-from patchbank.features.extractor import OnError, warn
-from patchbank.methods import Detector, PatchCore
+from patchbank.detector import Detector
+from patchbank.errors import DatasetError, ImageError, OnError, warn
+from patchbank.methods import PatchCore
 from patchbank.report.explanation import explanation_picture, finder_of
 from patchbank.report.html import environment, inline
 from patchbank.report.pictures import read_again, strip

@@ -21,7 +21,7 @@ from patchbank.report.names import short_path
 from patchbank.report.pictures import font, overlay, write
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 Box = tuple[int, int, int, int]
 Find = Callable[[str], "tuple[Picture, tuple[int, int]] | None"]

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.calibration.calibration import Calibration
-from patchbank.prediction import Prediction
-from patchbank.scoring.maps import regions_of
+from patchbank.prediction import Prediction, regions_of
 
 if TYPE_CHECKING:  # an exported model decides without torch
     from patchbank.scoring.nearest import NearestPatches
 
 
-def verdict(
+def decide(
     path: str,
     score: float,
     anomaly: NDArray[np.float32],

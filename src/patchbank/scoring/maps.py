@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.data.lattice import EVEN, Lattice
-from patchbank.prediction import Prediction, Region
+from patchbank.prediction import Prediction
 
 if TYPE_CHECKING:  # an exported model finds its regions without torch
     from torch import Tensor
@@ -67,18 +66,6 @@ def enlarge_and_smooth(cells: int, pixels: int, sigma: float, first: float, step
     return torch.from_numpy(np.asarray(smooth, dtype=np.float32))
 
 
-def reweight(patch: Tensor, nearest: Tensor, neighbourhood: Tensor) -> float:
-    """The factor of Eq. 7 for the worst patch: 1 − exp‖m_test − m*‖ / Σ_{m ∈ N_b(m*)} exp‖m_test − m‖.
-
-    `patch` m_test: D; `nearest` m*: D; `neighbourhood` N_b(m*): b×D, m* among them. A softmax, so it cannot overflow.
-    """
-    import torch
-
-    to_nearest = torch.linalg.vector_norm(patch - nearest)
-    to_others = torch.linalg.vector_norm(neighbourhood - patch, dim=1)
-    return float(1 - torch.exp(to_nearest - torch.logsumexp(to_others, 0)))
-
-
 def image_score(kind: str, distances: Tensor, smoothed: NDArray[np.float32]) -> float:
     """One number for an image from its patch distances h×w and its map at the inspected size.
 
@@ -93,26 +80,6 @@ def image_score(kind: str, distances: Tensor, smoothed: NDArray[np.float32]) -> 
         count = max(1, round(TOP_SHARE * distances.numel()))
         return float(torch.topk(distances.flatten(), count).values.mean())
     return float(distances.max())
-
-
-def find_regions(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:
-    """8-connected regions of the map at or above the threshold, largest first; NaN is below everything."""
-    above = np.nan_to_num(anomaly_map, nan=-np.inf) >= threshold
-    if not above.any():
-        return ()
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
-    peaks = np.full(count, -np.inf, dtype=np.float32)
-    np.maximum.at(peaks, labels[above], anomaly_map[above])
-    regions = []
-    for (left, top, width, height, area), peak in zip(stats[1:].tolist(), peaks[1:].tolist(), strict=True):
-        regions.append(Region((left, top, left + width, top + height), area, peak))
-    return tuple(sorted(regions, key=lambda r: (-r.area, r.box)))
-
-
-def regions_of(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:
-    """As `find_regions`, at least one: where nothing reaches the threshold, at the peak. None where there is no map."""
-    seen = anomaly_map[~np.isnan(anomaly_map)]
-    return find_regions(anomaly_map, min(threshold, float(seen.max()))) if seen.size else ()
 
 
 def peaks(prediction: Prediction, count: int = 3) -> list[tuple[int, int]]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from patchbank.data import AlignedView, Geometry, Lattice, View, turned_back
 from patchbank.data.lattice import EVEN
-from patchbank.memory.bank import TrainingImage
 from patchbank.prediction import Neighbour
+from patchbank.sample import SampleRef
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Placement:
     reference: tuple[int, int] | None = None
     lattice: Lattice = EVEN
 
-    def view_of(self, image: TrainingImage) -> View:
+    def view_of(self, image: SampleRef) -> View:
         """How an image was inspected when it was learned from."""
         if self.reference is None:
             view = self.geometry.view(*image.size)
@@ -30,9 +30,7 @@ class Placement:
             view = AlignedView.of(self.geometry.view(*self.reference), image.size, image.alignment)
         return replace(view, lattice=self.lattice)
 
-    def neighbour(
-        self, image: TrainingImage, row: int, column: int, grid: tuple[int, int], distance: float
-    ) -> Neighbour:
+    def neighbour(self, image: SampleRef, row: int, column: int, grid: tuple[int, int], distance: float) -> Neighbour:
         """A patch of a training image, in pixels of that image as it was given."""
         box = self.view_of(image).patch_box(row, column, grid)
         return Neighbour(image.name, row, column, turned_back(box, image.size, image.angle), distance)
@@ -49,7 +47,7 @@ class NearestPatches:
     row: NDArray[np.int32]
     column: NDArray[np.int32]
     distance: NDArray[np.float32]
-    images: tuple[TrainingImage, ...]
+    images: tuple[SampleRef, ...]
     placement: Placement
     fineness: int = 1
     inside: NDArray[np.bool_] | None = None
@@ -60,7 +58,7 @@ class NearestPatches:
         view: View,
         origin: NDArray[np.int32],
         distance: NDArray[np.float32],
-        images: tuple[TrainingImage, ...],
+        images: tuple[SampleRef, ...],
         placement: Placement,
         fineness: int = 1,
         inside: NDArray[np.bool_] | None = None,

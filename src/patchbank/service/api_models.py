@@ -11,8 +11,8 @@ from fastapi import APIRouter, HTTPException, Query, Request
 
 from patchbank._system.files import keep_copy, shown
 from patchbank.data import Source
-from patchbank.errors import PatchbankError
-from patchbank.features.extractor import give_up
+from patchbank.errors import PatchbankError, give_up
+from patchbank.maintenance import tell_apart
 from patchbank.prediction import finite
 from patchbank.service import answers, drift
 from patchbank.service.api_history import item_of, kept_upload
@@ -76,7 +76,8 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
         detector = service.models.open(model.file)
         # some may be known: where the service was killed on its way, or where a picture was inspected twice
         named = {id: Source(_name(id, upload), upload.data) for id, upload in uploads.items()}
-        unknown = {source.name for source in detector._unknown(list(named.values()))[0]}
+        fitted = detector.require_fitted()
+        unknown = {source.name for source in tell_apart(fitted, detector.folder, list(named.values()))[0]}
         new = {id: source for id, source in named.items() if source.name in unknown}
         backup = None
         if new:

@@ -199,7 +199,7 @@ def _threads(config: Config) -> int:
 
 def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection) -> None:
     """The process of a fit: tells of its progress, and of what was wrong."""
-    from patchbank.methods import DETECTORS
+    from patchbank.methods import METHODS
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such priorities
@@ -222,7 +222,7 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
 
     usual, warnings.showwarning = warnings.showwarning, show
     try:
-        detector = DETECTORS[order.method](**order.options, **machine)
+        detector = METHODS[order.method](**order.options, **machine)
         detector.fit(order.images, on_error=lambda name, error: sender.send(("skipped",)), progress=progress)
         progress("saving", 0, 0)
         detector.save(made)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from patchbank.errors import PatchbankError
-from patchbank.methods import DETECTORS
+from patchbank.methods import METHODS
 from patchbank.service.context import PROBLEMS, Service, service_of
 from patchbank.service.fits import Fits, Job, Order
 from patchbank.service.folders import folders_below, images_to_learn, is_free, model_path
@@ -129,11 +129,11 @@ def folders(request: Request) -> dict[str, Any]:
 def start(request: Request, asked: Asked) -> dict[str, int]:
     """Learn a new model from a folder of good images; it is served under its name when it is done."""
     fits, root = _allowed(request)
-    if asked.method not in DETECTORS:
-        raise HTTPException(422, f"method must be one of {', '.join(DETECTORS)}")
+    if asked.method not in METHODS:
+        raise HTTPException(422, f"method must be one of {', '.join(METHODS)}")
     options = {key: value for key, value in asked.options.model_dump().items() if value is not None}
     for key in options:
-        if key not in DETECTORS[asked.method].parameter_names():
+        if key not in METHODS[asked.method].parameter_names():
             raise HTTPException(422, f"{key}: {asked.method} has no such option")
     service = service_of(request)
     output = model_path(service.config, asked.name)

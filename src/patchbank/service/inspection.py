@@ -193,7 +193,7 @@ class Inspector:
             self._fail(live.pop(key), ImageError(str(error).removeprefix(f"{key}: ")))
 
         sources = [Source(key, item.upload.data) for key, item in live.items()]
-        return model.detector._predictions(sources, failed)
+        return model.detector.predictions(sources, failed)
 
     def _fail(self, item: _Item, error: Exception) -> None:
         self.metrics.inspections.labels(item.model, "failed").inc()

@@ -15,13 +15,13 @@ import numpy as np
 
 from patchbank._system.files import file_digest, shown
 from patchbank.errors import ImageError, OptionError, PatchbankError
-from patchbank.io.model_file import load
+from patchbank.loading import load
 from patchbank.prediction import finite
 from patchbank.service.config import Config
 from patchbank.service.records import iso
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 _log = logging.getLogger("patchbank.service")
 _POLL = 0.5  # seconds between two looks at the files; one must be the same at both

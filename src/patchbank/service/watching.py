@@ -20,7 +20,7 @@ from patchbank.errors import ImageError, OptionError, PatchbankError, notify
 from patchbank.prediction import Prediction, finite
 
 if TYPE_CHECKING:
-    from patchbank.methods import Detector
+    from patchbank.detector import Detector
 
 COLUMNS = (
     "when", "path", "score", "p_value", "threshold", "is_anomalous", "regions", "error", "bytes", "modified",

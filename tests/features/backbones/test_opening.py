@@ -271,7 +271,7 @@ def test_nothing_is_reported_over_the_network() -> None:
     code = (
         "import sys, patchbank, numpy as np\n"
         "model = patchbank.PatchCore(image_size=64, runtime='openvino', threads=1)\n"
-        "model._open()\n"
+        "model.extractor\n"
         "assert 'openvino.tools.ovc' in sys.modules\n"
         "assert not any(name.startswith('openvino_telemetry') for name in sys.modules)\n"
     )

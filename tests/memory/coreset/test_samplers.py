@@ -125,7 +125,7 @@ def test_greedy_on_real_features(real_data: Path) -> None:
     from patchbank.data import gather
 
     sources = gather(real_data / "hazelnut_toy" / "train")[:6]
-    features = PatchCore(image_size=192)._open().collect(sources).vectors
+    features = PatchCore(image_size=192).extractor.collect(sources).vectors
     sampler = GreedyCoresetSampler(0.1, "cpu", features.shape[1])
     sampler.run(features)
     assert sampler.indices_.tolist() == literal_greedy(features, int(0.1 * len(features)))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from patchbank._system.environment import package_version
-from patchbank._system.threads import keep_in_children, on_this_thread, thread_count
+from patchbank._system.threads import keep_in_children, thread_count
 from patchbank.errors import OptionError
 from patchbank.features.aggregation import Arrangement
 from patchbank.features.backbones import engines
@@ -27,7 +27,6 @@ from patchbank.features.backbones.registry import (
     initialise,
     read_state,
 )
-from patchbank.features.displacement import Response, measure
 
 # short names of networks of other libraries
 ALIASES = {f"dinov2_vit{size[0]}14": f"hf/facebook/dinov2-{size}" for size in ("small", "base", "large")}
@@ -74,7 +73,6 @@ class Backbone:
         network.head = head
         self._lock, self.process = threading.Lock(), os.getpid()
         keep_in_children(self)
-        self._responses: dict[Arrangement, Response] = {}
         self._network, self._checked = network, set[tuple[int, int]]()
         if self.runtime == "openvino":
             self._run = engines.openvino_runtime(network, example)
@@ -98,19 +96,11 @@ class Backbone:
         head = f"head={self.has_head} precision={self.precision} device={self.device} threads={thread_count()}"
         return f"{self.name} {self.checksum} levels={self.levels} runtime={self.runtime} {head} {' '.join(ran_by)}"
 
-    def response(self, arrangement: Arrangement) -> Response:
-        """How the vectors of an arrangement change with a picture, and where: measured once."""
-
-        def maps(pictures: Tensor) -> list[tuple[Tensor, int]]:
-            found = self._run(pictures)
-            vectors = found[0] if self.has_head else arrangement(found)
-            return arrangement.channels(vectors, self.channels, self.strides)
-
-        with self._lock:
-            if arrangement not in self._responses:
-                with torch.inference_mode(), on_this_thread():
-                    self._responses[arrangement] = measure(maps, self.multiple)
-            return self._responses[arrangement]
+    def arranged(self, pictures: Tensor, arrangement: Arrangement) -> Tensor:
+        """B×3×S×S pictures → the vectors of an arrangement, B×h×w×D, by the engine in use, not compared with torch."""
+        with self._lock, torch.inference_mode():
+            maps = self._run(pictures)
+            return maps[0] if self.has_head else arrangement(maps)
 
     def _check(self, batch: Tensor) -> None:
         """Compare with torch on the first image of a new shape; a runtime that computes something else is not used."""

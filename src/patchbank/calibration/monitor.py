@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from patchbank.features.extractor import OnError, Progress
+from patchbank.errors import OnError, Progress
 from patchbank.features.planning import Plan
 
 
 @dataclass
-class Work:
+class FitMonitor:
     """The callbacks of `Detector.fit`; `seconds` by stage; `where` the features of the last plan go; `finds_groups`:
     whether near-copies among the images are looked for."""
 
@@ -29,9 +29,9 @@ class Work:
         if self.on_plan:
             self.on_plan(plan)
 
-    def inside(self) -> Work:
+    def inside(self) -> FitMonitor:
         """For a fit within this one: its stages are one stage here, and its errors are told by the other pass."""
-        return Work(lambda name, error: None, self.progress)
+        return FitMonitor(lambda name, error: None, self.progress)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank._system.threads import on_this_thread
 from patchbank.data.lattice import Lattice
+from patchbank.features.aggregation import Arrangement
+from patchbank.features.backbones import Backbone
 from patchbank.scoring.maps import anomaly_map
 
 _SIDE = 256  # pixels of the pictures that are shown: in smaller ones the borders reach the middle
@@ -79,6 +83,23 @@ def measure(maps: Callable[[Tensor], Sequence[tuple[Tensor, int]]], multiple: in
                 changes[i] += change
                 variance[i] += of_good
     return Response(side, steps, changes, variance)
+
+
+_responses: WeakKeyDictionary[Backbone, dict[Arrangement, Response]] = WeakKeyDictionary()
+
+
+def response_of(backbone: Backbone, arrangement: Arrangement) -> Response:
+    """How the vectors of an arrangement change with a picture, and where: measured once for a network that is open."""
+
+    def maps(pictures: Tensor) -> list[tuple[Tensor, int]]:
+        vectors = backbone.arranged(pictures, arrangement)
+        return arrangement.channels(vectors, backbone.channels, backbone.strides)
+
+    known = _responses.setdefault(backbone, {})
+    if arrangement not in known:  # two threads may both measure it: the same
+        with torch.inference_mode(), on_this_thread():
+            known[arrangement] = measure(maps, backbone.multiple)
+    return known[arrangement]
 
 
 def _pictures(side: int) -> Iterator[Tensor]:

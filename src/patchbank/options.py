@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from patchbank._system.numbers import check_threads, why_no_number
-from patchbank.calibration.calibration import WAYS
+from patchbank.calibration.calibration import SCHEMES
 from patchbank.calibration.conformal import check_rate
 from patchbank.data.values import check_range
 from patchbank.errors import OptionError
-from patchbank.features import aggregation as patches
+from patchbank.features import aggregation
 from patchbank.scoring.maps import IMAGE_SCORES
 
 # Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
@@ -25,7 +25,7 @@ BY_GEOMETRY: dict[str, dict[str, Any]] = {
     "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
 }
 LARGEST_SEED = 2**32 - 1  # of the generators in use
-ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
+ALSCHEMES = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,7 +47,7 @@ class Options:
     whose pixels the roi is then (docs/alignment.md); tile, overlap: inspect images at their own size in tiles of so
     many pixels, see `patchbank.data.tiling`; value_range: the (low, high) of pixel values that mean black and white
     in images of more than eight bits, None to decide from the training images (docs/pixel-values.md).
-    Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
+    Options that are None and stand in `BY_GEOMETRY` or `ALSCHEMES` have the value there.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -83,7 +83,7 @@ class Options:
     def option(self, name: str) -> Any:
         """The value of an option; where it is None and the geometry decides, that of the geometry."""
         value = getattr(self, name)
-        defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        defaults = ALSCHEMES | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
         return defaults.get(name) if value is None else value
 
     @classmethod
@@ -91,15 +91,15 @@ class Options:
         """The options' names, in order."""
         return [f.name for f in dataclasses.fields(cls) if f.init]
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise `OptionError` for values that cannot be used, before any work."""
         if self.value_range is not None:
             check_range(self.value_range)
         check_numbers(self)
-        patches.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
+        aggregation.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
-        if self.calibration not in WAYS:
-            raise OptionError(f"calibration must be one of {', '.join(WAYS)}, not {self.calibration!r}")
+        if self.calibration not in SCHEMES:
+            raise OptionError(f"calibration must be one of {', '.join(SCHEMES)}, not {self.calibration!r}")
         if self.option("image_score") not in IMAGE_SCORES:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
         if not 0 <= self.option("sigma") <= 100:

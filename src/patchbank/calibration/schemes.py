@@ -1,0 +1,194 @@
+"""Where the scores of good images come from that a detector is calibrated with (docs/calibration.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from patchbank.calibration.calibration import (
+    CORRECTED,
+    FOLDS,
+    LEAST_CORRECTED,
+    MANY_PICTURES,
+    WELL_RESOLVED,
+    Calibration,
+    Row,
+    folds_of,
+)
+from patchbank.calibration.monitor import FitMonitor
+from patchbank.data import Source, View
+from patchbank.data.groups import say_near_copies
+from patchbank.features.area import Area
+from patchbank.features.store import FeatureStore
+from patchbank.sample import SampleRef
+
+Readable = list[tuple[Source, int]]  # images, each with its number of patches
+
+
+@dataclass(eq=False)
+class Learned:
+    """A scorer, what follows it, and the features that it was fitted to."""
+
+    scorer: Any
+    post: Any
+    features: Any  # a FeatureStore; None of a loaded model
+
+    def score(
+        self, points: Tensor, grid: tuple[int, int], view: View, area: Area | None, exclude: int | None = None
+    ) -> Any:
+        """One image by its prepared patches."""
+        cells = None
+        if area is not None and self.scorer.keeps_grid:
+            cells = torch.from_numpy(area.cells(grid)).to(points.device)
+        scores = self.scorer.compare(points, grid, cells, exclude)
+        return self.post(scores, grid, view.inspected, area, self.scorer.normal)
+
+
+class Learner(Protocol):
+    """What can fit a scorer to some of the images."""
+
+    extractor: Any
+
+    def fresh(self) -> Any:
+        """A scorer that was not fitted, for its capabilities."""
+        ...
+
+    def learn(self, readable: Readable, monitor: FitMonitor, reserved: float = 0.0) -> Learned: ...
+
+
+@dataclass
+class Calibrator:
+    """Fits a scorer and calibrates it. `scheme`: what was asked for, one of `SCHEMES`; `rate`: of false alarms."""
+
+    scheme: str
+    rate: float
+    seed: int
+    learner: Learner
+
+    def run(self, readable: Readable, monitor: FitMonitor) -> tuple[Learned, list[SampleRef], Calibration]:
+        """The scorer, the images that were held out of its fit, and the calibration. Where near-copies are found only
+        when the features are there, and the folds tore them apart, all of it is done again."""
+        scorer = self.learner.fresh()
+        groups = [source.group for source, _ in readable]
+        turned = [bool(source.angle) for source, _ in readable]
+        folds = folds_of(turned, self.seed, groups)
+        parts = len({group or i for i, group in enumerate(groups) if not turned[i]})
+        scheme = self.scheme_for(scorer, parts, turned.count(False))
+        fitted_anew = {"k-fold": folds, CORRECTED: [] if scorer.can_reselect else folds[:1]}.get(scheme, [])
+        apart = self._score_apart(readable, fitted_anew, monitor)
+        held_out = set(folds[0]) if scheme == "held-out" else set[int]()
+        reserved = 1 / FOLDS if held_out and scorer.can_add_held_out else 0.0
+        kept = [item for i, item in enumerate(readable) if i not in held_out]
+        learned = self.learner.learn(kept, monitor, reserved)
+        features = learned.features
+        if (found := features.near_copies) is not None:
+            say_near_copies(found, [ref.name for ref in features.refs if not ref.angle])
+            new = self.scheme_for(scorer, found.groups, len(found.labels))
+            if held_out or fitted_anew or new == "k-fold":
+                self._add_held_out(features, [readable[i][0] for i in sorted(held_out)], monitor)
+                features.find_near_copies()
+                monitor.finds_groups = False
+                return self.run(features.labelled(readable), monitor)
+            scheme = new
+        held = FeatureStore()
+        with monitor.clock("calibration"):
+            if scheme == "k-fold":
+                calibration = apart
+            elif scheme == "held-out":
+                sources = [readable[i][0] for i in folds[0]]
+                calibration, held = self._score_good(learned, sources, monitor)
+                if learned.scorer.can_add_held_out:
+                    items = self.learner.extractor.stream(sources, monitor.inside().on_error)  # told when scored
+                    learned.scorer.take_in(items)
+            else:
+                calibration = self._leave_one_out(learned, monitor)
+                if scheme == CORRECTED:
+                    again = scorer.can_reselect
+                    calibration = calibration.corrected(self._score_without_some(learned) if again else apart)
+        return learned, held.refs, dataclasses.replace(calibration, how=scheme)
+
+    def scheme_for(self, scorer: Any, parts: int, images: int | None = None) -> str:
+        """How images of N parts are calibrated: what was asked for, or what suits their number (docs/calibration.md).
+        `images`: more than parts where some have several, by default one of each."""
+        images = parts if images is None else images
+        enough = parts >= FOLDS * WELL_RESOLVED / self.rate
+        if parts < 2:
+            return "leave-one-out"
+        if parts < images and not scorer.leaves_parts_out and self.scheme != "held-out":
+            return "k-fold"  # its leave-one-out would keep the other images of the part
+        if self.scheme not in ("auto", CORRECTED):
+            return self.scheme
+        if self.scheme == "auto" and enough and scorer.can_add_held_out:
+            return "held-out"
+        if self.scheme == "auto" and parts <= MANY_PICTURES * images:
+            return "leave-one-out"  # the correction overshoots where twins fill the bank
+        return CORRECTED if scorer.loo_is_biased and parts >= LEAST_CORRECTED else "leave-one-out"
+
+    # ---- the sources of scores ---------------------------------------------------------------------------------------
+
+    def _leave_one_out(self, learned: Learned, monitor: FitMonitor) -> Calibration:
+        """Each training image scored against the memory without its own patches."""
+        rows, scorer, features = list[Row](), learned.scorer, learned.features
+        area = self.learner.extractor.area
+        for i, vectors in enumerate(features.walk()):
+            ref, view = features.refs[i], features.views[i]
+            points = vectors if features.prepared else scorer.prepare(vectors)
+            scorer.revisit(points)
+            if ref.angle or not len(vectors):
+                continue  # left out with the image it was made of; or gone since it was learned from
+            quick = scorer.quick_score(i, len(features.refs), points, features.inspected[i])
+            if quick is None:
+                scored = learned.score(points, ref.grid, view, area(view), exclude=i)
+                rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
+            else:
+                rows.append(Row(ref.name, quick, float("nan"), ref.group))
+            if monitor.progress:
+                monitor.progress("calibration", i + 1, len(features.refs))
+        return Calibration.of_rows(rows, self.rate)
+
+    def _score_good(
+        self, learned: Learned, sources: Sequence[Source], monitor: FitMonitor
+    ) -> tuple[Calibration, FeatureStore]:
+        """Good images that the memory does not know; and which they are, without their features."""
+        rows, seen = list[Row](), FeatureStore()
+        given = [source for source in sources if not source.angle]
+        for item in self.learner.extractor.stream(given, monitor.on_error, digests=True):
+            seen.add(item)
+            scored = learned.score(learned.scorer.prepare(item.vectors), item.grid, item.view, item.area)
+            rows.append(Row(item.source.name, scored.score, scored.peak, item.source.group))
+            if monitor.progress:
+                monitor.progress("calibration", len(rows), len(given))
+        return Calibration.of_rows(rows, self.rate), seen
+
+    def _score_apart(self, readable: Readable, parts: list[list[int]], monitor: FitMonitor) -> Calibration:
+        """Parts of the images, each scored by a scorer that learned from the others."""
+        found = Calibration.of_rows([], self.rate)
+        for part in parts:
+            out = set(part)
+            with monitor.clock("calibration"):
+                others = [item for i, item in enumerate(readable) if i not in out]
+                learned = self.learner.learn(others, monitor.inside())
+                found = found.joined(self._score_good(learned, [readable[i][0] for i in part], monitor.inside())[0])
+        return found
+
+    def _score_without_some(self, learned: Learned) -> Calibration:
+        """A fifth of the images scored against a memory of the others, selected again from the stored features."""
+        features, area = learned.features, self.learner.extractor.area
+        turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
+        held = folds_of(turned, self.seed, groups)[0]
+        others = dataclasses.replace(learned, scorer=learned.scorer.reselected(features, held))
+        rows = []
+        for i in held:
+            if not (ref := features.refs[i]).angle:
+                scored = others.score(features.of_image(i), ref.grid, features.views[i], area(features.views[i]))
+                rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
+        return Calibration.of_rows(rows, self.rate)
+
+    def _add_held_out(self, features: FeatureStore, sources: list[Source], monitor: FitMonitor) -> None:
+        for item in self.learner.extractor.stream(sources, monitor.inside().on_error):
+            features.add(item)

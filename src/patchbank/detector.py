@@ -1,0 +1,458 @@
+"""The flow that every method shares, once: sample → features → memory → scores → map → decision → prediction."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any, ClassVar
+
+import numpy as np
+from typing_extensions import Self
+
+from patchbank._system.threads import on_this_thread, set_threads
+from patchbank.calibration.calibration import Calibration
+from patchbank.calibration.monitor import FitMonitor
+from patchbank.calibration.schemes import Learned
+from patchbank.data import (
+    Geometry,
+    Images,
+    Lattice,
+    RegionOfInterest,
+    Source,
+    Tiling,
+    ValueRange,
+    choose_reference,
+    decide_range,
+    gather,
+    read_roi,
+    stream,
+)
+from patchbank.data.content import without_copies
+from patchbank.data.groups import labelled
+from patchbank.errors import ImageError, OnError, OptionError, Progress, WeightsError, give_up, warn
+from patchbank.explain import Explanation, explain, nearest_patches
+from patchbank.features.aggregation import Arrangement, OneGrid
+from patchbank.features.backbones import numbers_layers, reuse_backbone
+from patchbank.features.cache import FeatureCache
+from patchbank.features.extractor import Extractor
+from patchbank.features.loading import Inputs
+from patchbank.features.planning import Plan
+from patchbank.features.store import PatchFeatures
+from patchbank.fitting import Fitted, fitted_to, fresh_scorer, post_of
+from patchbank.io.document import document_of
+from patchbank.io.model_file import write
+from patchbank.io.thumbnails import Thumbnail
+from patchbank.maintenance import add, calibrate, forget, known_images, merge
+from patchbank.options import Options
+from patchbank.prediction import Prediction
+from patchbank.registry import COMBINATIONS
+from patchbank.scorer import Levels, Memory, Scorer
+from patchbank.scoring.decision import decide
+from patchbank.scoring.nearest import Placement
+
+
+@dataclass(kw_only=True, eq=False)
+class Detector(Options):
+    """A method with its options, fitted or not. A subclass names a method and makes its scorer; the flow is here."""
+
+    method: ClassVar[str]
+    summary: ClassVar[str]  # one line for `patchbank methods`
+    cost: ClassVar[str] = ""  # another, as measured (docs/choosing.md)
+    needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
+    scorer_class: ClassVar[type[Scorer]]
+    stores_features: ClassVar[bool] = True  # whether the features of all images are wanted at once
+    default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    fitted: Fitted | None = field(init=False, repr=False, default=None)
+    feature_cache: FeatureCache | None = field(init=False, repr=False, default=None)
+    _opened: tuple[Inputs, Extractor] | None = field(init=False, repr=False, default=None)
+
+    def __new__(cls, *_: Any, backbone: Any = None, **options: Any) -> Any:
+        """An `Ensemble` where `backbone` is a list."""
+        if not isinstance(backbone, list | tuple):
+            return super().__new__(cls)
+        return COMBINATIONS["ensemble"](members=[cls(backbone=name, **options) for name in backbone])
+
+    # ---- what a method says ------------------------------------------------------------------------------------------
+
+    def make_scorer(self, levels: Levels) -> Scorer:
+        """A scorer with the options of this detector, not fitted."""
+        raise NotImplementedError
+
+    def arrange(self) -> Arrangement:
+        """How the maps of the levels become vectors."""
+        return OneGrid(self.option("aggregation"), self.option("patch_size"), self.stride)
+
+    def views(self, sources: list[Source]) -> list[Source]:
+        """What is learned of each image: itself, and what a method makes of it."""
+        return sources
+
+    def usual_levels(self) -> tuple[int, ...] | None:
+        """Levels where none are given; None for those of the backbone. A vision transformer's have other numbers."""
+        return None if numbers_layers(self.backbone) else self.default_levels
+
+    @property
+    def localizes(self) -> bool:
+        """Whether it makes a map."""
+        return self.scorer_class.localizes
+
+    # ---- fit ---------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        images: Images,
+        *,
+        groups: Sequence[object] | None = None,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
+    ) -> Self:
+        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C, N×H×W×C; integers or floats), PIL images, or
+        the bytes of image files. A folder that also holds defects, by its sub-folders, is refused. Exact copies are
+        used once, and said.
+
+        Args:
+            images: see above.
+            groups: a label for each image that says which part it shows, where parts have several pictures (instead of
+                the option group_by).
+            on_error: called with (name, error) for each image that cannot be read; the rest goes on.
+            progress: called with (stage, done, total).
+            on_plan: called with the plan of where the features will go, before the work starts.
+
+        Raises:
+            PatchbankError: options or data cannot be used, or the memory cannot hold them. The detector is then as it
+                was before.
+        """
+        self.check()
+        roi = self._given_roi()
+        given, copies = without_copies(labelled(gather(images, on_error, of="good"), groups, self.group_by))
+        monitor = FitMonitor(on_error, progress, on_plan, finds_groups=not any(source.group for source in given))
+        values = decide_range(given, self.value_range)
+        inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None)
+        extractor = self.make_extractor(inputs)
+        self.fitted = fitted_to(self, extractor, given, copies, monitor)  # one assignment: all or nothing
+        self._opened = inputs, extractor
+        return self
+
+    def _given_roi(self) -> RegionOfInterest | None:
+        roi: RegionOfInterest | None = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
+        return roi
+
+    # ---- predict -----------------------------------------------------------------------------------------------------
+
+    def predict(self, image: Any) -> Prediction:
+        """The prediction for one image. Raises `ImageError` where it cannot be read."""
+        sources = gather(image)
+        if len(sources) != 1:
+            raise OptionError(f"predict takes one image, not {len(sources)}: use predict_many")
+        return next(self.predictions(sources, give_up))
+
+    def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
+        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read.
+
+        An iterator, such as the frames of a camera, is asked for the next image after the prediction before it was
+        taken; it may be endless. An N×H×W×C array is N images.
+        """
+        return self.predictions(stream(images, on_error), on_error)
+
+    def predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
+        """As `predict_many`, for sources."""
+        return (prediction for _, prediction in self.inspected(sources, on_error))
+
+    def inspected(
+        self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
+    ) -> Iterator[tuple[PatchFeatures, Prediction]]:
+        """Features and prediction of each source; `digests`: also take those of the pixels."""
+        fitted = self.require_fitted()
+        for item in self.extractor.stream(sources, on_error, digests=digests):
+            try:
+                prediction = self._predict(fitted, item)
+            except ImageError as error:
+                on_error(item.source.name, error)
+            else:
+                yield item, prediction
+
+    def _predict(self, fitted: Fitted, item: PatchFeatures, exclude: int | None = None) -> Prediction:
+        started = time.perf_counter()
+        learned = Learned(fitted.scorer, fitted.post, None)
+        with on_this_thread():
+            points = fitted.scorer.prepare(item.vectors)
+        scored = learned.score(points, item.grid, item.view, item.area, exclude)
+        if scored.smoothed is None:
+            anomaly = np.full(item.view.input_size, np.nan, dtype=np.float32)
+        else:
+            anomaly = item.view.to_input(scored.smoothed, None if item.area is None else item.area.pixels)
+        nearest = nearest_patches(fitted.scorer, scored.patches, item, self.placement(fitted))
+        timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
+        return decide(
+            item.source.name, scored.score, anomaly, fitted.calibration, nearest=nearest, timings=timings
+        )  # fmt: skip
+
+    def explain(
+        self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
+    ) -> Explanation:
+        """What the decision on one image rests on: the peaks of its regions (of the map where there is none), three at
+        most, or the pixel column and row `at`; for each, the nearest patches of `count` training images.
+        `without_image`: the number of this image in the memory, which is left out.
+
+        Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it, or for several
+        images.
+        """
+        return explain(self, image, at, count, without_image)
+
+    def explained(self, source: Source, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
+        """Features and prediction of one source, a training image left out of the memory."""
+        item = next(self.extractor.stream([source], give_up))
+        return item, self._predict(self.require_fitted(), item, exclude)
+
+    def placement(self, fitted: Fitted) -> Placement:
+        """Where patches of training images lie."""
+        reference = fitted.inputs.reference
+        size = None if reference is None else reference.size
+        return Placement(self.extractor.geometry, size, fitted.post.lattice)
+
+    # ---- change ------------------------------------------------------------------------------------------------------
+
+    def calibrate(
+        self,
+        good: Images,
+        defects: Images | None = None,
+        *,
+        groups: Sequence[object] | None = None,
+        cost_ratio: float | None = None,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Learn the threshold anew from good images that the memory does not know; the memory and the map stay.
+
+        The images must be a fair sample of good parts, not chosen for their scores.
+
+        Args:
+            good: images, as `fit` takes them.
+            defects: labelled defects: the threshold is then the one with the highest F1 over both.
+            groups: a label for each good image that says which part it shows (by default by the option group_by, or
+                where near-copies are found).
+            cost_ratio: how many false alarms cost as much as a missed defect: the threshold is the one of least cost.
+            on_error, progress: as for `fit`.
+
+        Raises:
+            OptionError: the model was learned from some of the images.
+        """
+        self.fitted = calibrate(self, good, defects, groups, cost_ratio, on_error, progress)
+        return self
+
+    def add(
+        self,
+        images: Images,
+        *,
+        representative: bool = False,
+        on_error: OnError = warn,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Take further good images in, such as false alarms that a person overruled; those in the bank already are
+        passed over.
+
+        Patches enter that are farther from the bank than its covering radius, farthest first, so the radius holds for
+        the new images as it did for the old ones (where it is not known: the same share of them, at random). Where
+        a new image would still be rejected, more of its patches enter until it is not.
+
+        The threshold stays: images that were picked for their high scores say nothing of how good parts score. With
+        `representative` (a fair sample of good parts, not picked) the new images' scores join the calibration, each
+        without the image's own patches; those of the old images stay, and can only be too high.
+        """
+        self.fitted = add(self, images, representative, on_error, progress)
+        return self
+
+    def forget(self, names: str | Sequence[str]) -> Self:
+        """Take the patches and scores of training images out. `names`: as the model knows them, or the end of them
+        where that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
+        self.fitted = forget(self, [names] if isinstance(names, str) else names)
+        return self
+
+    def merge(self, *others: Detector, bank_size: int | None = None) -> Self:
+        """Take the memories and calibrations of other models in, which must see images as this one does; with
+        `bank_size` a bank is thinned to that many vectors again, farthest first. Images that several learned from count
+        once."""
+        self.fitted = merge(self, others, bank_size)
+        return self
+
+    def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
+        """From now on inspect a region of interest only, within the one that was learned from, if any; of an aligned
+        model, in pixels of its reference. The threshold stays, and what lies outside still reaches into patches near
+        the border; the model file does not change."""
+        if not self.localizes:
+            raise OptionError(f"{self.method} sees whole images only: give the region of interest when it is fitted")
+        given = roi if isinstance(roi, RegionOfInterest) else read_roi(roi)
+        if any(getattr(part, "foreground", False) for part in self.parts()):
+            raise OptionError("foreground does not go with a region of interest")
+        for part in self.parts():
+            fitted = part.require_fitted()
+            inside = given if fitted.inputs.roi is None else fitted.inputs.roi & given
+            part.fitted = replace(fitted, inputs=replace(fitted.inputs, roi=inside))
+        return self
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a `.patchbank` file: complete under its final name, or not at all."""
+        write(path, *document_of(self))
+
+    def memory_state(self) -> tuple[Memory, dict[str, Any]]:
+        """The memory as tensors and plain values."""
+        return self.require_fitted().scorer.state()
+
+    def restore(self, tensors: Memory, values: dict[str, Any], common: Fitted) -> None:
+        """The inverse of `memory_state`. `common`: the rest of what was fitted; its scorer and what follows it are made
+        here. Raises `WeightsError` where the backbone has other weights than it had at the fit."""
+        extractor = self.make_extractor(common.inputs)
+        if extractor.backbone.checksum != common.training["weights_sha256"]:
+            raise WeightsError(
+                f"was fitted with other weights of {self.backbone} ({common.training['weights']}) than those found "
+                "here: give the file it was fitted with as weights=PATH (--weights PATH)"
+            )
+        scorer = fresh_scorer(self, extractor).restore(tensors, values)
+        lie = common.training.get("patches_lie")
+        post = post_of(self, extractor, scorer, Lattice.of(lie) if lie else None)
+        self.fitted = replace(common, scorer=scorer, post=post)
+        self._opened = common.inputs, extractor
+
+    def parts(self) -> Sequence[Detector]:
+        """The detectors that have a backbone."""
+        return [self]
+
+    # ---- fitted state ------------------------------------------------------------------------------------------------
+
+    def require_fitted(self) -> Fitted:
+        """Raises `OptionError` where it has not been fitted."""
+        if self.fitted is None:
+            raise OptionError("this detector has not been fitted: call fit with good images, or load a model file")
+        return self.fitted
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.fitted is not None
+
+    # what people read; the names are those of the first version
+    @property
+    def calibration_(self) -> Calibration:
+        """Scores of good images, and the thresholds."""
+        return self.require_fitted().calibration
+
+    @calibration_.setter
+    def calibration_(self, calibration: Calibration) -> None:
+        self.fitted = replace(self.require_fitted(), calibration=calibration)
+
+    @property
+    def training_(self) -> dict[str, Any]:
+        """What the model file says of the fit."""
+        return self.require_fitted().training
+
+    @training_.setter
+    def training_(self, training: dict[str, Any]) -> None:
+        self.fitted = replace(self.require_fitted(), training=training)
+
+    @property
+    def thumbnails_(self) -> dict[str, Thumbnail]:
+        """Small pictures of training images, by name."""
+        return self.require_fitted().thumbnails
+
+    @property
+    def inputs_(self) -> Inputs:
+        """What was decided about images."""
+        return self.require_fitted().inputs
+
+    @property
+    def values_(self) -> ValueRange:
+        """What pixel values mean."""
+        return self.inputs_.values
+
+    @property
+    def bank_(self) -> Any:
+        """The memory bank of methods that have one. Raises `AttributeError` for the others."""
+        return self.require_fitted().scorer.bank
+
+    @property
+    def memory_vectors(self) -> int | None:
+        """How many vectors the memory holds; None where it is no bank."""
+        return self.require_fitted().scorer.memory_vectors
+
+    @property
+    def memory_mb(self) -> float:
+        """MB of what new images are compared with."""
+        return self.require_fitted().scorer.memory_mb
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of the pixels of each training image, by name (`content.pixel_digest`)."""
+        return {name: digest for name, digest in known_images(self.require_fitted()) if digest}
+
+    @property
+    def folder(self) -> str:
+        """What relative names of training images are relative to."""
+        folder: str = self.training_.get("folder", os.getcwd())
+        return folder
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was done to the model since it was fitted, oldest first, with times in UTC."""
+        history: list[dict[str, Any]] = self.training_.get("history", [])
+        return history
+
+    # ---- the stages before the memory --------------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, Any]:
+        """Every option and its value in effect."""
+        values = super().parameters()
+        if self._opened is not None:  # rounded to what the backbone takes
+            values["image_size"] = self._opened[1].geometry.image_size
+        return values
+
+    @property
+    def extractor(self) -> Extractor:
+        """The stages before the memory: opened by `fit`, or at the first use of a loaded model, and kept; in another
+        process anew."""
+        inputs = self.fitted.inputs if self.fitted else None
+        opened = self._opened
+        if inputs is None:
+            roi = self._given_roi()
+            inputs = opened[0] if opened else Inputs(roi=roi, painted=roi)
+        if opened is None or opened[0] is not inputs or opened[1].backbone.process != os.getpid():
+            self._opened = opened = inputs, self.make_extractor(inputs)
+        return opened[1]
+
+    def make_extractor(self, inputs: Inputs) -> Extractor:
+        """With the options of this detector. Raises `OptionError` for those that cannot be used."""
+        self.check()
+        set_threads(self.threads)
+        arrangement = self.arrange()
+        levels = self.levels or self.usual_levels()
+        backbone = reuse_backbone(
+            self.backbone,
+            levels=tuple(levels) if levels else None,
+            weights=self.weights,
+            device=self.torch_device,
+            runtime=self.runtime,
+            seed=self.seed if self.weights == "random" else 0,
+            head=arrangement if arrangement.in_graph else None,
+            precision=self.precision,
+        )
+        size = self.image_size or backbone.multiple * round(self.option("image_size") / backbone.multiple)
+        geometry = Geometry(self.geometry, size, backbone.multiple, native=self.tile is not None)
+        tiling = None if self.tile is None else Tiling(self.tile, self.overlap)
+        if tiling:
+            tiling.check(backbone.multiple)
+        keeps_grid = self.scorer_class.keeps_grid
+        return Extractor(backbone, geometry, arrangement, inputs, keeps_grid, tiling, self.feature_cache)
+
+    # ---- processes and copies ----------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Self:
+        copied: Self = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process or a deep copy gets: without the network, which each opens for itself."""
+        return self.__dict__ | {"_opened": None, "feature_cache": None}

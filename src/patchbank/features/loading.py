@@ -1,0 +1,146 @@
+"""A source on its way to the network: decoded, placed, painted and resized in a background thread."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchbank.data import (
+    RGB,
+    Geometry,
+    Reference,
+    RegionOfInterest,
+    Source,
+    ValueRange,
+    View,
+    image_size,
+    read_image,
+    turn,
+)
+from patchbank.data.content import pixel_digest
+from patchbank.data.read import no_memory
+from patchbank.errors import ImageError, notify
+from patchbank.features.area import Area
+from patchbank.features.cache import FeatureCache
+
+_AREAS = 8  # that are kept: images of one size have the same one
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a fit decided about its images.
+
+    Attributes:
+        values: what pixel values mean.
+        roi: the region of interest that is inspected, in pixels of the reference if there is one.
+        painted: the region that was learned from. What lies outside has the mean colour of what lies inside before the
+            network sees it, whose patches look far beyond their own pixels.
+        reference: what images are laid over first.
+    """
+
+    values: ValueRange = field(default_factory=ValueRange)
+    roi: RegionOfInterest | None = None
+    painted: RegionOfInterest | None = None
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image ready for the network, or its features that the cache had. `seconds`: what that took; `digest`: of its
+    file, for the cache; `pixel`: of its pixels."""
+
+    source: Source
+    view: View
+    area: Area | None
+    seconds: float
+    pixels: NDArray[np.float32] | NDArray[np.uint8] | None = None
+    kept: Tensor | None = None
+    digest: str | None = None
+    pixel: str = ""
+
+
+class Loader:
+    """Reads images as one model sees them. `whole`: give H×W×3 pixels, which tiles are cut from; `how` names all that
+    decides features, for the `cache`."""
+
+    def __init__(self, inputs: Inputs, geometry: Geometry, whole: bool, cache: FeatureCache | None, how: str):
+        self.inputs, self.geometry, self._whole, self._cache, self._how = inputs, geometry, whole, cache, how
+        self._areas: dict[tuple[View, float], Area | None] = {}
+        self._squeezed = False
+
+    def view(self, rgb: RGB, name: str) -> View:
+        """How an image is inspected. Raises `ImageError` where it cannot be laid over the reference."""
+        reference = self.inputs.reference
+        if reference is None:
+            return self.geometry.view(rgb.shape[0], rgb.shape[1])
+        return reference.view(self.geometry.view(*reference.size), rgb, name)
+
+    def area(self, view: View, angle: float = 0.0) -> Area | None:
+        """What the region of interest has of a view, and what of it is covered; None for all."""
+        if (view, angle) not in self._areas:
+            if len(self._areas) >= _AREAS:
+                self._areas.clear()
+            self._areas[view, angle] = self._make_area(view, angle)
+        return self._areas[view, angle]
+
+    def _make_area(self, view: View, angle: float) -> Area | None:
+        covered, roi = view.covered(), self.inputs.roi
+        if roi is not None:
+            inside = _turned(roi.pixels(*view.input_size), angle)
+            covered = inside if covered is None else inside & covered
+        return None if covered is None else Area(view, covered)
+
+    def checked_area(self, source: Source, view: View, grid: tuple[int, int]) -> Area | None:
+        """As `area`. Raises `ImageError` where none of it is inspected."""
+        area = self.area(view, source.angle)
+        try:
+            if area is not None:
+                area.cells(grid)
+        except ImageError as error:
+            raise ImageError(f"{source.name}: {error}") from None
+        return area
+
+    def load(self, source: Source, digests: bool = False) -> Loaded:
+        """Raises `ImageError` for what cannot be read. `digests`: also take that of the pixels."""
+        try:
+            return self._load(source, digests)
+        except MemoryError as error:
+            raise no_memory(source, error) from None
+
+    def _load(self, source: Source, digests: bool) -> Loaded:
+        started = time.perf_counter()
+        digest = self._cache.digest(source) if self._cache else None
+        found = self._cache.get(digest, self._how) if self._cache else None
+        if found is not None:
+            view = self.geometry.view(*image_size(source))
+            area = self.area(view, source.angle)
+            return Loaded(source, view, area, time.perf_counter() - started, kept=found[0], pixel=found[1])
+        rgb = read_image(source, self.inputs.values, notify)
+        # also for the cache, where a later fit finds the features of this image
+        pixel = pixel_digest(rgb) if digests or digest is not None else ""
+        view = self.view(rgb, source.name)
+        rgb, area = view.laid(rgb), self.area(view, source.angle)
+        if (painted := self.inputs.painted) is not None:
+            mask = _turned(painted.pixels(*view.input_size), source.angle)
+            rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
+        pixels = view.pixels(rgb) if self._whole else view.apply(rgb)
+        return Loaded(source, view, area, time.perf_counter() - started, pixels, digest=digest, pixel=pixel)
+
+    def keep(self, item: Loaded, features: Tensor) -> None:
+        """Give the features of an image to the cache."""
+        if self._cache:
+            self._cache.put(item.digest, self._how, features, item.pixel)
+
+    def tell_squeezed(self, item: Loaded) -> None:
+        """Name the first image whose longer side is squeezed."""
+        if not self._squeezed and (words := self.geometry.squeeze_words(*item.view.input_size)):
+            self._squeezed = True
+            notify(f"{item.source.name}: {words}")
+
+
+def _turned(mask: NDArray[np.bool_], angle: float) -> NDArray[np.bool_]:
+    return turn(mask.astype(np.uint8), angle) > 0 if angle else mask

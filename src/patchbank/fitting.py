@@ -1,0 +1,155 @@
+"""One fit, from sources that were decided upon to the record that it leaves behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from patchbank.calibration.calibration import Calibration
+from patchbank.calibration.monitor import FitMonitor
+from patchbank.calibration.schemes import Calibrator, Learned, Readable
+from patchbank.data import Lattice, Source
+from patchbank.data.lattice import EVEN
+from patchbank.features.extractor import Extractor
+from patchbank.features.loading import Inputs
+from patchbank.features.planning import Plan
+from patchbank.features.store import FeatureStore
+from patchbank.io.thumbnails import Thumbnail, make_thumbnails
+from patchbank.maintenance import noted
+from patchbank.sample import SampleRef
+from patchbank.scorer import Levels, Scorer
+from patchbank.scoring.displacement import response_of
+from patchbank.scoring.post import Post
+
+if TYPE_CHECKING:
+    from patchbank.detector import Detector
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """All that a fit leaves behind. A detector has one of these or none: it is assigned once, and never changed.
+
+    Attributes:
+        scorer: the memory.
+        post: what follows it.
+        calibration: scores of good images, and the thresholds.
+        inputs: what was decided about images.
+        training: what the model file says of the fit, as plain values.
+        thumbnails: small pictures of training images, by name.
+    """
+
+    scorer: Scorer
+    post: Post
+    calibration: Calibration
+    inputs: Inputs
+    training: dict[str, Any]
+    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
+
+
+def fitted_to(
+    detector: Detector, extractor: Extractor, given: list[Source], copies: list[tuple[str, str]], monitor: FitMonitor
+) -> Fitted:
+    """Fit and calibrate a detector's scorer. `copies`: what was left out as a copy of what. The detector stays as it
+    is."""
+    readable = extractor.survey(detector.views(given), monitor.on_error)
+    calibrator = Calibrator(
+        detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor)
+    )  # fmt: skip
+    learned, held, calibration = calibrator.run(readable, monitor)
+    scorer: Scorer = learned.scorer
+    calibration = scorer.normalise_scores(calibration)
+    scorer.release()
+    with monitor.clock("thumbnails"):
+        values = extractor.inputs.values
+        thumbnails = make_thumbnails(given, detector.thumbnails, values) if scorer.keeps_patches else {}
+    refs = [*learned.features.refs, *(held if scorer.can_add_held_out else [])]
+    training = _summary(extractor, learned, refs, monitor)
+    unused = 0 if scorer.can_add_held_out else len(held)
+    training["unreadable"] = len(given) - training["images"] - unused
+    if copies:
+        training["copies"] = copies
+    training = noted(training, "fitted", images=training["images"], vectors=scorer.memory_vectors)
+    return Fitted(scorer, learned.post, calibration, extractor.inputs, training, thumbnails)
+
+
+@dataclass
+class Learner:
+    """Fits fresh scorers of a detector to some of the images."""
+
+    detector: Detector
+    extractor: Extractor
+
+    def fresh(self) -> Scorer:
+        """A scorer that was not fitted."""
+        return fresh_scorer(self.detector, self.extractor)
+
+    def learn(self, readable: Readable, monitor: FitMonitor, reserved: float = 0.0) -> Learned:
+        """Features and memory of images; `reserved`: share of the memory that is kept free for held-out ones."""
+        scorer, detector = self.fresh(), self.detector
+        scorer.reserved = reserved
+        sources, patches = [source for source, _ in readable], sum(count for _, count in readable)
+        plan = scorer.plan(len(sources), patches, detector.torch_device, detector.memory_budget)
+        monitor.tell(plan)
+        if detector.stores_features and plan.where != "stream":
+            features = self._stored(sources, patches, plan, monitor)
+            with monitor.clock("memory"):
+                scorer.fit(features, monitor.progress)
+        else:
+            features = self.extractor.streamed(sources, monitor.on_error, monitor.progress, scorer.prepare)
+            features.expected, features.chunk = patches, plan.chunk
+            with monitor.clock("features"):
+                scorer.fit(features, monitor.progress)
+                if monitor.finds_groups:
+                    features.find_near_copies()
+        return Learned(scorer, post_of(detector, self.extractor, scorer), features)
+
+    def _stored(self, sources: list[Source], patches: int, plan: Plan, monitor: FitMonitor) -> FeatureStore:
+        with monitor.clock("features"):
+            on_disk = plan.where == "disk"
+            features = self.extractor.collect(sources, monitor.on_error, monitor.progress, patches, on_disk=on_disk)
+            if monitor.finds_groups:
+                features.find_near_copies()
+        return features
+
+
+def fresh_scorer(detector: Detector, extractor: Extractor) -> Scorer:
+    """A detector's scorer for the features of an extractor, not fitted."""
+    backbone = extractor.backbone
+    return detector.make_scorer(Levels(backbone.channels, backbone.strides, extractor.dimension))
+
+
+def post_of(detector: Detector, extractor: Extractor, scorer: Scorer, lattice: Lattice | None = None) -> Post:
+    """What follows a scorer; `lattice`: where its patches lie, None to measure it on the network."""
+    if lattice is None:
+        lattice = EVEN if not scorer.localizes else _measured(detector, extractor, scorer)
+    return Post(detector.option("image_score"), detector.option("sigma"), lattice)
+
+
+def _measured(detector: Detector, extractor: Extractor, scorer: Scorer) -> Lattice:
+    """It weighs features in its own way."""
+    response = response_of(extractor.backbone, extractor.arrangement)
+    cell = extractor.arrangement.cell(extractor.backbone.strides)
+    return Lattice(cell, response.displacement(detector.option("sigma"), scorer.gain(response)))
+
+
+def _summary(extractor: Extractor, learned: Learned, refs: Sequence[SampleRef], monitor: FitMonitor) -> dict[str, Any]:
+    """What the model file says of a fit."""
+    upright, backbone, scorer = [ref for ref in refs if not ref.angle], extractor.backbone, learned.scorer
+    return {
+        "images": len(upright),
+        "learned_from": [[ref.name, ref.digest] for ref in upright],
+        "patches": len(learned.features),
+        "folder": os.getcwd(),  # that relative names of images belong to
+        "plan": monitor.where,
+        "fit_seconds": {**monitor.seconds, "total": sum(monitor.seconds.values())},
+        "weights": backbone.weights,
+        "weights_sha256": backbone.checksum,
+        "runtime": backbone.runtime,
+        "levels": list(backbone.levels),
+        "memory_mb": scorer.memory_mb,
+        "memory_vectors": scorer.memory_vectors,
+        "patches_lie": learned.post.lattice.state(),
+        **scorer.facts(),
+    }

@@ -1,0 +1,86 @@
+"""A `.patchbank` file → the detector that wrote it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, cast
+
+from patchbank import methods as _methods  # registers the methods
+from patchbank.data import Reference, RegionOfInterest, ValueRange
+from patchbank.detector import Detector
+from patchbank.errors import ModelFileError, WeightsError
+from patchbank.features.loading import Inputs
+from patchbank.fitting import Fitted
+from patchbank.io import thumbnails
+from patchbank.io.model_file import ModelFile, read
+from patchbank.registry import COMBINATIONS, METHODS
+
+assert _methods
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    runtime: str = "auto",
+    threads: int | None = None,
+) -> Detector:
+    """The fitted detector of a `.patchbank` file, ready to predict, with its backbone opened.
+
+    Args:
+        path: the file.
+        weights: the backbone's weight file, where the model was fitted with one that is no longer at its place.
+        device, runtime, threads: as of `Options`; they are not in the file.
+
+    Raises:
+        ModelFileError: the file is truncated, altered, newer, or not a model.
+        WeightsError: the backbone's weights are missing or differ from those of the fit.
+    """
+    file = read(path)
+    document, tensors = file.document, file.tensors
+    loadable = METHODS | COMBINATIONS
+    if document["method"] not in loadable:
+        raise ModelFileError(f"{path}: its method {document['method']!r} is not one of {', '.join(loadable)}")
+    detector = _unfitted(path, loadable[document["method"]], document["options"], weights,
+                         device=device, runtime=runtime, threads=threads)  # fmt: skip
+    memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
+    try:
+        detector.restore(memory, document["memory"], _common(file))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}" if str(error).startswith("was fitted") else str(error)) from None
+    return detector
+
+
+def _unfitted(
+    path: Any, method: type[Detector], given: dict[str, Any], weights: str | None, **machine: Any
+) -> Detector:
+    options = {**given, **machine}
+    if weights is not None:
+        for of_part in options.get("members", [options]):
+            of_part["weights"] = weights if of_part is options or of_part["weights"] else None
+    for of_part in (options, *options.get("members", [])):
+        for name in ("levels", "value_range", "level_weights"):
+            if of_part.get(name) is not None:
+                of_part[name] = tuple(of_part[name])
+    try:
+        detector = method(**options)
+    except TypeError as error:
+        raise ModelFileError(f"{path}: has an option that this version of patchbank does not know ({error})") from error
+    for part in detector.parts():
+        if part.torch_device.type != "cuda":
+            part.precision = "float32"  # the narrow ones are a GPU's
+        elif getattr(part, "search", "auto") not in ("auto", "blocked"):
+            part.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
+    return detector
+
+
+def _common(file: ModelFile) -> Fitted:
+    """What was fitted, but for the memory and what follows it."""
+    document, tensors = file.document, file.tensors
+    roi = RegionOfInterest.of(document["roi"]) if document.get("roi") else None
+    reference = Reference.restore(tensors, document["reference"]) if document.get("reference") else None
+    inputs = Inputs(ValueRange.of(document.get("pixel_values")), roi, roi, reference)
+    pictures = thumbnails.restore(tensors, document.get("thumbnails", []))
+    nothing = cast(Any, None)
+    return Fitted(nothing, nothing, file.calibration, inputs, document["training"], pictures)

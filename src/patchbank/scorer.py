@@ -1,0 +1,266 @@
+"""The memory of a method and how it scores patches: what a method's file defines, and what it may be able to do besides.
+
+A `Scorer` is fitted once, from a `FeatureStore`, and scores the patches of one image after that. The same `compare` runs
+eagerly, on a GPU, and traced for an export, where `traced` puts searches in its place that graph formats have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from patchbank._system.passing import packed, unpacked
+from patchbank.errors import Progress
+from patchbank.features.planning import Plan, plan_fit
+from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.sample import SampleRef
+from patchbank.scoring.displacement import Response
+from patchbank.scoring.patch_scores import Grid, PatchScores
+
+if TYPE_CHECKING:
+    from patchbank.calibration.calibration import Calibration
+
+__all__ = [
+    "Grid",
+    "HeldOutTaker",
+    "Levels",
+    "Memory",
+    "Mergeable",
+    "Origin",
+    "PatchScores",
+    "Scorer",
+    "Updatable",
+    "lengths",
+    "masked",
+    "pick",
+]
+
+Memory: TypeAlias = dict[str, Tensor]
+Origin: TypeAlias = tuple[NDArray[np.int32], tuple[SampleRef, ...], int]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The levels of the backbone in use, shallowest first: channels, and input pixels from one position to the next;
+    `dimension` D of a patch feature made of them."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    dimension: int
+
+
+class Scorer(nn.Module):
+    """A method's memory. Its constructor takes options and `levels`; `fit` or `restore` fills it.
+
+    Tensors of the memory are plain attributes, not buffers: an export decides whether they lie in the graph.
+    """
+
+    localizes: ClassVar[bool] = True  # whether it makes a map
+    keeps_grid: ClassVar[bool] = False  # whether it needs all patches, also those that are not inspected
+    keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
+    leaves_parts_out: ClassVar[bool] = False  # whether its leave-one-out leaves all pictures of a part out
+    can_reselect: bool = False  # whether a memory without some images can be had from the stored features
+    can_add_held_out: bool = False  # whether held-out images can be taken in so that no score grows by it
+    loo_is_biased: bool = False  # whether leave-one-out scores are too high: no substitutes for the removed patches
+    reserved: float = 0.0  # share of the memory that `fit` keeps free for held-out images
+    normal: tuple[float, float] = (0.0, 1.0)  # what image scores are shifted and divided by
+
+    def __init__(self, levels: Levels):
+        super().__init__()
+        self.levels = levels
+
+    # ---- learn -------------------------------------------------------------------------------------------------------
+
+    def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
+        """Where the features of a fit go, forecast. Raises `MemoryBudgetError` for one that cannot fit."""
+        kept = self.kept(patches)
+        return plan_fit(images, patches, self.levels.dimension, kept, device, budget, **self.plan_options())
+
+    def plan_options(self) -> dict[str, Any]:
+        """What else the forecast must know, as keywords of `plan_fit`."""
+        return {}
+
+    def kept(self, patches: int) -> int:
+        """How many of N patches the memory keeps, for the forecast."""
+        return 0
+
+    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
+        """Learn from the patches of the nominal images."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Let go of what only learning and the calibration needed."""
+
+    # ---- score -------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, vectors: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
+    ) -> PatchScores:
+        """P×D patch features of an image on their grid → scores.
+
+        Args:
+            vectors: of all cells, or of those that are inspected where the method does not need all of them.
+            grid: (rows, columns).
+            inspected: which cells of the grid count, None for all.
+            exclude: the number of a training image, whose part is left out of the memory.
+        """
+        return self.compare(self.prepare(vectors), grid, inspected, exclude)
+
+    def prepare(self, vectors: Tensor) -> Tensor:
+        """P×D patches of an image → the space of the memory."""
+        return vectors
+
+    def compare(
+        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
+    ) -> PatchScores:
+        """As `forward`, for prepared patches; traced also for a batch, B×P×D."""
+        raise NotImplementedError
+
+    def quick_score(self, i: int, images: int, points: Tensor, inspected: NDArray[np.bool_] | None) -> float | None:
+        """The image score of training image i of N without its part, where a map of each would take too long; None
+        where the calibration is to make it."""
+        return None
+
+    def gain(self, response: Response) -> Tensor | None:
+        """The weight of each dimension of a feature in squared distances, D, given how each responds; None: the same.
+        Where levels keep their own resolution, of each channel."""
+        return None
+
+    def revisit(self, points: Tensor) -> None:
+        """Hear of every training image once more, on the walk of leave-one-out."""
+
+    def normalise_scores(self, calibration: Calibration) -> Calibration:
+        """What a method makes of the scores of nominal images."""
+        return calibration
+
+    # ---- what it knows -----------------------------------------------------------------------------------------------
+
+    def closest(self, points: Tensor, patch: int, count: int, exclude: int | None) -> list[tuple[int, float]]:
+        """The nearest patch of each of `count` training images to one of P×D prepared patches, as references into the
+        memory with distances; none where the method keeps none, or can tell only the nearest."""
+        return []
+
+    def origin_of(self, references: NDArray[np.int64]) -> Origin:
+        """Where references into the memory come from: image, row and column of each, …×3; the images; and how many rows
+        and columns a cell of their grids has."""
+        raise NotImplementedError
+
+    @property
+    def refs(self) -> tuple[SampleRef, ...]:
+        """The images that its patches come from, as far as it keeps them."""
+        return ()
+
+    @property
+    def memory_vectors(self) -> int | None:
+        """How many vectors the memory holds; None where it is no bank."""
+        return None
+
+    @property
+    def memory_mb(self) -> float:
+        """MB of what new images are compared with."""
+        tensors, _ = self.state()
+        return sum(t.numel() * t.element_size() for t in tensors.values() if t.is_floating_point()) / 1e6
+
+    def facts(self) -> dict[str, Any]:
+        """What `patchbank info` says about the memory."""
+        return {}
+
+    # ---- files, processes, exports -----------------------------------------------------------------------------------
+
+    def state(self) -> tuple[Memory, dict[str, Any]]:
+        """The memory as tensors and plain values, for the model file."""
+        raise NotImplementedError
+
+    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
+        """The inverse of `state`."""
+        raise NotImplementedError
+
+    def on_cpu(self) -> Self:
+        """A copy whose own tensors lie on the CPU; what `export_memory` gives is on it anyway."""
+        scorer = self.copied()
+        for name, value in self.__dict__.items():
+            if isinstance(value, Tensor):
+                scorer.__dict__[name] = value.detach().cpu()
+        return scorer
+
+    def copied(self) -> Self:
+        """A shallow copy: what is set on it is not set on this one."""
+        scorer: Self = object.__new__(type(self))
+        scorer.__dict__.update(self.__dict__)
+        return scorer
+
+    def __getstate__(self) -> dict[str, Any]:
+        # arrays: torch would move tensors that go to another process into memory that both share
+        state: dict[str, Any] = packed(self.__dict__)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(unpacked(state))
+
+    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
+        """The memory for a graph of images with that patch grid: tensors by name, and which of their axes may have
+        another length in another memory. Raises `OptionError` for what no graph can hold."""
+        raise NotImplementedError
+
+    def traced(self, memory: Memory, grid: Grid) -> Self:
+        """This scorer over `export_memory`, in operations that every graph format has, for a batch: B×P×D."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """A memory that can take in others that were learned apart."""
+
+    def merge(self, others: Sequence[Any], skipped: Sequence[set[str]], names: Sequence[dict[str, str]]) -> Any:
+        """A new memory of all. `skipped`: names of images of each other that count once; `names`: new ones."""
+        ...
+
+
+@runtime_checkable
+class Updatable(Protocol):
+    """A memory that can take further images in, and forget some."""
+
+    def joined(self, points: Tensor, features: FeatureStore, rows: Tensor, refs: Sequence[SampleRef]) -> Any: ...
+
+    def without(self, images: Sequence[int]) -> Any: ...
+
+
+@runtime_checkable
+class HeldOutTaker(Protocol):
+    """A memory that takes in, after the calibration, the images that were held out for it."""
+
+    def take_in(self, items: Iterable[PatchFeatures]) -> None: ...
+
+
+# ---- what several scorers share, eagerly and traced ------------------------------------------------------------------
+
+
+def masked(distances: Tensor, inspected: Tensor | None) -> Tensor:
+    """…×P distances, 0 where the grid is not inspected (bool eagerly, 0 and 1 in a graph)."""
+    if inspected is None:
+        return distances
+    if inspected.dtype == torch.bool:
+        return distances.masked_fill(~inspected.reshape(distances.shape[-1]), 0.0)
+    return distances * inspected.reshape(1, -1)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """…×P or …×P×D, and one of P for each of … → …, or …×D."""
+    if index.ndim == 0:
+        return values[index]
+    if values.ndim == 2:
+        return values.gather(1, index[:, None])[:, 0]
+    return values.gather(1, index[:, None, None].expand(-1, 1, values.shape[2]))[:, 0]
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Euclidean lengths along the last axis."""
+    found: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return found

@@ -1,0 +1,76 @@
+"""Patch scores → score and map of one image: the same for every method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from patchbank._system.threads import on_this_thread
+from patchbank.data import Lattice
+from patchbank.features.area import Area
+from patchbank.scoring.maps import anomaly_map, image_score
+from patchbank.scoring.patch_scores import PatchScores
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One image: its score, the `smoothed` map at the inspected size (None without one), the map's peak (NaN without
+    one), and the scores of its patches on a grid."""
+
+    score: float
+    smoothed: NDArray[np.float32] | None
+    peak: float
+    patches: PatchScores
+
+
+@dataclass(frozen=True)
+class Post:
+    """What follows the comparison.
+
+    Attributes:
+        image_score: how patch distances become a score, one of `maps.IMAGE_SCORES`.
+        sigma: of the map's Gaussian, in pixels at the inspected size.
+        lattice: where the patches lie.
+    """
+
+    image_score: str
+    sigma: float
+    lattice: Lattice
+
+    def __call__(
+        self,
+        scores: PatchScores,
+        grid: tuple[int, int],
+        inspected: tuple[int, int],
+        area: Area | None,
+        normal: tuple[float, float] = (0.0, 1.0),
+    ) -> Scored:
+        """Scores in the order of the vectors of a `grid`, or on a finer grid of their own; `inspected`: (height, width)
+        of the map; `normal`: what the image score is shifted and divided by."""
+        if scores.distances is None:
+            assert scores.image is not None
+            return Scored(_normalised(float(scores.image), normal), None, np.nan, scores)
+        device = scores.distances.device
+        if scores.distances.ndim == 1:
+            on_grid = None if area is None else torch.from_numpy(area.cells(grid)).to(device)
+            scores = scores.on_grid(grid, on_grid)
+        assert scores.distances is not None
+        fine = (scores.distances.shape[0], scores.distances.shape[1])
+        cells = None if area is None else torch.from_numpy(area.cells(fine)).to(device)
+        with on_this_thread():
+            smoothed = anomaly_map(scores.distances, inspected, self.sigma, cells, self.lattice)
+            seen, distances = smoothed, scores.distances
+            if area is not None:
+                seen, distances = smoothed[area.cells(inspected)], distances[cells]
+            if scores.image is None:
+                score = image_score(self.image_score, distances, seen) * float(scores.factor)
+            else:
+                score = float(scores.image)
+        return Scored(_normalised(score, normal), smoothed, float(seen.max()), replace(scores, image=None))
+
+
+def _normalised(score: float, normal: tuple[float, float]) -> float:
+    return (score - normal[0]) / normal[1]
