@@ -25,6 +25,7 @@ from patchbank import FAPM, LMFCore, PatchCore
 from patchbank._system.environment import environment
 from patchbank.data import gather
 from patchbank.demo.synthetic import draw
+from patchbank.fitting import fresh_scorer
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
 from patchbank.memory.coreset.samplers import project
 from patchbank.memory.search import make_index
@@ -173,9 +174,10 @@ def lmf_setup(pairs: int) -> Row:
     points = project(features.stored, 128, seed=0)
     start, count, steps = int(row_norms(points).argmax()), len(points) // 10, 100
     model = LMFCore(image_size=224)
+    scorer = fresh_scorer(model, model.extractor)
     row = paired(
         lambda: baselines.greedy_loop(points, start, steps),
-        lambda: model._fit_memory(features, None),
+        lambda: scorer.fit(features),
         pairs,
         count / steps,
     )

@@ -12,7 +12,6 @@ inspected once. `--parts N` uses N parts only.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import warnings
 from collections.abc import Iterator
@@ -21,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from patchbank.methods.work import Work
 
 from patchbank import PatchCore
 from patchbank._system.environment import environment
 from patchbank.calibration.calibration import CORRECTED
+from patchbank.calibration.monitor import FitMonitor
+from patchbank.calibration.schemes import Calibrator
 from patchbank.data import Source, gather, read_image
 from patchbank.data.datasets import GOOD, open_dataset
-from patchbank.errors import PatchbankWarning
-from patchbank.features.extractor import Extractor, give_up
-from patchbank.features.store import ImageFeatures
+from patchbank.errors import PatchbankWarning, give_up
+from patchbank.features.extractor import Extractor
+from patchbank.features.store import PatchFeatures
+from patchbank.fitting import Learner
 
 RATES = (0.005, 0.01, 0.05, 0.1)
 RESULTS = Path(__file__).parent / "results"
@@ -41,13 +42,13 @@ COUNTING = ("pictures", "parts found", "parts named")
 class _Cached:
     """Stands in for the extractor: features of images that were computed before."""
 
-    def __init__(self, items: list[ImageFeatures], extractor: Extractor):
+    def __init__(self, items: list[PatchFeatures], extractor: Extractor):
         self.items, self.extractor = {item.source.name: item for item in items}, extractor
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.extractor, name)
 
-    def stream(self, sources: list[Source], *_: object, **__: object) -> Iterator[ImageFeatures]:
+    def stream(self, sources: list[Source], *_: object, **__: object) -> Iterator[PatchFeatures]:
         return (replace(self.items[source.name], source=source) for source in sources)
 
     learn = stream
@@ -64,28 +65,33 @@ def burst(source: Source, pictures: int, rng: np.random.Generator) -> Iterator[S
         yield Source(f"{source.name} {number}", picture, group=source.name)
 
 
-def rates(model: PatchCore, train: list[Source], test: list[Source], way: str, work: Work) -> list[float]:
+def rates(
+    model: PatchCore, cached: _Cached, train: list[Source], test: list[Source], way: str, monitor: FitMonitor
+) -> list[float]:
     """The share of test images above the threshold of each target rate, calibrated one way."""
-    detector = copy.copy(model)
-    detector.calibration = way
-    patches = len(next(iter(model._extractor.items.values())).vectors)  # type: ignore[union-attr]
-    _, _, calibration = detector._learn_and_calibrate([(source, patches) for source in train], work)
-    scores = detector._score_good(test, Work(give_up))[0].scores
+    learner = Learner(model, cached)  # type: ignore[arg-type]
+    calibrator = Calibrator(way, model.false_alarm_rate, model.seed, learner)
+    patches = len(next(iter(cached.items.values())).vectors)
+    learned, _, calibration = calibrator.run([(source, patches) for source in train], monitor)
+    seen = cached.stream(test)
+    scores = np.array([learned.score(learned.scorer.prepare(i.vectors), i.grid, i.view, i.area).score for i in seen])
     return [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]
 
 
-def split(model: PatchCore, parts: list[list[Source]], seed: int) -> dict[str, list[float]]:
+def split(model: PatchCore, cached: _Cached, parts: list[list[Source]], seed: int) -> dict[str, list[float]]:
     """The realised rates of one split, for each way."""
     order = np.random.default_rng(seed).permutation(len(parts)).tolist()
     test = [replace(parts[i][0], group="") for i in order[: len(parts) // 5]]
     train = [source for i in order[len(parts) // 5 :] for source in parts[i]]
     if len(parts[0]) == 1:
         alone = [replace(source, group="") for source in train]
-        return {name: rates(model, alone, test, way, Work(give_up)) for name, way in WAYS.items()}
+        return {name: rates(model, cached, alone, test, way, FitMonitor(give_up)) for name, way in WAYS.items()}
     found: dict[str, list[float]] = {}
     for counted in COUNTING:
         given = train if counted == "parts named" else [replace(source, group="") for source in train]
-        found[counted] = rates(model, given, test, "auto", Work(give_up, finds_groups=counted == "parts found"))
+        found[counted] = rates(
+            model, cached, given, test, "auto", FitMonitor(give_up, finds_groups=counted == "parts found")
+        )
     return found
 
 
@@ -108,11 +114,11 @@ def main() -> None:
     else:
         parts = [[source] for source in gather(paths)]
     given = [source for part in parts for source in part]
-    model._extractor = _Cached(list(model.extractor.stream(given, give_up)), model.extractor)  # type: ignore[assignment]
+    cached = _Cached(list(model.extractor.stream(given, give_up)), model.extractor)
     warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
     rows = []
     for seed in range(arguments.splits):
-        rows.append(split(model, parts, seed))
+        rows.append(split(model, cached, parts, seed))
         print(json.dumps(rows[-1]), flush=True)
     table = {
         way: [

@@ -102,5 +102,5 @@ def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     learned = load(model)
     assert isinstance(learned, PatchCore)
-    assert not any("planted" in image.name for image in learned.bank_.images)
+    assert not any("planted" in image.name for image in learned.bank_.refs)
     assert learned.training_["images"] <= 14

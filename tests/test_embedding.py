@@ -37,7 +37,6 @@ GOOD = [good_image(i, SIZE) for i in range(4)]
 SEEN = [bad_image(60 + i, SIZE) for i in range(2)] + [good_image(50, SIZE)]
 OPTIONS: dict[str, dict[str, Any]] = {
     "align": {"align": True, "image_size": 64},
-    "cosine": {"distance": "cosine"},
     "float16": {"bank_dtype": "float16"},
     "roi": {"roi": RegionOfInterest(include=(((10.0, 5.0), (80.0, 5.0), (80.0, 55.0), (30.0, 60.0)),))},
     "tiles": {"tile": 128, "overlap": 64, "image_size": None},
@@ -364,7 +363,7 @@ def test_threads_give_the_serial_numbers(model: Detector, workers: int) -> None:
 def test_a_model_is_opened_once_by_many_threads(tmp_path: Path) -> None:
     small().fit(GOOD).save(tmp_path / "m.patchbank")
     model, found = load(tmp_path / "m.patchbank"), list[Prediction]()
-    model._extractor = None
+    model._opened = None
     threads = [threading.Thread(target=lambda: found.append(model.predict(SEEN[0]))) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -7,14 +7,9 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
-
-# idle threads of torch's OpenMP spin for milliseconds and take the processor from the next stage (one image: 18 ms
-# with, 14 ms without); it reads this when it is loaded
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from patchbank.errors import PatchbankError

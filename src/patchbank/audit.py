@@ -74,8 +74,14 @@ def audit(
     on_error: OnError = warn,
     progress: Progress | None = None,
 ) -> Audit:
-    """Look a training set over with a detector like the one given, which is fitted to it: each image is scored against the bank without
-    its own patches. `duplicates`: also compare the images with each other."""
+    """Look a training set over: each image is scored against the bank without its own patches.
+
+    Args:
+        images: good images, as `Detector.fit` takes them.
+        detector: options of the PatchCore that is fitted to them; it does not change.
+        duplicates: also compare the images with each other.
+        on_error, progress: as for `Detector.fit`.
+    """
     detector = PatchCore() if detector is None else copy.copy(detector)  # the caller's stays as it is
     if not isinstance(detector, PatchCore):
         raise OptionError("an audit leaves images out of a bank: it takes a patchcore detector")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import Self
 
-from patchbank._system.threads import on_this_thread, set_threads
+from patchbank._system.threads import RuntimeContext, on_this_thread, within
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import Learned
@@ -33,7 +33,7 @@ from patchbank.data import (
 from patchbank.data.content import without_copies
 from patchbank.data.groups import labelled
 from patchbank.errors import ImageError, OnError, OptionError, Progress, WeightsError, give_up, warn
-from patchbank.explain import Explanation, explain, nearest_patches
+from patchbank.explain import explain, nearest_patches
 from patchbank.features.aggregation import Arrangement, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
@@ -47,7 +47,7 @@ from patchbank.io.model_file import write
 from patchbank.io.thumbnails import Thumbnail
 from patchbank.maintenance import add, calibrate, forget, known_images, merge
 from patchbank.options import Options
-from patchbank.prediction import Prediction
+from patchbank.prediction import Explanation, Prediction
 from patchbank.registry import COMBINATIONS
 from patchbank.scorer import Levels, Memory, Scorer
 from patchbank.scoring.decision import decide
@@ -75,7 +75,8 @@ class Detector(Options):
         """An `Ensemble` where `backbone` is a list."""
         if not isinstance(backbone, list | tuple):
             return super().__new__(cls)
-        return COMBINATIONS["ensemble"](members=[cls(backbone=name, **options) for name in backbone])
+        together: Any = COMBINATIONS["ensemble"]
+        return together(members=[cls(backbone=name, **options) for name in backbone])
 
     # ---- what a method says ------------------------------------------------------------------------------------------
 
@@ -99,6 +100,11 @@ class Detector(Options):
     def localizes(self) -> bool:
         """Whether it makes a map."""
         return self.scorer_class.localizes
+
+    @property
+    def keeps_patches(self) -> bool:
+        """Whether it can name the nominal patch that a position was compared with."""
+        return self.scorer_class.keeps_patches
 
     # ---- fit ---------------------------------------------------------------------------------------------------------
 
@@ -128,9 +134,13 @@ class Detector(Options):
                 was before.
         """
         self.check()
-        roi = self._given_roi()
+        with self.context.active():
+            return self._fit(images, groups, FitMonitor(on_error, progress, on_plan))
+
+    def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
+        on_error, roi = monitor.on_error, self._given_roi()
         given, copies = without_copies(labelled(gather(images, on_error, of="good"), groups, self.group_by))
-        monitor = FitMonitor(on_error, progress, on_plan, finds_groups=not any(source.group for source in given))
+        monitor.finds_groups = not any(source.group for source in given)
         values = decide_range(given, self.value_range)
         inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None)
         extractor = self.make_extractor(inputs)
@@ -167,6 +177,11 @@ class Detector(Options):
         self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
     ) -> Iterator[tuple[PatchFeatures, Prediction]]:
         """Features and prediction of each source; `digests`: also take those of the pixels."""
+        return within(self.context, self._inspected(sources, on_error, digests))
+
+    def _inspected(
+        self, sources: Iterable[Source], on_error: OnError, digests: bool
+    ) -> Iterator[tuple[PatchFeatures, Prediction]]:
         fitted = self.require_fitted()
         for item in self.extractor.stream(sources, on_error, digests=digests):
             try:
@@ -202,12 +217,14 @@ class Detector(Options):
         Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it, or for several
         images.
         """
-        return explain(self, image, at, count, without_image)
+        with self.context.active():
+            return explain(self, image, at, count, without_image)
 
     def explained(self, source: Source, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
         """Features and prediction of one source, a training image left out of the memory."""
-        item = next(self.extractor.stream([source], give_up))
-        return item, self._predict(self.require_fitted(), item, exclude)
+        with self.context.active():
+            item = next(self.extractor.stream([source], give_up))
+            return item, self._predict(self.require_fitted(), item, exclude)
 
     def placement(self, fitted: Fitted) -> Placement:
         """Where patches of training images lie."""
@@ -242,7 +259,8 @@ class Detector(Options):
         Raises:
             OptionError: the model was learned from some of the images.
         """
-        self.fitted = calibrate(self, good, defects, groups, cost_ratio, on_error, progress)
+        with self.context.active():
+            self.fitted = calibrate(self, good, defects, groups, cost_ratio, on_error, progress)
         return self
 
     def add(
@@ -264,20 +282,23 @@ class Detector(Options):
         `representative` (a fair sample of good parts, not picked) the new images' scores join the calibration, each
         without the image's own patches; those of the old images stay, and can only be too high.
         """
-        self.fitted = add(self, images, representative, on_error, progress)
+        with self.context.active():
+            self.fitted = add(self, images, representative, on_error, progress)
         return self
 
     def forget(self, names: str | Sequence[str]) -> Self:
         """Take the patches and scores of training images out. `names`: as the model knows them, or the end of them
         where that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
-        self.fitted = forget(self, [names] if isinstance(names, str) else names)
+        with self.context.active():
+            self.fitted = forget(self, [names] if isinstance(names, str) else names)
         return self
 
     def merge(self, *others: Detector, bank_size: int | None = None) -> Self:
         """Take the memories and calibrations of other models in, which must see images as this one does; with
         `bank_size` a bank is thinned to that many vectors again, farthest first. Images that several learned from count
         once."""
-        self.fitted = merge(self, others, bank_size)
+        with self.context.active():
+            self.fitted = merge(self, others, bank_size)
         return self
 
     def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
@@ -369,6 +390,11 @@ class Detector(Options):
         return self.inputs_.values
 
     @property
+    def scorer(self) -> Scorer:
+        """The memory of a fitted detector."""
+        return self.require_fitted().scorer
+
+    @property
     def bank_(self) -> Any:
         """The memory bank of methods that have one. Raises `AttributeError` for the others."""
         return self.require_fitted().scorer.bank
@@ -410,6 +436,11 @@ class Detector(Options):
         return values
 
     @property
+    def context(self) -> RuntimeContext:
+        """What this detector may use of the machine."""
+        return RuntimeContext(self.threads)
+
+    @property
     def extractor(self) -> Extractor:
         """The stages before the memory: opened by `fit`, or at the first use of a loaded model, and kept; in another
         process anew."""
@@ -425,7 +456,10 @@ class Detector(Options):
     def make_extractor(self, inputs: Inputs) -> Extractor:
         """With the options of this detector. Raises `OptionError` for those that cannot be used."""
         self.check()
-        set_threads(self.threads)
+        with self.context.active():
+            return self._make_extractor(inputs)
+
+    def _make_extractor(self, inputs: Inputs) -> Extractor:
         arrangement = self.arrange()
         levels = self.levels or self.usual_levels()
         backbone = reuse_backbone(

@@ -1,4 +1,4 @@
-"""What can be done to a fitted model: another threshold, a memory that grows, shrinks or is merged, and the record of it.
+"""Changes to a fitted model: another threshold, a memory that grows, shrinks or is merged, and the record of them.
 
 Each function returns a new `Fitted`; the detector that it is given does not change.
 """

@@ -32,22 +32,33 @@ ALSCHEMES = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless 
 class Options:
     """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
 
-    backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; weights: None for the pretrained ones, a file, or
-    "random"; levels: the backbone's levels in use, shallowest first; image_size: most pixels of the shorter inspected
-    side; geometry: "whole" or "paper"; aggregation, patch_size, stride: see `patchbank.features.aggregation`; image_score: "max",
-    "smoothed" or "top"; sigma: of the map's Gaussian, in pixels at the inspected size; false_alarm_rate: share of good
-    parts that may be rejected; calibration: which good images that is learned from, "leave-one-out", "held-out",
-    "k-fold" or "auto" (docs/calibration.md); group_by: which images show one part, so that they are left out together:
-    "folder", a CSV file of images and groups, a regular expression on names, or None to look for near-copies; seed: of
-    everything random; device: "auto", "cpu", "cuda"; runtime: one of
-    `patchbank.features.backbones.engines`; precision: of the network on a GPU, "float32", "bfloat16" or "float16"; threads: of
-    the whole process, None for all cores; memory_budget: bytes, None for most of what is free; thumbnails: most MB of
-    small pictures of the training images in the model, 0 for none; roi: a mask image or a JSON file with polygons, see
-    `patchbank.data.roi`, or a `RegionOfInterest`; align: lay each image over one of the training images first, in
-    whose pixels the roi is then (docs/alignment.md); tile, overlap: inspect images at their own size in tiles of so
-    many pixels, see `patchbank.data.tiling`; value_range: the (low, high) of pixel values that mean black and white
-    in images of more than eight bits, None to decide from the training images (docs/pixel-values.md).
-    Options that are None and stand in `BY_GEOMETRY` or `ALSCHEMES` have the value there.
+    Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
+
+    Args:
+        backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`.
+        weights: None for the pretrained ones, a file, or "random".
+        levels: of the backbone, shallowest first; None for its usual ones.
+        image_size: maximum length of the shorter inspected side, in pixels.
+        geometry: "whole", or "paper": a central crop.
+        aggregation, patch_size, stride: see `patchbank.features.aggregation`.
+        image_score: "max", "smoothed" or "top".
+        sigma: of the map's Gaussian, in pixels at the inspected size.
+        false_alarm_rate: share of good parts that may be rejected.
+        calibration: which good images it is learned from, one of `SCHEMES` (docs/calibration.md).
+        group_by: which images show one part, so that they are left out together: "folder", a CSV file of images and
+            groups, a regular expression on names, or None to look for near-copies.
+        seed: of everything random.
+        device: "auto", "cpu" or "cuda".
+        runtime: what runs the network, one of `patchbank.features.backbones.engines`.
+        precision: of the network on a GPU, "float32", "bfloat16" or "float16".
+        threads: of the whole process, None for all cores.
+        memory_budget: bytes, None for most of what is free.
+        thumbnails: maximum MB of small pictures of the training images in the model, 0 for none.
+        roi: a mask image or a JSON file with polygons, see `patchbank.data.roi`, or a `RegionOfInterest`.
+        align: lay each image over one of the training images first, in whose pixels the roi is then.
+        tile, overlap: inspect images at their own size in tiles of N pixels, see `patchbank.data.tiling`.
+        value_range: the (low, high) of pixel values that mean black and white in images of more than eight bits, None
+            to decide from the training images (docs/pixel-values.md).
     """
 
     backbone: str = "efficientnet_lite0"

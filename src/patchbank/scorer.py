@@ -1,7 +1,7 @@
-"""The memory of a method and how it scores patches: what a method's file defines, and what it may be able to do besides.
+"""The memory of a method and how it scores patches: what a method's file defines.
 
-A `Scorer` is fitted once, from a `FeatureStore`, and scores the patches of one image after that. The same `compare` runs
-eagerly, on a GPU, and traced for an export, where `traced` puts searches in its place that graph formats have.
+A `Scorer` is fitted once, from a `FeatureStore`, and scores the patches of one image after that. The same `compare`
+runs eagerly, on a GPU, and traced for an export, where `traced` puts searches in its place that graph formats have.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class Scorer(nn.Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(unpacked(state))
+        super().__setstate__(unpacked(state))  # type: ignore[no-untyped-call]
 
     def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
         """The memory for a graph of images with that patch grid: tensors by name, and which of their axes may have
@@ -262,5 +262,7 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
 
 def lengths(vectors: Tensor) -> Tensor:
     """Euclidean lengths along the last axis."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # not all graph formats have norms
+        return vectors.square().sum(-1).sqrt()
     found: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
     return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from patchbank import Ensemble, PatchCore, load
+from patchbank import AnomalyDINO, Ensemble, PatchCore, load
 from patchbank.data import RegionOfInterest, gather, read_roi
 from patchbank.detector import Detector
 from patchbank.errors import ImageError, OptionError
@@ -91,7 +91,7 @@ def test_what_lies_outside_does_not_count(method: str, tmp_path: Path) -> None:
         assert region.box[2] <= 56
     model.save(tmp_path / "m.patchbank")
     again = load(tmp_path / "m.patchbank")
-    assert again.roi_ == LEFT
+    assert again.inputs_.roi == LEFT
     assert again.predict(spot).score == inside.score
 
 
@@ -109,7 +109,7 @@ def test_a_bank_learns_inside_only() -> None:
     of_image = model.bank_.provenance[:, 0] == 2
     places = model.bank_.provenance[of_image, 1:]
     cell = np.cumsum(item.inside.ravel()) - 1  # type: ignore[union-attr]
-    vectors = (item.vectors * model.balance_)[[cell[row * item.grid[1] + column] for row, column in places]]
+    vectors = (item.vectors * model.scorer.balance)[[cell[row * item.grid[1] + column] for row, column in places]]
     assert torch.allclose(vectors, model.bank_.vectors[torch.from_numpy(of_image)], atol=1e-5)
 
 
@@ -170,11 +170,11 @@ def test_turned_images_and_ensembles_have_it_too() -> None:
     assert isinstance(both, Ensemble)
     assert np.isnan(both.predict(bad_image(3)).map[:, 56:]).all()
     with pytest.raises(OptionError, match="foreground does not go with a region"):
-        small_model(roi=LEFT, foreground=True, neighbours=0).fit(GOOD)
+        AnomalyDINO(image_size=96, roi=LEFT, foreground=True).fit(GOOD)
 
 
 def test_a_living_bank_keeps_its_region() -> None:
     model = small_model(roi=LEFT).fit(GOOD)
     model.add([good_image(50)])
     assert (model.bank_.provenance[:, 2] <= 7).all()
-    assert model.bank_.images[-1].name == "image 0 (2)"  # another image than the first
+    assert model.bank_.refs[-1].name == "image 0 (2)"  # another image than the first

@@ -65,7 +65,7 @@ def test_every_preset_makes_cells_and_names_what_is_published(preset: Any, parts
     assert cells
     assert len({(cell.name, cell.label) for cell in cells}) == len(cells)
     for cell in cells:
-        cell.detector._check()
+        cell.detector.check()
         assert "{" not in str(cell.label)
         assert cell.detector.backbone == "efficientnet_lite0"
     assert set(preset.metrics) <= set(METRICS)

@@ -37,7 +37,7 @@ def model(method: str = "patchcore", **options: object) -> Detector:
     return METHODS[method](image_size=96, align=True, **options)
 
 
-@pytest.mark.parametrize("method", [name for name, detector in METHODS.items() if detector.localizes])
+@pytest.mark.parametrize("method", [name for name, detector in METHODS.items() if detector.scorer_class.localizes])
 def test_a_defect_is_found_where_it_is_in_the_input(method: str, tmp_path: Path) -> None:
     detector = model(method).fit(GOOD)
     image = posed(spotted(draw("gear", None, np.random.default_rng(50))[0]))
@@ -53,8 +53,8 @@ def test_a_defect_is_found_where_it_is_in_the_input(method: str, tmp_path: Path)
         assert top <= y <= bottom
     detector.save(tmp_path / "m.patchbank")
     again = load(tmp_path / "m.patchbank")
-    assert again.reference_ is not None
-    assert again.reference_.name == detector.reference_.name  # type: ignore[union-attr]
+    assert again.inputs_.reference is not None
+    assert again.inputs_.reference.name == detector.inputs_.reference.name  # type: ignore[union-attr]
     assert again.predict(image).score == found.score
     assert np.array_equal(again.predict(image).map, found.map, equal_nan=True)
 
@@ -64,7 +64,7 @@ def test_neighbours_lie_in_the_training_images_own_pixels() -> None:
     shifts = (-24, -12, 0, 12, 24)
     moved = [np.roll(GOOD[0], shift, axis=1) for shift in shifts]
     detector = model(bank_size=200).fit(moved)
-    assert detector.reference_.name == "image 2"  # type: ignore[union-attr]
+    assert detector.inputs_.reference.name == "image 2"  # type: ignore[union-attr]
     found = detector.predict(GOOD[0])
     for x, y in ((100, 100), (160, 60), (200, 150)):
         neighbour = found.nearest(x, y)
@@ -135,10 +135,10 @@ def test_tiles_and_ensembles_are_aligned_too(tmp_path: Path) -> None:
 
 def test_living_banks_keep_their_reference() -> None:
     detector = model(bank_size=100).fit(GOOD)
-    name = detector.reference_.name  # type: ignore[union-attr]
+    name = detector.inputs_.reference.name  # type: ignore[union-attr]
     detector.add([posed(draw("gear", None, np.random.default_rng(60))[0])])
-    assert detector.reference_.name == name  # type: ignore[union-attr]
-    assert len(detector.bank_.images[-1].alignment) == 6  # type: ignore[attr-defined]
+    assert detector.inputs_.reference.name == name  # type: ignore[union-attr]
+    assert len(detector.bank_.refs[-1].alignment) == 6  # type: ignore[attr-defined]
     detector.calibrate([draw("gear", None, np.random.default_rng(i))[0] for i in (70, 71)])
     assert len(detector.calibration_) == 2
     with pytest.raises(OptionError, match="aligned with different references"):
@@ -148,7 +148,7 @@ def test_living_banks_keep_their_reference() -> None:
     same = model(bank_size=100).fit(GOOD)
     with pytest.raises(OptionError, match="has learned from all images of the other"):
         detector.merge(same)
-    assert same.reference_.same_as(detector.reference_)  # type: ignore[union-attr]
+    assert same.inputs_.reference.same_as(detector.inputs_.reference)  # type: ignore[union-attr]
 
 
 def test_an_audit_names_what_cannot_be_aligned(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_an_audit_names_what_cannot_be_aligned(tmp_path: Path) -> None:
     [
         ("mahalanobis", {}, "wherever the part lies: leave out align"),
         ("patchcore", {"augment": "rotations"}, "leave out augment"),
-        ("patchcore", {"foreground": True, "neighbours": 0}, "leave out augment and foreground"),
+        ("anomalydino", {"foreground": True}, "leave out foreground"),
         ("subspace", {"augment": "rotations"}, "leave out augment"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from patchbank import FAPM, SPADE, LMFCore
 from patchbank.data import Source
 from patchbank.features.backbones import open_backbone
-from patchbank.memory.region_grid import Regions
+from patchbank.memory.region_grid import RegionGrid
 from patchbank.memory.search.batched import BatchedBanks
 from patchbank.methods.fapm import cluster_spread
 from tests.conftest import bad_image, good_image
@@ -48,7 +48,7 @@ def test_cluster_spread_is_equation_1() -> None:
 
 def test_regions_cover_a_grid_of_any_size() -> None:
     for grid in ((14, 14), (24, 32), (9, 40), (7, 7)):
-        regions = Regions(7, 7)
+        regions = RegionGrid(7, 7)
         of = regions.of_cells(grid).reshape(grid)
         for (row, column), region in np.ndenumerate(of):
             assert region == (row * 7 // grid[0]) * 7 + column * 7 // grid[1]
@@ -56,9 +56,9 @@ def test_regions_cover_a_grid_of_any_size() -> None:
         assert sorted(cells[cells >= 0].tolist()) == list(range(grid[0] * grid[1]))
         for region, row in enumerate(cells.tolist()):
             assert {int(of.ravel()[c]) for c in row if c >= 0} == {region}
-    assert Regions(7, 7).around(0, 1) == [0, 1, 7, 8]
-    assert Regions(7, 7).around(24, 0) == [24]
-    assert len(Regions(7, 7).around(24, 2)) == 25
+    assert RegionGrid(7, 7).around(0, 1) == [0, 1, 7, 8]
+    assert RegionGrid(7, 7).around(24, 0) == [24]
+    assert len(RegionGrid(7, 7).around(24, 2)) == 25
 
 
 def test_batched_search_is_the_search_of_each_bank() -> None:
@@ -86,10 +86,10 @@ def test_batched_search_is_the_search_of_each_bank() -> None:
                                      {"adaptive": False}, {"neighbours": 0}, {"spread_unit": "neighbour"}])  # fmt: skip
 def test_fapm_compares_each_vector_with_its_own_region(options: dict[str, object]) -> None:
     model = FAPM(**SMALL, regions=3, image_score="max", **options).fit(GOOD)
-    assert model.levels_[0].regions == (Regions(1, 1) if "patch_wise" in options else Regions(3, 3))
+    assert model.scorer.banks[0].regions == (RegionGrid(1, 1) if "patch_wise" in options else RegionGrid(3, 3))
     weights = options.get("level_weights", (1.0, 1.0))
     total, image = np.zeros((12, 16)), 0.0
-    for j, (feature_map, banks) in enumerate(zip(maps_of((2, 3), bad_image(0)), model.levels_, strict=True)):
+    for j, (feature_map, banks) in enumerate(zip(maps_of((2, 3), bad_image(0)), model.scorer.banks, strict=True)):
         local = averaged(feature_map)
         _, rows, columns = local.shape
         sides = [banks.regions.rows, banks.regions.columns]
@@ -111,7 +111,7 @@ def test_fapm_compares_each_vector_with_its_own_region(options: dict[str, object
         worst = closest[np.unravel_index(best.argmax(), best.shape)][: model.neighbours]
         factor = 1 - 1 / np.exp(worst - worst[0]).sum() if model.neighbours else 1.0
         image += weights[j] * factor * best.max()
-    scores = model._compare(features_of(model, [bad_image(0)])[0], (6, 8), None, None)
+    scores = model.scorer.compare(features_of(model, [bad_image(0)])[0], (6, 8))
     assert scores.distances.numpy() == pytest.approx(total, rel=1e-3, abs=1e-3)
     assert model.predict(bad_image(0)).score == pytest.approx(image, rel=2e-3)
 
@@ -130,7 +130,7 @@ def test_fapm_banks_are_greedy_coresets_of_each_region_and_level() -> None:
     model = FAPM(**SMALL, regions=2, coreset=0.1).fit(GOOD)
     all_maps = [[averaged(m) for m in maps_of((2, 3), image)] for image in GOOD]
     doubled = 0
-    for j, banks in enumerate(model.levels_):
+    for j, banks in enumerate(model.scorer.banks):
         _, rows, columns = all_maps[0][j].shape
         for region in range(4):
             inside = [
@@ -153,7 +153,7 @@ def test_fapm_ablation_switches_change_what_is_stored() -> None:
     for patch_wise in (True, False):
         for layer_wise in (True, False):
             model = FAPM(**SMALL, patch_wise=patch_wise, layer_wise=layer_wise, adaptive=False).fit(GOOD)
-            stored[patch_wise, layer_wise] = [tuple(b.vectors.shape) for b in model.levels_]
+            stored[patch_wise, layer_wise] = [tuple(b.vectors.shape) for b in model.scorer.banks]
             assert model.predict(good_image(50)).score < model.predict(bad_image(60)).score
     assert stored[False, False] == [(115, 152)]  # 10 % of 6 × 12 × 16
     assert stored[False, True] == [(115, 40), (28, 112)]
@@ -178,9 +178,9 @@ def test_lmf_core_is_a_fused_projected_random_bank() -> None:
     assert len(set(rows.tolist())) == len(rows) == 115
     assert torch.allclose(model.bank_.vectors.double(), z[rows], rtol=1e-3, atol=1e-4)
     query = features_of(model, [bad_image(0)])[0]
-    vector = model._prepare(query).double()
+    vector = model.scorer.prepare(query).double()
     score = max(float((v - model.bank_.vectors.double()).norm(dim=1).min()) for v in vector)
-    mu, sigma = model.normal_
+    mu, sigma = model.scorer.normal
     assert model.predict(bad_image(0)).score == pytest.approx((score - mu) / sigma, rel=1e-3)
     assert model.calibration_.scores.mean() == pytest.approx(0, abs=1e-6)
     assert model.calibration_.scores.std(ddof=1) == pytest.approx(1)
@@ -189,13 +189,13 @@ def test_lmf_core_is_a_fused_projected_random_bank() -> None:
 def test_lmf_core_options() -> None:
     assert LMFCore(**SMALL, projection=0).fit(GOOD).bank_.vectors.shape == (115, 152)
     assert LMFCore(**SMALL, bank_mb=0.02).fit(GOOD).bank_.vectors.shape == (39, 128)
-    assert LMFCore(**SMALL, normalise=False).fit(GOOD).normal_ == (0.0, 1.0)
+    assert LMFCore(**SMALL, normalise=False).fit(GOOD).scorer.normal == (0.0, 1.0)
     equal = LMFCore(**SMALL, fusion="equal", channel_share=1.0, projection=0).fit(GOOD)
-    assert (equal.matrix_.diagonal() > 0).all()
+    assert (equal.scorer.matrix.diagonal() > 0).all()
     greedy_bank = LMFCore(**SMALL, sampler="greedy", bank_size=30).fit(GOOD).bank_
     drawn = LMFCore(**SMALL, bank_size=30).fit(GOOD)
     assert len(greedy_bank) == 30
-    everything = torch.cat([drawn._prepare(f) for f in features_of(drawn, GOOD)])
+    everything = torch.cat([drawn.scorer.prepare(f) for f in features_of(drawn, GOOD)])
     reach = [float(torch.cdist(everything, b.vectors).min(1).values.max()) for b in (greedy_bank, drawn.bank_)]
     assert reach[0] < reach[1]
 
@@ -216,8 +216,8 @@ def test_spade_finds_images_then_pixels() -> None:
         return float(np.mean([away[i] for i in closest])), matrix.min(1).values.numpy()
 
     score, distances = compare(query[0], train)
-    found = model._compare(features_of(model, [bad_image(0)])[0], (3, 4), None, None)
-    assert found.image == pytest.approx(score, rel=1e-3)
+    found = model.scorer.compare(features_of(model, [bad_image(0)])[0], (3, 4))
+    assert float(found.image) == pytest.approx(score, rel=1e-3)
     assert found.distances.flatten().numpy() == pytest.approx(distances, rel=2e-3, abs=1e-2)
     for i in (0, 4):
         assert model.calibration_.scores[i] == pytest.approx(compare(train[i], train[:i] + train[i + 1 :])[0], rel=1e-3)

@@ -41,8 +41,8 @@ def test_the_nearest_patch_of_each_of_some_images(model: PatchCore) -> None:
     assert distances == sorted(distances)
     # the literal way
     item = next(model.extractor.stream(gather(bad_image(1))))
-    row, column = replace(item.view, lattice=model._lattice()).patch_at(place.x, place.y, item.grid)
-    vector = (item.vectors * model.balance_)[row * item.grid[1] + column].double()
+    row, column = replace(item.view, lattice=model.fitted.post.lattice).patch_at(place.x, place.y, item.grid)
+    vector = (item.vectors * model.scorer.balance)[row * item.grid[1] + column].double()
     to_all = (model.bank_.vectors.double() - vector).norm(dim=1)
     images = torch.from_numpy(model.bank_.provenance[:, 0])
     literal = sorted(float(to_all[images == i].min()) for i in range(5) if (images == i).any())

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import patchbank
-from patchbank import SPADE, Ensemble, MahalanobisAD, PatchCore, SubspaceAD
+from patchbank import SPADE, AnomalyDINO, Ensemble, MahalanobisAD, PatchCore, SubspaceAD
 from patchbank.data import Source, read_image, turned_back, turned_by
 from patchbank.data.datasets import open_dataset
 from patchbank.errors import OptionError, PatchbankError
@@ -35,7 +35,7 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
-    model = PatchCore(backbone=transformer, distance="cosine", augment="rotations", image_size=56)
+    model = AnomalyDINO(backbone=transformer, augment="rotations", image_size=56)
     model.fit(GOOD)
     names = ("patch_size", "image_score", "neighbours", "balance")
     assert {name: model.option(name) for name in names} == {
@@ -59,8 +59,8 @@ def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
 
 
 def test_the_last_layer_is_normalised(transformer: str) -> None:
-    tokens = PatchCore(backbone=transformer, distance="cosine", image_size=56).fit(GOOD[:2])
-    vectors = next(tokens._open().stream([Source("q", GOOD[0])])).vectors
+    tokens = AnomalyDINO(backbone=transformer, image_size=56).fit(GOOD[:2])
+    vectors = next(tokens.extractor.stream([Source("q", GOOD[0])])).vectors
     # a layer norm with its initial weights: mean 0, variance 1
     assert torch.allclose(vectors.mean(1), torch.zeros(1), atol=1e-4)
     assert torch.allclose(vectors.var(1, correction=0), torch.ones(1), atol=1e-3)
@@ -117,7 +117,7 @@ def test_turned_images_are_learned(detector: type, tmp_path: Path) -> None:
         plain = detector(**options).fit(tmp_path)
     assert max(model.predict(t).score for t in turned) < min(plain.predict(t).score for t in turned)
     if detector is PatchCore:
-        assert {image.angle for image in model.bank_.images} == {45.0 * i for i in range(8)}
+        assert {image.angle for image in model.bank_.refs} == {45.0 * i for i in range(8)}
         neighbour = model.predict(turned[0]).nearest(40, 40)
         left, top, right, bottom = neighbour.box
         assert 0 <= left < right <= 128
@@ -139,24 +139,24 @@ def test_the_foreground_is_where_the_part_is() -> None:
 
 def test_the_background_of_a_test_image_is_not_compared() -> None:
     with pytest.raises(OptionError, match="neighbours=0"):
-        small_model(foreground=True).fit(GOOD)
-    model = small_model(foreground=True, neighbours=0, balance=False).fit(GOOD)
+        AnomalyDINO(image_size=96, foreground=True, neighbours=9).fit(GOOD)
+    model = AnomalyDINO(image_size=96, patch_size=3, foreground=True).fit(GOOD)
     vectors = torch.zeros(12, 16, 152)
     vectors[3:9, 4:12] = 40 * torch.randn(152, generator=torch.Generator().manual_seed(0))
     vectors = vectors.flatten(0, 1)
     mask = foreground_mask(vectors, (12, 16))
     assert 0 < mask.sum() < 192
-    scores = model._compare(vectors, (12, 16), None, None)
+    scores = model.scorer.compare(vectors, (12, 16))
     assert (scores.distances[~mask.flatten()] == 0).all()
     assert (scores.distances[mask.flatten()] > 0).all()
     # where nothing stands out, all is compared
-    assert (model._compare(vectors / 1e6, (12, 16), None, None).distances > 0).any()
+    assert (model.scorer.compare(vectors / 1e6, (12, 16)).distances > 0).any()
 
 
 def test_options_of_few_shots() -> None:
-    for options in ({"distance": "manhattan"}, {"augment": "flips"}, {"distance": "cosine", "coreset": "stream"}):
+    for options in ({"augment": "flips"}, {"coreset": "stream"}, {"sampler": "proxies"}):
         with pytest.raises(OptionError):
-            PatchCore(**options).fit(GOOD)  # type: ignore[arg-type]
+            AnomalyDINO(**options).fit(GOOD)  # type: ignore[arg-type]
 
 
 def test_shots_are_drawn_by_the_seed(parts: Path) -> None:
@@ -221,7 +221,7 @@ def test_an_ensemble_of_several_methods(tmp_path: Path) -> None:
 
 
 def test_a_radius_with_all_patches_allowed() -> None:
-    options = {"image_size": 96, "distance": "cosine"}
-    everything, covered = PatchCore(**options).fit(GOOD), PatchCore(**options, coreset_radius=0.3).fit(GOOD)  # type: ignore[arg-type]
+    everything = AnomalyDINO(image_size=96).fit(GOOD)
+    covered = AnomalyDINO(image_size=96, coreset_radius=0.3).fit(GOOD)
     assert len(covered.bank_) < len(everything.bank_)
     assert covered.bank_.covering_radius <= 0.3

@@ -42,10 +42,10 @@ def literal_padim(train: torch.Tensor, query: torch.Tensor, kind: str) -> list[f
 @pytest.mark.parametrize("kind", ["full", "diagonal", "tied"])
 def test_padim_is_the_mahalanobis_distance_at_each_position(kind: str) -> None:
     model = PaDiM(**SMALL, covariance=kind, channels=20, seed=3).fit(GOOD)
-    assert len(set(model.channels_.tolist())) == 20
-    train, query = (features(model, images)[:, :, model.channels_] for images in (GOOD, [bad_image(0)]))
+    assert len(set(model.scorer.channels.tolist())) == 20
+    train, query = (features(model, images)[:, :, model.scorer.channels] for images in (GOOD, [bad_image(0)]))
     expected = np.array(literal_padim(train, query[0], kind))
-    scores = model._compare(query[0].float(), model.grid_, None, None).distances.flatten().numpy()
+    scores = model.scorer.compare(query[0].float(), model.scorer.grid).distances.flatten().numpy()
     assert scores == pytest.approx(expected, rel=2e-3)
     assert model.predict(bad_image(0)).score == pytest.approx(expected.max(), rel=2e-3)
 
@@ -54,7 +54,7 @@ def test_padim_is_the_mahalanobis_distance_at_each_position(kind: str) -> None:
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_padim_calibrates_with_each_image_left_out(kind: str, count: int) -> None:
     model = PaDiM(**SMALL, covariance=kind, channels=20).fit(GOOD[:count])
-    train = features(model, GOOD[:count])[:, :, model.channels_]
+    train = features(model, GOOD[:count])[:, :, model.scorer.channels]
     for i in range(count):
         others = torch.cat([train[:i], train[i + 1 :]])
         assert model.calibration_.scores[i] == pytest.approx(max(literal_padim(others, train[i], kind)), rel=0.01)
@@ -125,7 +125,7 @@ def test_subspace_ad_is_the_residual_of_a_principal_subspace(variance: float) ->
     model = SubspaceAD(image_size=96, variance=variance).fit(GOOD)
     train, query = features(model, GOOD), features(model, [bad_image(0)])[0]
     expected = literal_residual(train.flatten(0, 1), query, variance)
-    found = model._compare(query.float(), (12, 16), None, None).distances.flatten().numpy()
+    found = model.scorer.compare(query.float(), (12, 16)).distances.flatten().numpy()
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
     top = np.sort(expected)[-max(1, round(0.01 * len(expected))) :]
     assert model.predict(bad_image(0)).score == pytest.approx(top.mean(), rel=1e-3)

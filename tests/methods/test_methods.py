@@ -21,7 +21,7 @@ from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, Option
 from patchbank.methods import METHODS
 from tests.conftest import bad_image, good_image
 
-METHODS = tuple(METHODS)
+NAMES = tuple(METHODS)
 GOOD = [good_image(i) for i in range(6)]
 
 
@@ -29,7 +29,7 @@ def small(method: str, **options: object) -> Detector:
     return METHODS[method](**{"image_size": 96, **options})  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=NAMES)
 def model(request: pytest.FixtureRequest) -> Detector:
     return small(request.param).fit(GOOD)
 
@@ -106,7 +106,7 @@ def test_the_memory_has_a_size(model: Detector) -> None:
     assert model.memory_vectors is None or model.memory_vectors > 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_one_image_gives_no_threshold(method: str) -> None:
     model = small(method).fit(GOOD[:1])
     prediction = model.predict(bad_image(60))
@@ -115,14 +115,14 @@ def test_one_image_gives_no_threshold(method: str) -> None:
     assert not prediction.is_anomalous
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_two_images_tell_good_from_bad(method: str) -> None:
     model = small(method).fit(GOOD[:2])
     assert np.isfinite(model.calibration_.scores).all()
     assert model.predict(good_image(50)).score < model.predict(bad_image(60)).score
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_images_of_another_shape(method: str) -> None:
     """Methods that compare positions say what to do; the others take them."""
     wide = np.hstack([GOOD[0], GOOD[1]])
@@ -142,7 +142,7 @@ def test_images_of_another_shape(method: str) -> None:
     assert np.isfinite(small(method, geometry="paper").fit([*GOOD[:3], wide]).predict(wide).score)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_an_unreadable_image_does_not_end_a_fit(method: str, tmp_path: Path) -> None:
     for i, image in enumerate(GOOD[:4]):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
@@ -156,19 +156,19 @@ def test_an_unreadable_image_does_not_end_a_fit(method: str, tmp_path: Path) -> 
     assert np.isfinite(model.calibration_.scores).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_what_does_not_fit_into_memory_is_refused(method: str) -> None:
     with pytest.raises(MemoryBudgetError, match="image"):
         small(method, memory_budget=1000).fit(GOOD[:2])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_two_levels_of_a_resnet(method: str) -> None:
     model = small(method, backbone="resnet18", weights="random", levels=(2, 3)).fit(GOOD[:3])
     assert model.predict(good_image(50)).score < model.predict(bad_image(60)).score
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_an_interrupted_fit_leaves_nothing(method: str, tmp_path: Path) -> None:
     images, output = tmp_path / "good", tmp_path / "out"
     images.mkdir()
@@ -185,7 +185,7 @@ def test_an_interrupted_fit_leaves_nothing(method: str, tmp_path: Path) -> None:
     assert sorted(os.listdir(output)) in ([], ["m.patchbank"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_what_is_written_about_a_method(method: str) -> None:
     detector = METHODS[method]
     assert detector.summary

@@ -21,7 +21,7 @@ from tests.conftest import bad_image, good_image, small_model
 
 def patches_of(model: PatchCore, image: np.ndarray) -> torch.Tensor:
     vectors = next(model.extractor.stream([Source("image", image)])).vectors
-    return vectors * getattr(model, "balance_", 1.0)
+    return vectors * (model.scorer.balance if model.is_fitted else 1.0)
 
 
 @pytest.mark.parametrize("neighbours", [0, 9])
@@ -58,7 +58,7 @@ def test_the_bank_is_the_greedy_coreset_of_all_patches(parts: Path) -> None:
     assert torch.allclose(model.bank_.vectors.double(), everything[chosen], atol=1e-4)
     images, rows, columns = model.bank_.provenance.T.tolist()
     assert [(i * 12 + r) * 16 + c for i, r, c in zip(images, rows, columns, strict=True)] == chosen
-    assert [i.name for i in model.bank_.images] == [str(f) for f in files]
+    assert [i.name for i in model.bank_.refs] == [str(f) for f in files]
     assert model.bank_.covering_radius == pytest.approx(float(matrix[:, chosen].min(1).values.max()), rel=1e-4)
 
 
@@ -147,7 +147,7 @@ def test_paper_geometry_is_the_papers_protocol(parts: Path) -> None:
     assert expected.items() <= model.parameters().items()
     model.fit(parts / "train" / "good")
     assert model.bank_.vectors.shape == (50, 1024)
-    assert model.bank_.images[0].grid == (28, 28)
+    assert model.bank_.refs[0].grid == (28, 28)
     assert model.parameters()["patch_size"] == 3
     assert PatchCore(geometry="paper", sigma=0.0).option("sigma") == 0
 
@@ -174,7 +174,7 @@ def test_images_of_any_kind_and_shape(fitted: PatchCore, tmp_path: Path) -> None
 def test_training_images_may_differ_in_shape() -> None:
     images = [good_image(i, (96 + 10 * i, 128)) for i in range(5)]
     model = small_model().fit(images)
-    assert len({i.grid for i in model.bank_.images}) > 1
+    assert len({i.grid for i in model.bank_.refs}) > 1
     assert model.predict(good_image(9, (110, 140))).map.shape == (110, 140)
 
 
@@ -284,7 +284,7 @@ def test_progress_is_reported(parts: Path) -> None:
 def test_features_in_a_file_give_the_same_model(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
     in_memory = small_model().fit(parts / "train" / "good", on_plan=plans.append)
-    monkeypatch.setattr("patchbank.methods.base.plan_fit", lambda *a, **k: Plan("disk", 0, "to a file"))
+    monkeypatch.setattr("patchbank.scorer.plan_fit", lambda *a, **k: Plan("disk", 0, "to a file"))
     on_disk = small_model().fit(parts / "train" / "good", on_plan=plans.append)
     assert [plan.where for plan in plans] == ["memory", "disk"]
     assert torch.equal(in_memory.bank_.vectors, on_disk.bank_.vectors)
@@ -302,13 +302,13 @@ def test_stream_in_one_chunk_is_the_plain_fit(parts: Path) -> None:
 
 
 def test_stream_in_several_chunks(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchbank.methods.base.plan_fit", lambda *a, **k: Plan("stream", 300, "in chunks"))
+    monkeypatch.setattr("patchbank.scorer.plan_fit", lambda *a, **k: Plan("stream", 300, "in chunks"))
     model = small_model(bank_size=80, coreset="stream").fit(parts / "train" / "good")
     plain = small_model(bank_size=80).fit(parts / "train" / "good")
     assert len(model.bank_) == 80
     assert plain.bank_.covering_radius <= model.bank_.covering_radius < 2.5 * plain.bank_.covering_radius
     image, row, column = (int(v) for v in model.bank_.provenance[7])
-    source = np.asarray(Image.open(model.bank_.images[image].name))
+    source = np.asarray(Image.open(model.bank_.refs[image].name))
     assert torch.allclose(model.bank_.vectors[7], patches_of(model, source)[row * 16 + column], atol=1e-4)
     assert model.predict(bad_image(1)).score > model.predict(good_image(50)).score
 

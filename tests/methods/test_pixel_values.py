@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import patchbank
 from patchbank import Ensemble, PatchCore
 from patchbank.audit import audit
 from patchbank.data import ValueRange
@@ -87,21 +88,21 @@ def test_file_array_and_pil_image_have_one_score(deep: PatchCore, tmp_path: Path
 
 def test_the_file_keeps_it(deep: PatchCore, eight: PatchCore, tmp_path: Path) -> None:
     deep.save(tmp_path / "deep.patchbank")
-    loaded = modelfile.load(tmp_path / "deep.patchbank")
+    loaded = patchbank.load(tmp_path / "deep.patchbank")
     assert loaded.values_ == deep.values_
     assert loaded.predict(twelve(BAD)).score == deep.predict(twelve(BAD)).score
     eight.save(tmp_path / "eight.patchbank")
     document = modelfile.read(tmp_path / "eight.patchbank").document
     assert "pixel_values" not in document  # as files were before there were ranges
     assert "value_range" not in document["options"]
-    assert modelfile.load(tmp_path / "eight.patchbank").values_ == ValueRange()
+    assert patchbank.load(tmp_path / "eight.patchbank").values_ == ValueRange()
 
 
 def test_an_option_says_it(tmp_path: Path) -> None:
     model = small_model(value_range=(0, 8190)).fit([twelve(image) for image in GOOD])
     assert model.values_.integers == (0, 8190)
     model.save(tmp_path / "m.patchbank")
-    assert modelfile.load(tmp_path / "m.patchbank").value_range == (0, 8190)
+    assert patchbank.load(tmp_path / "m.patchbank").value_range == (0, 8190)
     for wrong in ((0, float("nan")), (5, 1), (0, float("inf")), (1,)):
         with pytest.raises(OptionError, match="value_range must be two finite numbers"):
             small_model(value_range=wrong).fit(GOOD)
@@ -136,15 +137,15 @@ def test_exports_without_torch_have_it(deep: PatchCore, eight: PatchCore, tmp_pa
 def test_ensembles_have_it(tmp_path: Path) -> None:
     model = Ensemble(members=[small_model(), small_model(seed=1)]).fit([twelve(image) for image in GOOD])
     model.save(tmp_path / "m.patchbank")
-    loaded = modelfile.load(tmp_path / "m.patchbank")
+    loaded = patchbank.load(tmp_path / "m.patchbank")
     assert [part.values_.integers for part in (loaded, *loaded.parts())] == [(0, 4095)] * 3
     assert loaded.predict(twelve(BAD)).score == pytest.approx(model.predict(twelve(BAD)).score)
 
 
 def test_aligned_models_and_explanations_have_it(deep: PatchCore) -> None:
     images = [twelve(image) for image in GOOD]
-    reference = small_model(align=True).fit(images).reference_
-    expected = small_model(align=True).fit(GOOD).reference_
+    reference = small_model(align=True).fit(images).inputs_.reference
+    expected = small_model(align=True).fit(GOOD).inputs_.reference
     assert reference is not None
     assert expected is not None
     assert np.abs(reference.grey.astype(int) - expected.grey).max() <= 2
@@ -155,8 +156,8 @@ def test_banks_with_other_ranges_cannot_be_merged(deep: PatchCore, eight: PatchC
     deep.save(tmp_path / "m.patchbank")
     other = small_model(value_range=(0, 16383)).fit([twelve(good_image(i)) for i in range(20, 24)])
     with pytest.raises(OptionError, match="pixel values have different ranges"):
-        modelfile.load(tmp_path / "m.patchbank").merge(other)  # type: ignore[arg-type]
-    merged = modelfile.load(tmp_path / "m.patchbank").merge(eight)  # type: ignore[arg-type]
+        patchbank.load(tmp_path / "m.patchbank").merge(other)  # type: ignore[arg-type]
+    merged = patchbank.load(tmp_path / "m.patchbank").merge(eight)  # type: ignore[arg-type]
     assert merged.values_ == ValueRange((0, 4095), None, True)
     assert merged.predict(twelve(BAD)).is_anomalous
 
@@ -189,7 +190,7 @@ def test_a_squeezed_image_is_named_once() -> None:
     with pytest.warns(PatchbankWarning, match="so its longer side is squeezed to 8 times the shorter one") as said:
         model = small_model().fit([long, np.roll(long, 5, axis=1)])
     assert len([w for w in said if "squeezed" in str(w.message)]) == 1
-    model._extractor = None  # as of a loaded model
+    model._opened = None  # as of a loaded model
     with pytest.warns(PatchbankWarning, match="image 0: has 1280×96 pixels"):
         list(model.predict_many([long, long]))
     with warnings.catch_warnings():

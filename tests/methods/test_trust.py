@@ -15,11 +15,13 @@ from PIL import Image
 
 from patchbank import PaDiM, PatchCore, load
 from patchbank.calibration.calibration import CORRECTED
+from patchbank.calibration.schemes import Learned
 from patchbank.data import Source, gather
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankWarning, warn
-from patchbank.features.store import FeatureSet
+from patchbank.features.store import FeatureStore
 from patchbank.methods import METHODS
+from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.report.explanation import finder_of
 from tests.conftest import bad_image, good_image, small_model
 
@@ -71,15 +73,11 @@ def test_a_representative_sample_joins_the_calibration() -> None:
     model = small_model(image_size=64).fit(PARTS)
     model.add([good_image(50 + i, SIZE) for i in range(3)], representative=True)
     assert len(model.calibration_) == 15
-    without = model._score(  # its own patches do not count
-        *_features(model, good_image(50, SIZE)), without_image=len(PARTS)
-    ).score
+    learned = Learned(model.scorer, model.require_fitted().post, None)
+    item = next(model.extractor.stream(gather(good_image(50, SIZE)), warn))
+    points = model.scorer.prepare(item.vectors)
+    without = learned.score(points, item.grid, item.view, None, exclude=len(PARTS)).score  # its own do not count
     assert model.calibration_.scores[12] == pytest.approx(without)
-
-
-def _features(model: PatchCore, image: np.ndarray) -> tuple[Any, Any, Any]:
-    item = next(model.extractor.stream(gather(image), warn))
-    return model._prepare(item.vectors), item.grid, item.view
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------
@@ -104,25 +102,21 @@ def test_copies_do_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_pictures_of_one_part_are_left_out_together(method: str) -> None:
+def test_pictures_of_one_part_are_left_out_together(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The score of a picture is about what it gets from a memory that never saw its part, not its twins."""
     model = detector(method, false_alarm_rate=0.1).fit(BURSTS, groups=LABELS)
     calibration = model.calibration_
     assert sorted(calibration.groups) == sorted(map(str, LABELS))
     assert (len(calibration), calibration.parts) == (36, 12)
-    assert calibration.how == ("leave-one-out" if model.leaves_parts_out else "k-fold")
+    assert calibration.how == ("leave-one-out" if model.scorer.leaves_parts_out else "k-fold")
     new = [model.predict(good_image(500 + i, SIZE)).score for i in range(10)]
     twins = detector(method, false_alarm_rate=0.1)
-    twins._learn_and_calibrate = lambda *args: _ungrouped(twins, *args)  # type: ignore[method-assign]
-    twins.fit(BURSTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "find_near_copies", lambda self: None)
+        twins.fit(BURSTS)
     low, high, seen = np.median(twins.calibration_.scores), np.median(calibration.scores), np.median(new)
     assert high > low
     assert abs(high - seen) < abs(low - seen)
-
-
-def _ungrouped(model: Detector, readable: Any, work: Any) -> Any:
-    work.finds_groups = False
-    return type(model)._learn_and_calibrate(model, readable, work)
 
 
 def test_the_scores_are_those_of_a_bank_without_the_part() -> None:
@@ -133,7 +127,7 @@ def test_the_scores_are_those_of_a_bank_without_the_part() -> None:
         assert model.calibration_.scores[number] == pytest.approx(apart.predict(BURSTS[number]).score, rel=1e-5)
 
 
-def test_the_correction_holds_out_whole_parts() -> None:
+def test_the_correction_holds_out_whole_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [good_image(i, SIZE) for i in range(24)]
     images = [shot(image, number) for image in parts for number in range(2)]
     labels = [part for part in range(24) for _ in range(2)]
@@ -141,7 +135,7 @@ def test_the_correction_holds_out_whole_parts() -> None:
     model = small_model(image_size=64, balance=False, calibration=CORRECTED).fit(images, groups=labels)
     assert model.calibration_.how == CORRECTED
     again = small_model(image_size=64, balance=False, calibration=CORRECTED)
-    again._selects_again = lambda: False  # type: ignore[method-assign]
+    monkeypatch.setattr(PatchCoreScorer, "can_reselect", False)
     again.fit(images, groups=labels)  # a fit to the other parts, literally
     assert np.allclose(model.calibration_.scores, again.calibration_.scores, rtol=1e-5)
 
@@ -186,7 +180,7 @@ def test_the_rule_of_the_option_and_the_file(tmp_path: Path) -> None:
     again = load(tmp_path / "m.patchbank")
     assert again.calibration_.groups == model.calibration_.groups
     assert again.calibration_.threshold == model.calibration_.threshold
-    assert again.bank_.images == model.bank_.images  # type: ignore[attr-defined]
+    assert again.bank_.refs == model.bank_.refs  # type: ignore[attr-defined]
     new = [shot(good_image(400 + i // 2, SIZE), i % 2) for i in range(8)]
     again.calibrate(new, groups=[i // 2 for i in range(8)])
     assert again.calibration_.parts == 4
@@ -233,7 +227,7 @@ def test_other_images_under_a_known_name_are_new(tmp_path: Path) -> None:
     Image.fromarray(good_image(70, SIZE)).save(path)
     model.add(path)
     assert model.training_["images"] == 13
-    assert f"{path} (2)" in {image.name for image in model.bank_.images}
+    assert f"{path} (2)" in {image.name for image in model.bank_.refs}
     with pytest.raises(OptionError, match="already"):
         model.add(path)
     Image.fromarray(good_image(71, SIZE)).save(path)
@@ -252,7 +246,7 @@ def test_images_that_both_models_know_are_merged_once() -> None:
         one.merge(small_model(image_size=64).fit(PARTS[:3]))
 
 
-@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.keeps_patches])
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.scorer_class.keeps_patches])
 def test_a_prediction_keeps_what_it_was_compared_with(method: str) -> None:
     model = detector(method).fit(PARTS)
     p = model.predict(good_image(80, SIZE))
@@ -295,7 +289,7 @@ def test_descriptors_leave_out_what_is_not_inspected() -> None:
     """A region of interest: only its patches are there, and tiles without any are zero."""
     model = small_model(image_size=64, bank_size=10).fit(PARTS)
     item = next(model.extractor.stream([Source("a", PARTS[0])], warn))
-    features = FeatureSet(None)
+    features = FeatureStore()
     features.add(item)
     assert features.descriptors[0].shape == (16 * 51,)
     mean = item.vectors[:, ::3].reshape(4, 2, 4, 2, -1).mean((1, 3)).flatten().numpy()

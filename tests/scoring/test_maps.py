@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from patchbank.scoring.maps import anomaly_map, find_regions, image_score, reweight
+from patchbank.methods.patchcore import reweighting
+from patchbank.prediction import find_regions
+from patchbank.scoring.maps import anomaly_map, image_score
 
 
 @pytest.mark.parametrize(("shape", "sigma"), [((40, 60), 4.0), ((7, 90), 4.0), ((3, 2), 4.0), ((30, 30), 1.3)])
@@ -35,17 +38,29 @@ def literal_weight(patch: list[float], nearest: list[float], others: list[list[f
     return 1 - math.exp(math.dist(patch, nearest)) / sum(math.exp(math.dist(patch, m)) for m in others)
 
 
-def test_reweight_is_equation_7() -> None:
+@dataclass
+class _Bank:
+    """A bank that is its own neighbourhood."""
+
+    vectors: torch.Tensor
+
+    def neighbourhood(self, index: torch.Tensor, size: int) -> torch.Tensor:
+        return self.vectors
+
+
+def test_the_reweighting_is_equation_7() -> None:
     generator = torch.Generator().manual_seed(0)
-    others = torch.rand(9, 5, generator=generator)
-    patch = torch.rand(5, generator=generator)
-    ours = reweight(patch, others[0], others)
-    assert ours == pytest.approx(literal_weight(patch.tolist(), others[0].tolist(), others.tolist()), rel=1e-5)
+    others, patches = torch.rand(9, 5, generator=generator), torch.rand(2, 5, generator=generator)
+    distances, nearest = torch.tensor([1.0, 2.0]), torch.tensor([3, 0])  # the second patch is the worst
+    ours = reweighting(patches, distances, nearest, _Bank(others), 9)
+    literal = literal_weight(patches[1].tolist(), others[0].tolist(), others.tolist())
+    assert float(ours) == pytest.approx(literal, rel=1e-5)
+    assert reweighting(patches, distances, nearest, _Bank(others), 1) == 1.0
 
 
-def test_reweight_does_not_overflow() -> None:
+def test_the_reweighting_does_not_overflow() -> None:
     others = 1e4 * torch.rand(9, 5, generator=torch.Generator().manual_seed(0))
-    assert 0 <= reweight(torch.zeros(5), others[0], others) <= 1
+    assert 0 <= float(reweighting(torch.zeros(1, 5), torch.ones(1), torch.zeros(1).long(), _Bank(others), 9)) <= 1
 
 
 def test_image_scores() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import patchbank
 from patchbank import PatchCore
 from patchbank.errors import PatchbankWarning
-from patchbank.io import model_file as modelfile
 from tests.conftest import bad_image, good_image
 from tests.data.pictures import png16, tiff
 from tests.service.conftest import PNG, URL, Start, inspect
@@ -37,7 +37,7 @@ def test_an_upload_has_the_range_of_the_model(start: Start, deep: Path) -> None:
     client = start(models=(deep,))
     data = png16(picture)
     found = inspect(client, data)
-    assert found["score"] == pytest.approx(modelfile.load(deep, threads=1).predict(picture).score, rel=1e-5)
+    assert found["score"] == pytest.approx(patchbank.load(deep, threads=1).predict(picture).score, rel=1e-5)
     for kind in ("image", "overlay"):
         shown = client.get(f"/v1/history/{found['id']}/{kind}")
         assert shown.status_code == 200, shown.text

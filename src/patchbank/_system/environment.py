@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 from functools import lru_cache
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from patchbank._system.threads import cores, thread_count
 
 _PACKAGES = (
     "patchbank",
@@ -29,8 +28,6 @@ def environment() -> dict[str, Any]:
     """Processor, cores and threads in use, GPU, system, Python and package versions."""
     import torch
 
-    from patchbank._system.threads import thread_count
-
     return {
         "processor": processor(),
         "cores": cores(),
@@ -40,23 +37,6 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: package_version(name) for name in _PACKAGES},
     }
-
-
-def import_openvino() -> Any:
-    """The library, without what reports its use over the network: its converter does so, unasked, wherever it finds the
-    package `openvino_telemetry`, which is installed with it."""
-    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
-        return import_module("openvino")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # not to be found
-    try:
-        return import_module("openvino")
-    finally:
-        del sys.modules["openvino_telemetry"]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

@@ -14,9 +14,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-
-from patchbank._system.environment import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,33 +23,83 @@ _inside = threading.local()
 _lock = threading.Lock()
 _within, _torch_threads = 0, 0
 _chosen: int | None = None
-_before: tuple[int, int] | None = None  # threads of torch and OpenCV
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+_opencv_blocks, _opencv_before = 0, 0
+_pools: dict[int, ThreadPoolExecutor] = {}  # by their number of threads
 _forked = False
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def thread_count() -> int:
-    """The number that was set, or the processors this process may use."""
-    return cores() if _chosen is None else _chosen
+    """The threads of the context that the calling thread is in; otherwise those of the process: all processors that it
+    may use, unless the command line says otherwise."""
+    return getattr(_inside, "count", None) or _chosen or cores()
 
 
-def set_threads(count: int | None) -> None:
-    """Use that many threads everywhere in this process; None is what there was before the first call."""
-    global _chosen, _before
-    if count is None and _before is None:
-        return
-    import cv2
-    import torch
-
-    if _before is None:
-        _before = torch.get_num_threads(), cv2.getNumThreads()
+def set_default(count: int | None) -> None:
+    """Threads of whatever has no context of its own. For the command line alone, whose process it is."""
+    global _chosen
     _chosen = count
-    if not _forked:
-        torch.set_num_threads(count or _before[0])
-        cv2.setNumThreads(count or _before[1])
-    elif count == 1:
-        cv2.setNumThreads(0)  # without threads; any other number would make it wait for those of the parent
+
+
+@dataclass(frozen=True)
+class RuntimeContext:
+    """What one detector may use of the machine, handed down to what computes for it. `threads`: None for what the
+    process has."""
+
+    threads: int | None = None
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within the block the calling thread computes with these threads; afterwards everything is as it was. OpenCV
+        has one number for the process, which changes for as long as any thread is in such a block."""
+        if self.threads is None and _chosen is None:
+            yield
+            return
+        before, count = getattr(_inside, "count", None), self.threads or thread_count()
+        _inside.count = count
+        try:
+            with torch_threads(count), _opencv_threads(count):
+                yield
+        finally:
+            _inside.count = before
+
+
+@contextmanager
+def _opencv_threads(count: int) -> Iterator[None]:
+    import cv2
+
+    global _opencv_blocks, _opencv_before
+    with _lock:
+        if _opencv_blocks == 0:
+            _opencv_before = cv2.getNumThreads()
+        _opencv_blocks += 1
+        if not _forked:
+            cv2.setNumThreads(count)
+        elif count == 1:
+            cv2.setNumThreads(0)  # without threads; any other number would make it wait for those of the parent
+    try:
+        yield
+    finally:
+        with _lock:
+            _opencv_blocks = max(_opencv_blocks - 1, 0)
+            if _opencv_blocks == 0 and not _forked:
+                cv2.setNumThreads(_opencv_before)
+
+
+def within(context: RuntimeContext, items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each made in the context; between two of them the caller is not in it."""
+    while True:
+        with context.active():
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
 
 
 def openmp_threads(count: int | None = None) -> int:
@@ -163,17 +212,21 @@ def for_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
 
 
 def _workers() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None or _pool[0] != thread_count():
-        _pool = thread_count(), ThreadPoolExecutor(thread_count(), thread_name_prefix="patchbank")
-    return _pool[1]
+    count = thread_count()
+    pool = _pools.get(count)
+    if pool is None:
+        with _lock:
+            pool = _pools.setdefault(count, ThreadPoolExecutor(count, thread_name_prefix="patchbank"))
+    return pool
 
 
 def _after_fork() -> None:
     """In a forked child, before anything else runs."""
-    global _pool, _lock, _within, _torch_threads, _forked
-    _pool, _lock, _within = None, threading.Lock(), 0
-    _inside.worker, _inside.block = False, 0
+    global _pools, _lock, _within, _torch_threads, _forked, _opencv_blocks
+    for pool in _pools.values():
+        _leave_alone(pool)
+    _pools, _lock, _within, _opencv_blocks = {}, threading.Lock(), 0, 0
+    _inside.worker, _inside.block, _inside.count = False, 0, None
     for thing in _kept:
         _leave_alone(thing)
         if hasattr(thing, "_lock"):

@@ -138,10 +138,13 @@ class Calibration:
         return interval(self.scores, self.false_alarm_rate, groups=self.groups) if self.tail else None
 
     def p_value(self, score: float) -> float:
-        """(1 + #{calibration scores ≥ score}) / (n + 1), where each part counts once."""
+        """(1 + #{calibration scores ≥ score}) / (n + 1), where each part counts once; as for the threshold, infinite
+        scores are none."""
+        known = np.isfinite(self.scores)
+        above = known & (self.scores >= score)
         if not self.groups:
-            return (1 + int(np.count_nonzero(self.scores >= score))) / (len(self.scores) + 1)
-        return float((1 + self.weights[self.scores >= score].sum()) / (self.parts + 1))
+            return (1 + int(np.count_nonzero(above))) / (int(np.count_nonzero(known)) + 1)
+        return float((1 + self.weights[above].sum()) / (round(float(self.weights[known].sum())) + 1))
 
     def batch_threshold(self, scores: Sequence[float], rate: float) -> float:
         """The threshold for a batch of images with these scores, of whose rejected at most a share `rate` is expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -88,6 +89,9 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Entry point. Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong use, unreadable model, nothing to do."""
+    # idle threads of torch's OpenMP spin for milliseconds and take the processor from the next stage; torch reads this
+    # when it is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     print_anything()
     with interruption() as pressed, notices():
         try:

@@ -66,23 +66,26 @@ def forget(
 
 def merge(
     model: Model,
-    other: Annotated[Path, typer.Argument(help="A model of the same kind, such as one of another machine.")],
+    others: Annotated[list[Path], typer.Argument(help="Models of the same kind, such as those of other machines.")],
     output: Output = None,
     in_place: InPlace = False,
     bank_size: o.BankSize = None,
     weights: o.Weights = None,
 ) -> None:
-    """Join the banks of two models."""
-    check_destination(model, output, in_place, other)
+    """Join the memories of several models."""
+    check_destination(model, output, in_place, *others)
     from patchbank.loading import load
 
-    detector = load(model, weights=weights).merge(load(other, weights=weights), bank_size)
+    detector = load(model, weights=weights)
+    detector.merge(*(load(other, weights=weights) for other in others), bank_size=bank_size)
     said = f"joined: {_bank_words(detector)}"
     save_changed(detector, model, output, in_place, said, threshold_words(detector.calibration_))
 
 
 def _bank_words(detector: Detector) -> str:
     entry = detector.history[-1]
+    if entry["vectors"] is None:
+        return f"the model knows {detector.training_['images']} images now"
     words = f"the bank has {entry['vectors']} patches now (it had {entry['vectors_before']})"
-    radius = entry["covering_radius"]
+    radius = entry.get("covering_radius")
     return words if radius is None else f"{words}, covering radius at most {radius:.3g}"

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 _LEARNING, _MACHINE = "What is learned", "Machine"
 
+
+def _use_threads(count: int | None) -> int | None:
+    """The process is the command's: what has no detector's context keeps to the number too."""
+    if count is not None:
+        from patchbank._system.threads import set_default
+
+        set_default(count)
+    return count
+
+
 Method: TypeAlias = Annotated[str, typer.Option("--method", help="See `patchbank methods`.", rich_help_panel=_LEARNING)]
 BackboneName: TypeAlias = Annotated[
     str | None, typer.Option("--backbone", help="See `patchbank backbones`; several: a+b.", rich_help_panel=_LEARNING)
@@ -100,7 +110,8 @@ Set: TypeAlias = Annotated[
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda", rich_help_panel=_MACHINE)]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch", rich_help_panel=_MACHINE)]
 Threads: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads to use.", rich_help_panel=_MACHINE)
+    int | None,
+    typer.Option(min=1, max=MOST_THREADS, help="CPU threads to use.", rich_help_panel=_MACHINE, callback=_use_threads),
 ]
 MemoryBudget: TypeAlias = Annotated[
     str | None, typer.Option(help="Most memory a fit may plan for, such as 4GB.", rich_help_panel=_MACHINE)

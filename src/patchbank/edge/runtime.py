@@ -23,10 +23,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank._system.environment import cores, import_openvino
 from patchbank._system.files import file_digest, spelled
 from patchbank._system.numbers import check_threads
-from patchbank._system.threads import OfProcess, torch_threads
+from patchbank._system.threads import OfProcess, cores, torch_threads
 from patchbank.calibration.calibration import Calibration, standardised
 from patchbank.data import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image, stream
 from patchbank.errors import (
@@ -259,7 +258,7 @@ def _onnx(path: Path, document: dict[str, Any], threads: int) -> Run:
 
 def _openvino(path: Path, document: dict[str, Any], threads: int) -> Run:
     try:
-        ov = import_openvino()
+        import openvino as ov
     except ImportError as error:
         raise MissingPackageError(f"{path}: needs OpenVINO: `pip install openvino`") from error
     # its default precision may be bf16, which changes features

@@ -13,9 +13,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from patchbank._system.environment import cores
 from patchbank._system.files import file_digest, write_csv, write_text
 from patchbank._system.ram import available_bytes, reset_peak
+from patchbank._system.threads import cores
 from patchbank.data.datasets import Dataset
 from patchbank.detector import Detector
 from patchbank.errors import OnError, PatchbankError, Progress

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,10 @@ from typing import Any
 
 import torch
 
-from patchbank._system.environment import import_openvino
 from patchbank._system.files import reserve
 from patchbank.errors import MissingPackageError, OptionError
 from patchbank.export.graph import Graph
-from patchbank.features.backbones.engines import interrupted_later, is_available
+from patchbank.features.backbones.engines import interrupted_later, is_available, to_openvino
 
 _OPSET = 17
 _ASKED = 64_000_000  # bytes
@@ -52,11 +50,11 @@ def write_onnx(graph: Graph, folder: Path) -> str:
 
 def write_openvino(graph: Graph, folder: Path) -> str:
     """`model.xml`, and `model.bin` beside it."""
-    ov = import_openvino()
-    logging.getLogger("openvino").setLevel(logging.ERROR)
+    import openvino as ov
+
     example = graph.example()
     with interrupted_later(), _quietly():
-        model = ov.convert_model(_traced(graph), example_input=example)
+        model = to_openvino(_traced(graph), example)
     shapes = {}
     for port, name, tensor in zip(model.inputs, graph.input_names, example, strict=True):
         shape = list(tensor.shape)

@@ -57,7 +57,8 @@ def _covariance(factor: Tensor, regularisation: float) -> Tensor:
     """Σ of W = L⁻¹, Σ + ε·I = LLᵀ."""
     identity = torch.eye(factor.shape[-1], device=factor.device, dtype=factor.dtype)
     lower = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-    return lower @ lower.transpose(-1, -2) - regularisation * identity
+    covariance: Tensor = lower @ lower.transpose(-1, -2) - regularisation * identity
+    return covariance
 
 
 def distances(kind: str, factor: Tensor, centred: Tensor) -> Tensor:

@@ -164,7 +164,9 @@ class FAPMScorer(Scorer):
     ) -> PatchScores:
         """§2.3: each level's distances to the banks of the vectors' own regions, brought together on the finest grid by
         a weighted sum; the image score is that of the levels' largest distances, each re-weighted."""
-        fine, top, reweighted, found = self._sides[0], 0.0, 0.0, []
+        fine, found = self._sides[0], []
+        top: Any = 0.0
+        reweighted: Any = 0.0
         without = () if exclude is None else same_part(self._refs, exclude)
         for weight, banks, level in zip(self.options.weights, self.banks, self._split(points), strict=True):
             distances, numbers = banks.nearest(level, grid, without)  # …×P×V
@@ -173,7 +175,7 @@ class FAPMScorer(Scorer):
                 flat = distances.flatten(-2)
                 worst = flat.argmax(-1)
                 largest = weight * pick(flat, worst)
-                cell = torch.div(worst, level.shape[-2], rounding_mode="floor")
+                cell = worst // int(level.shape[-2])
                 vector = pick(level.flatten(-3, -2), worst)
                 factor = self._factor(banks, vector, cell, grid, without)
                 top, reweighted = top + largest, reweighted + largest * factor
@@ -182,7 +184,6 @@ class FAPMScorer(Scorer):
         total = torch.stack([distances for distances, _ in found]).sum(0)
         if self.options.scored_by_maximum:
             return PatchScores(total, found[0][1], image=reweighted)
-        assert isinstance(top, Tensor)
         finite = (top > 0) & (top < torch.inf)
         factor = torch.where(finite, reweighted / top.clamp(min=1e-30), torch.ones_like(top))
         return PatchScores(total, found[0][1], factor)

@@ -17,7 +17,7 @@ from patchbank.features.aggregation import Arrangement, Pooled
 from patchbank.features.store import FeatureStore
 from patchbank.memory.whitening import whiten_tied
 from patchbank.registry import register
-from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer
+from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths
 
 
 class MahalanobisADScorer(Scorer):
@@ -57,7 +57,7 @@ class MahalanobisADScorer(Scorer):
         levels = self._by_level(points - self.mean)
         if exclude is not None:
             return PatchScores(None, image=self._without(levels))
-        parts = [torch.linalg.vector_norm(x @ w.T, dim=-1) for x, w in zip(levels, self.factors, strict=True)]
+        parts = [lengths(x @ w.T) for x, w in zip(levels, self.factors, strict=True)]
         return PatchScores(None, image=torch.stack(parts).sum(0).squeeze(-1))
 
     def _without(self, levels: tuple[Tensor, ...]) -> float:

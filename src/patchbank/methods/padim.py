@@ -171,7 +171,7 @@ class PaDiMScorer(Scorer):
         """As they were before the factor was made of them, but for rounding."""
         if self.count < 2:
             raise OptionError("the models cannot be merged: one is a file that does not say how many images it has")
-        moments = Moments(*self.mean.shape, self.kind, self.mean.device)
+        moments = Moments(len(self.mean), self._d, self.kind, self.mean.device)
         moments.mean, moments.count = self.mean, self.count
         divisor = self.count - 1 if self.kind != "tied" else (self.count - 1) * len(self.mean)
         moments.scatter = scatter_of(self.kind, self.factor, divisor, REGULARISATION, self._d)

@@ -131,7 +131,8 @@ class PatchCoreScorer(BankScorer):
         return self.with_bank(self.make_bank(points, features, chosen, 0.0))
 
     def rescale_from(self, other: Any) -> Tensor:
-        return self.balance / other.balance
+        factors: Tensor = self.balance / other.balance
+        return factors
 
     # ---- files, exports ----------------------------------------------------------------------------------------------
 
@@ -154,7 +155,8 @@ def reweighting(points: Tensor, distances: Tensor, nearest: Tensor, bank: Any, b
         test, closest = pick(points, worst), pick(nearest, worst)
         to_nearest = lengths(test - bank.vectors[closest])
         to_others = lengths(bank.neighbourhood(closest, b) - test.unsqueeze(-2))
-        return 1 - torch.exp(to_nearest - torch.logsumexp(to_others, -1))
+        factor: Tensor = 1 - torch.exp(to_nearest - torch.logsumexp(to_others, -1))
+    return factor
 
 
 @register

@@ -81,8 +81,8 @@ class SubspaceADScorer(Scorer):
     def compare(
         self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
     ) -> PatchScores:
-        """§3.3: ‖f − f̂‖, what the components leave of each patch; while it is fitted, an image against the components of
-        the other folds."""
+        """§3.3: ‖f − f̂‖, what the components leave of each patch; of an image that is excluded, the components of the
+        other folds."""
         mean, components = (self.mean, self.components) if exclude is None else self._without(exclude)
         if mean is None:
             return PatchScores(torch.full((len(points),), torch.inf))

@@ -91,7 +91,7 @@ def test_a_detector_with_proxies() -> None:
     assert torch.equal(model.bank_.vectors, again.bank_.vectors)
 
 
-@pytest.mark.parametrize("options", [{"coreset": "stream"}, {"distance": "cosine"}, {"coreset_radius": 3.0}])
+@pytest.mark.parametrize("options", [{"coreset": "stream"}, {"coreset_radius": 3.0}])
 def test_what_proxies_cannot_be_combined_with(options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="proxies"):
         PatchCore(sampler="proxies", **options).fit([good_image(0)])  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ or what the `head` makes of them. All are traced or exported once and then run a
 from __future__ import annotations
 
 import importlib.util
-import logging
 import signal
 import tempfile
 import threading
@@ -20,7 +19,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from patchbank._system.environment import import_openvino
 from patchbank._system.threads import thread_count
 from patchbank.errors import MissingPackageError, OptionError
 
@@ -108,13 +106,13 @@ def interrupted_later() -> Iterator[None]:
 def openvino_runtime(network: Normalised, example: Tensor) -> Run:
     """OpenVINO on the CPU, traced on `example`. Its default precision here may be bf16, which changes features:
     float32 is set."""
-    ov = import_openvino()
+    import openvino as ov
+
     with interrupted_later(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns about every Python branch on a shape
-        logging.getLogger("openvino").setLevel(logging.ERROR)
         # tracing once is enough: torch would trace again to compare, and features are compared below
         traced = torch.jit.trace(network.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
-        model = ov.convert_model(traced, example_input=example)
+        model = to_openvino(traced, (example,))
     model.reshape([-1, 3, -1, -1])
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(model, "CPU", options | {"INFERENCE_NUM_THREADS": thread_count()})
@@ -125,6 +123,18 @@ def openvino_runtime(network: Normalised, example: Tensor) -> Run:
         return [torch.from_numpy(output.copy()) for output in outputs]
 
     return run
+
+
+def to_openvino(traced: Any, example: tuple[Tensor, ...]) -> Any:
+    """A traced network → an OpenVINO model. By its front end: `openvino.convert_model` does the same, and reports its
+    use over the network, unasked, wherever it finds the package `openvino_telemetry`."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    front_end = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced, example_input=example)  # must live until all is converted
+    loaded = front_end.load(decoder)
+    return front_end.convert(loaded)
 
 
 def onnx_runtime(network: Normalised, example: Tensor) -> Run:
