@@ -7,7 +7,7 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -41,13 +41,14 @@ class Suspect:
 class Audit:
     """`ranked`: all images that could be read, the strangest first; `duplicates`: pairs and their mean difference in
     grey levels, the most alike first; `odd_sizes` with (height, width) where most have `usual_size`; `unreadable` with
-    the reason."""
+    the reason; `model`: what was fitted to them."""
 
     ranked: tuple[Suspect, ...]
     duplicates: tuple[tuple[str, str, float], ...]
     odd_sizes: tuple[tuple[str, tuple[int, int]], ...]
     usual_size: tuple[int, int]
     unreadable: tuple[tuple[str, str], ...]
+    model: PatchCore = field(repr=False, compare=False)
 
     @property
     def suspicious(self) -> tuple[Suspect, ...]:
@@ -106,7 +107,7 @@ def audit(
     usual, odd = _odd_sizes(readable)
     ranked.sort(key=lambda suspect: (-suspect.score, suspect.image))
     twice = near_duplicates(readable, detector.values_) if duplicates else ()
-    return Audit(tuple(ranked), twice, odd, usual, tuple(unreadable))
+    return Audit(tuple(ranked), twice, odd, usual, tuple(unreadable), detector)
 
 
 def robust_deviations(scores: NDArray[np.float64]) -> NDArray[np.float64]:

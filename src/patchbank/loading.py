@@ -70,7 +70,7 @@ def _unfitted(
     for part in detector.parts():
         if part.torch_device.type != "cuda":
             part.precision = "float32"  # the narrow ones are a GPU's
-        elif getattr(part, "search", "auto") not in ("auto", "blocked"):
+        if part.torch_device.type != "cpu" and getattr(part, "search", "auto") not in ("auto", "blocked"):
             part.search = "auto"  # type: ignore[attr-defined]  # the others are a CPU's
     return detector
 

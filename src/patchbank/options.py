@@ -153,3 +153,11 @@ def check_numbers(options: Options) -> None:
             raise OptionError(f"{name} must be {why}, not {value!r}")
         if isinstance(value, np.generic):
             setattr(options, name, value.item())
+
+
+def check_augment(augment: str | None, align: bool) -> None:
+    """Raise `OptionError` for turned copies that cannot be made."""
+    if augment not in (None, "rotations"):
+        raise OptionError(f"augment must be rotations or none, not {augment!r}")
+    if augment and align:
+        raise OptionError("align lays every part the same way: leave out augment")

@@ -323,10 +323,10 @@ def test_an_image_that_breaks_a_library_ends_no_watch(
         save(good_image(i, (64, 64)), folder / f"{i}.png")
     predict = model._predict
 
-    def breaking(item: object, *more: object) -> object:
+    def breaking(fitted: object, item: object, *more: object) -> object:
         if item.source.name.endswith("1.png"):  # type: ignore[attr-defined]
             raise RuntimeError("out of memory")
-        return predict(item, *more)  # type: ignore[arg-type]
+        return predict(fitted, item, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model, "_predict", breaking)
     look_at(model, folder, tmp_path / "out.csv")

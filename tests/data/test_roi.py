@@ -108,7 +108,7 @@ def test_a_bank_learns_inside_only() -> None:
     item = next(model.extractor.stream(gather(GOOD[2])))
     of_image = model.bank_.provenance[:, 0] == 2
     places = model.bank_.provenance[of_image, 1:]
-    cell = np.cumsum(item.inside.ravel()) - 1  # type: ignore[union-attr]
+    cell = np.cumsum(item.inspected.ravel()) - 1  # type: ignore[union-attr]
     vectors = (item.vectors * model.scorer.balance)[[cell[row * item.grid[1] + column] for row, column in places]]
     assert torch.allclose(vectors, model.bank_.vectors[torch.from_numpy(of_image)], atol=1e-5)
 

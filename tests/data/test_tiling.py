@@ -13,7 +13,7 @@ from patchbank import PatchCore, load
 from patchbank.data import Tiling, gather
 from patchbank.errors import OptionError
 from patchbank.methods import METHODS
-from patchbank.report.pictures import tiling_picture
+from patchbank.pictures.drawing import tiling_picture
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 700), (256, 256), (512, 672), (1024, 288)])

@@ -287,6 +287,7 @@ def test_an_approximate_search_becomes_an_exact_one(tmp_path: Path) -> None:
 def test_so_do_the_members_of_an_ensemble(tmp_path: Path) -> None:
     members: Any = [small("patchcore", bank_size=60, neighbours=0), small("patchcore", bank_size=50)]
     model = patchbank.Ensemble(members=members).fit(GOOD)
+    members = model.members
     exact, bank = model.predict(CHECKED[1]), members[0].bank_
     scorer = members[0].scorer.with_bank(dataclasses.replace(bank, search="hnsw"))
     members[0].fitted = dataclasses.replace(members[0].fitted, scorer=scorer)

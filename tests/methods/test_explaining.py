@@ -17,7 +17,7 @@ from patchbank.detector import Detector
 from patchbank.errors import ImageError, OptionError
 from patchbank.io.thumbnails import make_thumbnails, restore, state
 from patchbank.methods import METHODS
-from patchbank.report.explanation import explanation_picture, finder
+from patchbank.pictures.explanation import explanation_picture, finder
 from tests.conftest import bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(5)]

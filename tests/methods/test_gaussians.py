@@ -61,9 +61,9 @@ def test_padim_calibrates_with_each_image_left_out(kind: str, count: int) -> Non
 
 
 def test_channels_are_drawn_by_the_seed() -> None:
-    drawn = [PaDiM(**SMALL, channels=30, seed=seed).fit(GOOD[:2]).channels_.tolist() for seed in (0, 0, 1)]
+    drawn = [PaDiM(**SMALL, channels=30, seed=seed).fit(GOOD[:2]).scorer.channels.tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert PaDiM(**SMALL, channels=None).fit(GOOD[:2]).channels_.tolist() == list(range(176))
+    assert PaDiM(**SMALL, channels=None).fit(GOOD[:2]).scorer.channels.tolist() == list(range(176))
 
 
 def test_ledoit_wolf_is_that_of_scikit_learn() -> None:

@@ -20,6 +20,7 @@ from patchbank.fitting import fresh_scorer
 from patchbank.memory.bank import Bank
 from patchbank.memory.bank_scorer import BankScorer
 from patchbank.methods import METHODS
+from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.sample import SampleRef
 from tests.conftest import bad_image, good_image, small_model
 
@@ -319,7 +320,7 @@ def test_what_auto_means() -> None:
 def test_a_memory_of_the_others_is_that_of_a_fit_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"image_size": 64, "balance": False}  # learned from all images by one, from the others by the other
     model = small_model(**options).fit(MANY)
-    monkeypatch.setattr(PatchCore, "_selects_again", lambda self: False)
+    monkeypatch.setattr(PatchCoreScorer, "can_reselect", False)
     refitted = small_model(**options).fit(MANY)
     assert np.allclose(model.calibration_.scores, refitted.calibration_.scores, rtol=1e-5)
     assert np.allclose(model.calibration_.peaks, refitted.calibration_.peaks, rtol=1e-5)

@@ -88,7 +88,7 @@ def test_a_refit_is_identical(model: Detector, tmp_path: Path) -> None:
 
 def test_nearest_or_a_reason(model: Detector) -> None:
     prediction = model.predict(bad_image(60))
-    if model.method in ("patchcore", "fapm", "lmf", "spade"):
+    if model.keeps_patches:
         neighbour = prediction.nearest(80, 50)
         assert neighbour.image.startswith("image ")
         left, top, right, bottom = neighbour.box
@@ -162,7 +162,7 @@ def test_what_does_not_fit_into_memory_is_refused(method: str) -> None:
         small(method, memory_budget=1000).fit(GOOD[:2])
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", [name for name in NAMES if name != "anomalydino"])  # random weights say little
 def test_two_levels_of_a_resnet(method: str) -> None:
     model = small(method, backbone="resnet18", weights="random", levels=(2, 3)).fit(GOOD[:3])
     assert model.predict(good_image(50)).score < model.predict(bad_image(60)).score

@@ -180,10 +180,10 @@ def test_training_images_may_differ_in_shape() -> None:
 
 def test_balance_gives_the_levels_equal_variance(parts: Path) -> None:
     balanced, plain = (small_model(balance=b).fit(parts / "train" / "good") for b in (True, False))
-    assert torch.equal(plain.balance_, torch.ones(152))
+    assert torch.equal(plain.scorer.balance, torch.ones(152))
     files = sorted((parts / "train" / "good").iterdir())
     patches = torch.cat([patches_of(balanced, np.asarray(Image.open(f))) for f in files])
-    raw = patches / balanced.balance_
+    raw = patches / balanced.scorer.balance
     variance = patches.var(0, correction=0)
     assert float(variance[:40].mean()) == pytest.approx(float(variance[40:].mean()), rel=1e-3)
     assert float(variance[:40].mean()) == pytest.approx(float(raw.var(0, correction=0).mean()), rel=1e-3)

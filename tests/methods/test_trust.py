@@ -22,7 +22,7 @@ from patchbank.errors import OptionError, PatchbankWarning, warn
 from patchbank.features.store import FeatureStore
 from patchbank.methods import METHODS
 from patchbank.methods.patchcore import PatchCoreScorer
-from patchbank.report.explanation import finder_of
+from patchbank.pictures.explanation import finder_of
 from tests.conftest import bad_image, good_image, small_model
 
 SIZE = (64, 64)

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from patchbank.evaluation.results import Case, Evaluation, Panel
+from patchbank.pictures.drawing import overlay
 from patchbank.prediction import Prediction, Region
-from patchbank.report.pictures import overlay
 
 THRESHOLD = 18.0
 ODD_NAME = 'hole <b>&"$x_1$'

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchbank.pictures.drawing import overlay, save_png
+from patchbank.pictures.heat import heat, resample
 from patchbank.prediction import Region
-from patchbank.report.heat import heat, resample
-from patchbank.report.pictures import overlay, save_png
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 

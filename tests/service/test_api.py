@@ -14,7 +14,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 import patchbank
-from patchbank.report.pictures import overlay
+from patchbank.pictures.drawing import overlay
 from tests.conftest import bad_image, good_image
 from tests.service.conftest import BAD, GOOD, PNG, URL, Start, inspect, png
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from patchbank.errors import OptionError
-from patchbank.report.heat import STEPS, colour_steps, heat, heat_layer
+from patchbank.pictures.heat import STEPS, colour_steps, heat, heat_layer
 from patchbank.service.history import History
 from patchbank.service.kept import pack_map, unpack_map, unpack_steps
 from patchbank.service.records import Record

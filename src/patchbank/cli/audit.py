@@ -68,7 +68,7 @@ def audit(
     write_csv(output / "audit.csv", _COLUMNS, rows)
     document = {**found.to_dict(), "passed_over": dataset.train_found.to_list()}
     write_text(output / "audit.json", json.dumps(document, indent=2) + "\n")
-    write_audit(found, detector, good, output / "report.html", top, on_error=failures)
+    write_audit(found, good, output / "report.html", top, on_error=failures)
     if as_json:
         say(json.dumps(document))
     else:

@@ -35,9 +35,9 @@ def explain(
     check_folder(output)
     from patchbank.data import gather
     from patchbank.loading import load
+    from patchbank.pictures.drawing import read_again, save_png
+    from patchbank.pictures.explanation import explanation_picture, finder_of
     from patchbank.prediction import finite
-    from patchbank.report.explanation import explanation_picture, finder_of
-    from patchbank.report.pictures import read_again, save_png
 
     failures = Failures()
     sources = gather(images, failures)

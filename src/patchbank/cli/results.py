@@ -103,7 +103,7 @@ class PredictionFolder:
 
     def _save_overlay(self, prediction: Prediction, path: Path) -> None:
         from patchbank.data import Source
-        from patchbank.report.pictures import overlay, read_again, save_png
+        from patchbank.pictures.drawing import overlay, read_again, save_png
 
         source = Source(prediction.path, Path(prediction.path))
         save_png(overlay(read_again(source, prediction.map.shape, self._values), prediction), path)

@@ -26,10 +26,10 @@ from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
 from patchbank.features.cache import no_cache
 from patchbank.metrics import auroc, average_precision, f1_max, precision_recall_curve, roc_curve
 from patchbank.metrics.resampling import auroc_interval
+from patchbank.pictures.drawing import overlay, read_again, tiling_picture
+from patchbank.pictures.explanation import explanation_rows, finder_of
+from patchbank.pictures.heat import Picture
 from patchbank.prediction import Prediction
-from patchbank.report.explanation import explanation_rows, finder_of
-from patchbank.report.heat import Picture
-from patchbank.report.pictures import overlay, read_again, tiling_picture
 
 _GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50

@@ -42,8 +42,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture of one case for the report: RGB uint8 H×W×3, drawn by `report.pictures.overlay` or
-    `report.explanation`; the most suspicious `place`, where the method can show what good parts have there;
+    """A picture of one case for the report: RGB uint8 H×W×3, drawn by `pictures.drawing.overlay` or
+    `pictures.explanation`; the most suspicious `place`, where the method can show what good parts have there;
     `overlay_height`: how many rows of the picture are the overlay, where an explanation lies below it."""
 
     case: Case

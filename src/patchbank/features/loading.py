@@ -96,13 +96,19 @@ class Loader:
 
     def checked_area(self, source: Source, view: View, grid: tuple[int, int]) -> Area | None:
         """As `area`. Raises `ImageError` where none of it is inspected."""
-        area = self.area(view, source.angle)
+        area = self._area_of(source, view)
         try:
             if area is not None:
                 area.cells(grid)
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from None
         return area
+
+    def _area_of(self, source: Source, view: View) -> Area | None:
+        try:
+            return self.area(view, source.angle)
+        except ImageError as error:
+            raise ImageError(f"{source.name}: {error}") from None
 
     def load(self, source: Source, digests: bool = False) -> Loaded:
         """Raises `ImageError` for what cannot be read. `digests`: also take that of the pixels."""
@@ -117,13 +123,13 @@ class Loader:
         found = self._cache.get(digest, self._how) if self._cache else None
         if found is not None:
             view = self.geometry.view(*image_size(source))
-            area = self.area(view, source.angle)
+            area = self._area_of(source, view)
             return Loaded(source, view, area, time.perf_counter() - started, kept=found[0], pixel=found[1])
         rgb = read_image(source, self.inputs.values, notify)
         # also for the cache, where a later fit finds the features of this image
         pixel = pixel_digest(rgb) if digests or digest is not None else ""
         view = self.view(rgb, source.name)
-        rgb, area = view.laid(rgb), self.area(view, source.angle)
+        rgb, area = view.laid(rgb), self._area_of(source, view)
         if (painted := self.inputs.painted) is not None:
             mask = _turned(painted.pixels(*view.input_size), source.angle)
             rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))

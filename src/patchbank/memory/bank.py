@@ -13,7 +13,8 @@ from torch import Tensor
 
 from patchbank._system.passing import FieldsOnly
 from patchbank.errors import OptionError
-from patchbank.memory.coreset.farthest_first import Selection, farthest_first
+from patchbank.memory.coreset.farthest_first import farthest_first
+from patchbank.memory.coreset.selection import Selection
 from patchbank.memory.search import Index, make_index
 from patchbank.sample import SampleRef, parts_of
 

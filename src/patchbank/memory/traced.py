@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,11 +110,10 @@ class TracedGaussians:
 
     def __init__(self, kind: str, factor: Tensor, dimension: int):
         self._kind, self._factor, self._d = kind, factor, dimension
-        d = dimension
-        rows, columns = torch.tril_indices(d, d)
-        unpack = torch.full((d, d), d * (d + 1) // 2)  # of the zero behind the packed triangle
-        unpack[rows, columns] = torch.arange(len(rows))
-        self._unpack = unpack.flatten()
+        rows, columns = np.tril_indices(dimension)
+        unpack = np.full((dimension, dimension), len(rows))  # of the zero behind the packed triangle
+        unpack[rows, columns] = np.arange(len(rows))
+        self._unpack = torch.from_numpy(unpack.ravel())  # by numpy: a tracer does not see it made
 
     def distances(self, centred: Tensor) -> Tensor:
         """‖W(x − μ)‖ of B×P×d differences, B×P."""

@@ -3,14 +3,12 @@ arXiv 2211.07381."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
@@ -23,10 +21,11 @@ from patchbank.features.storage import take
 from patchbank.features.store import FeatureStore
 from patchbank.memory.coreset.farthest_first import farthest_first_of_each
 from patchbank.memory.coreset.samplers import project
+from patchbank.memory.grid_scorer import GridScorer, on_grid, only
 from patchbank.memory.region_grid import GridBanks, Indices, RegionGrid
 from patchbank.registry import register
-from patchbank.sample import SampleRef, same_part
-from patchbank.scorer import Grid, Levels, Memory, Origin, PatchScores, Scorer, pick
+from patchbank.sample import same_part
+from patchbank.scorer import Grid, Levels, PatchScores, pick
 from patchbank.scoring.displacement import Response
 
 PROJECTION = 128  # as PatchCore: for the distances of the selection, of features with at least twice as many dimensions
@@ -58,21 +57,15 @@ class _Kept:
     radius: float
 
 
-class FAPMScorer(Scorer):
+class FAPMScorer(GridScorer):
     """A bank for each region of the image and each level."""
 
-    keeps_grid: ClassVar[bool] = True
-    keeps_patches: ClassVar[bool] = True
-    leaves_parts_out: ClassVar[bool] = True
     loo_is_biased = True
-    banks: list[Any]  # a GridBanks for each level; traced, a TracedGridBanks
 
     def __init__(self, levels: Levels, options: FAPMOptions):
-        super().__init__(levels)
-        self.options = options
-        self._refs: tuple[SampleRef, ...] = ()
         sides = [levels.strides[-1] // stride for stride in levels.strides] if options.layer_wise else [1]
-        self._sides = sides  # vectors of each level along one side of a cell
+        super().__init__(levels, options.radius, sides)
+        self.options = options
 
     # ---- learn -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +163,7 @@ class FAPMScorer(Scorer):
         without = () if exclude is None else same_part(self._refs, exclude)
         for weight, banks, level in zip(self.options.weights, self.banks, self._split(points), strict=True):
             distances, numbers = banks.nearest(level, grid, without)  # …×P×V
-            distances = _only(distances, inspected)
+            distances = only(distances, inspected)
             with on_this_thread():
                 flat = distances.flatten(-2)
                 worst = flat.argmax(-1)
@@ -179,8 +172,8 @@ class FAPMScorer(Scorer):
                 vector = pick(level.flatten(-3, -2), worst)
                 factor = self._factor(banks, vector, cell, grid, without)
                 top, reweighted = top + largest, reweighted + largest * factor
-            numbers = None if numbers is None else _on_grid(numbers, grid, fine)
-            found.append((weight * _on_grid(distances, grid, fine), numbers))
+            numbers = None if numbers is None else on_grid(numbers, grid, fine)
+            found.append((weight * on_grid(distances, grid, fine), numbers))
         total = torch.stack([distances for distances, _ in found]).sum(0)
         if self.options.scored_by_maximum:
             return PatchScores(total, found[0][1], image=reweighted)
@@ -207,90 +200,10 @@ class FAPMScorer(Scorer):
         weights = torch.tensor(self.options.weights).square()
         return weights.repeat_interleave(torch.tensor(self.levels.channels))
 
-    # ---- what it knows, files, exports -------------------------------------------------------------------------------
-
-    def origin_of(self, references: NDArray[np.int64]) -> Origin:
-        """Of the finest level."""
-        return self.banks[0].provenance[references], self._refs, self._sides[0]
-
-    @property
-    def refs(self) -> tuple[SampleRef, ...]:
-        return self._refs
-
-    @property
-    def memory_vectors(self) -> int | None:
-        return sum(len(banks.vectors) for banks in self.banks)
-
-    def facts(self) -> dict[str, Any]:
-        return {"doubled_regions": ", ".join(f"{banks.doubled.mean():.0%}" for banks in self.banks)}
-
-    def merge(self, others: Sequence[Any], skipped: Sequence[set[str]], names: Sequence[Mapping[str, str]]) -> Self:
-        """The banks of each region and level together."""
-        merged = self.copied()
-        for other, twice, named in zip(others, skipped, names, strict=True):
-            gone = [i for i, ref in enumerate(other._refs) if ref.name in twice]
-            refs = tuple(
-                SampleRef(
-                    named.get(r.name, r.name), r.size, r.grid, r.angle, r.alignment, r.digest,
-                    named.get(r.group, r.group),
-                )
-                for r in other._refs if r.name not in twice
-            )  # fmt: skip
-            pairs = zip(merged.banks, other.banks, strict=True)
-            merged.banks = [mine.joined(theirs, len(merged._refs), gone) for mine, theirs in pairs]
-            merged._refs = (*merged._refs, *refs)
-        return merged
-
-    def state(self) -> tuple[Memory, dict[str, Any]]:
-        tensors: Memory = {}
-        for j, banks in enumerate(self.banks):
-            tensors |= {f"level.{j}.vectors": banks.vectors, f"level.{j}.region": torch.from_numpy(banks.region)}
-            tensors[f"level.{j}.provenance"] = torch.from_numpy(banks.provenance)
-        values = {
-            "images": [ref.state() for ref in self._refs],
-            "regions": [self.banks[0].regions.rows, self.banks[0].regions.columns],
-            "doubled": [banks.doubled.tolist() for banks in self.banks],
-        }
-        return tensors, values
-
-    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
-        self._refs = tuple(map(SampleRef.of, values["images"]))
-        regions, self.banks = RegionGrid(*values["regions"]), []
-        for j, doubled in enumerate(values["doubled"]):
-            vectors, region, provenance = (tensors[f"level.{j}.{name}"] for name in ("vectors", "region", "provenance"))
-            origin = provenance.cpu().numpy().astype(np.int32)
-            radius = self.options.radius
-            self.banks.append(
-                GridBanks(vectors, region.cpu().numpy(), origin, np.array(doubled), regions, radius)
-            )  # fmt: skip
-        return self
-
-    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
-        memory: Memory = {}
-        for j, banks in enumerate(self.banks):
-            memory[f"bank{j}"], memory[f"count{j}"] = banks.padded()
-        return memory, {f"bank{j}": 1 for j in range(len(self.banks))}
-
-    def traced(self, memory: Memory, grid: Grid) -> Self:
-        scorer = self.copied()
-        scorer.banks = [
-            banks.traced(memory[f"bank{j}"], memory[f"count{j}"], grid) for j, banks in enumerate(self.banks)
-        ]
-        return scorer
-
 
 def cluster_spread(squared: NDArray[np.float64]) -> NDArray[np.float64]:
     """Eq. 1: d = 1 − 2/(1 + exp(‖v_far − v'‖²)), in 0..1."""
     return np.tanh(squared / 2)
-
-
-def _only(distances: Tensor, inspected: Tensor | None) -> Tensor:
-    """…×P×V distances, 0 in cells that are not inspected."""
-    if inspected is None:
-        return distances
-    if inspected.dtype == torch.bool:
-        return distances.masked_fill(~inspected.flatten()[:, None], 0.0)
-    return distances * inspected.reshape(1, -1, 1)
 
 
 def _to_nearest_other(vectors: Tensor, rng: np.random.Generator) -> Tensor:
@@ -300,16 +213,6 @@ def _to_nearest_other(vectors: Tensor, rng: np.random.Generator) -> Tensor:
     to_all[torch.arange(len(some)), some] = torch.inf
     nearest = to_all.min(1).values
     return nearest[torch.isfinite(nearest)]
-
-
-def _on_grid(values: Tensor, grid: Grid, fine: int) -> Tensor:
-    """…×P×V, V = v² values in each cell of a grid → …, with `fine`×`fine` values in each cell."""
-    v = math.isqrt(int(values.shape[-1]))
-    image = values.reshape(-1, grid[0], grid[1], v, v).transpose(2, 3).reshape(-1, 1, grid[0] * v, grid[1] * v)
-    if values.ndim == 2:
-        one = image[0, 0]
-        return one.repeat_interleave(fine // v, 0).repeat_interleave(fine // v, 1)
-    return F.interpolate(image, scale_factor=float(fine // v), mode="nearest")[:, 0]
 
 
 @register

@@ -5,8 +5,7 @@ Eq. 1-3, the locally aware patch features, are `features.aggregation.patch_featu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +19,10 @@ from patchbank.errors import OptionError, Progress
 from patchbank.features.aggregation import level_balance
 from patchbank.features.storage import in_blocks
 from patchbank.features.store import FeatureStore
-from patchbank.memory.bank_scorer import BankScorer, BankSize, check_bank_search
+from patchbank.memory.bank_scorer import BankSize, check_bank_search
+from patchbank.memory.coreset_scorer import CoresetScorer
 from patchbank.memory.selecting import Selecting
+from patchbank.options import check_augment
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, lengths, masked, pick
 from patchbank.scoring.displacement import Response
@@ -30,31 +31,25 @@ DEFAULT_CORESET, DEFAULT_BANK_SIZE = 0.1, 10_000  # the smaller of the two; docs
 STREAM = "stream"  # as the value of `coreset`
 
 
-class PatchCoreScorer(BankScorer):
-    """The memory bank M of PatchCore. `select`: how it is thinned; `balanced`: scale the levels to equal variance
-    (`mean` aggregation); `takes_held_out`: whether held-out images may join it after the calibration."""
+class PatchCoreScorer(CoresetScorer):
+    """The memory bank M. `balanced`: scale the levels to equal variance (not in the paper)."""
 
-    balance: Tensor  # D
+    balance: Tensor  # D: factors
 
-    def __init__(self, levels: Levels, size: BankSize, select: Selecting, balanced: bool, takes_held_out: bool,
-                 **of_bank: Any):  # fmt: skip
-        super().__init__(levels, size, **of_bank)
-        self.select, self._balanced, self._takes_held_out, self._reach = select, balanced, takes_held_out, 0.0
+    def __init__(self, levels: Levels, size: BankSize, select: Selecting, balanced: bool, **more: Any):
+        super().__init__(levels, size, select, **more)
+        self._balanced = balanced
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """Algorithm 1: all nominal patches P(N) (Eq. 4), thinned to the coreset M (Eq. 5)."""
         if features.vectors is None:
-            return self._fit_in_chunks(features)
+            self.balance = self.select_in_chunks(features, self._level_balance)
+            return self
         self.balance = self._level_balance(features.vectors)
         for _, block in in_blocks(features.vectors):
             block.mul_(self.balance)  # in place: there is no room for a second copy
         features.prepared = True
-        points = self.to_bank_space(features.vectors)
-        sampler = self.select.sampler(len(points), points.shape[1], self.kept(len(points)))
-        vectors = sampler.run(points, self.select.reporting(progress, self.kept(len(points))))
-        if vectors is features.vectors:
-            vectors = vectors.clone()
-        self.bank = self.make_bank(vectors, features, sampler.indices_, sampler.covering_radius_)
+        self.select_from(self.to_bank_space(features.vectors), features, progress)
         return self
 
     def prepare(self, vectors: Tensor) -> Tensor:
@@ -71,12 +66,6 @@ class PatchCoreScorer(BankScorer):
     def default_kept(self, patches: int) -> int:
         return min(int(patches * DEFAULT_CORESET), DEFAULT_BANK_SIZE)
 
-    def kept(self, patches: int) -> int:
-        return patches if self.select.sampler_name == "identity" else super().kept(patches)
-
-    def plan_options(self) -> dict[str, Any]:
-        return self.select.plan_options(self.levels.dimension)
-
     def _level_balance(self, vectors: Tensor) -> Tensor:
         if not self._balanced:
             return torch.ones(vectors.shape[1], device=vectors.device)
@@ -85,56 +74,9 @@ class PatchCoreScorer(BankScorer):
     def gain(self, response: Response) -> Tensor:
         return self.balance.square()
 
-    # ---- in chunks, where not all patches fit into memory ------------------------------------------------------------
-
-    def _fit_in_chunks(self, features: FeatureStore) -> Self:
-        reducer = self.select.reducer(
-            self.kept(features.expected), features.chunk, self.levels.dimension, self._level_balance
-        )
-        for item in features.first_walk():
-            reducer.add(item.vectors.cpu())
-        vectors, rows = reducer.result()
-        self.balance = reducer.factors.to(self.device)
-        self.bank = self.make_bank(vectors.to(self.device), features, rows, float("nan"))
-        return self
-
-    def revisit(self, points: Tensor) -> None:
-        if self.bank.covering_radius != self.bank.covering_radius and len(points):  # NaN: not known yet
-            self._reach = max(self._reach, float(self.bank.nearest(points)[0].max()))
-
-    def release(self) -> None:
-        if self._reach:
-            self.bank, self._reach = self.bank.with_radius(self._reach), 0.0
-
-    # ---- calibration -------------------------------------------------------------------------------------------------
-
-    @property
-    def loo_is_biased(self) -> bool:  # type: ignore[override]
-        # of a million patches, any number: whether all are kept
-        return self.select.keeps_far_ones and self.kept(10**6) < 10**6
-
-    @property
-    def can_reselect(self) -> bool:  # type: ignore[override]
-        straight = self.select.sampler_name == "greedy" and not self.select.projects(self.levels.dimension)
-        return straight and self.loo_is_biased
-
-    @property
-    def can_add_held_out(self) -> bool:  # type: ignore[override]
-        return self.loo_is_biased and self.select.sampler_name != "proxies" and self._takes_held_out
-
-    def reselected(self, features: FeatureStore, held: Sequence[int]) -> Self:
-        """The memory of the stored features without some images."""
-        # the index is let go of: there is no room for it beside the selection's own, and the next search makes it anew
-        self.bank = replace(self.bank)
-        chosen = self.select.among(features, held, self.kept)
-        points = features.stored[chosen.to(features.stored.device)]
-        return self.with_bank(self.make_bank(points, features, chosen, 0.0))
-
     def rescale_from(self, other: Any) -> Tensor:
         factors: Tensor = self.balance / other.balance
         return factors
-
-    # ---- files, exports ----------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[Memory, dict[str, Any]]:
         tensors, values = super().state()
@@ -216,7 +158,7 @@ class PatchCore(Detector):
     def make_scorer(self, levels: Levels) -> PatchCoreScorer:
         balanced = self.option("balance") and self.option("aggregation") == "mean"
         return self.scorer_class(
-            levels, self._size(), self._selecting(), balanced, self.geometry != "paper",
+            levels, self._size(), self._selecting(), balanced, takes_held_out=self.geometry != "paper",
             neighbours=self.option("neighbours"), search=self.search, device=self.torch_device, seed=self.seed,
         )  # fmt: skip
 
@@ -228,11 +170,3 @@ class PatchCore(Detector):
         return Selecting(
             self.sampler, self.coreset_radius, self.seed, self.torch_device, streams=self.coreset == STREAM
         )  # fmt: skip
-
-
-def check_augment(augment: str | None, align: bool) -> None:
-    """Raise `OptionError` for turned copies that cannot be made."""
-    if augment not in (None, "rotations"):
-        raise OptionError(f"augment must be rotations or none, not {augment!r}")
-    if augment and align:
-        raise OptionError("align lays every part the same way: leave out augment")

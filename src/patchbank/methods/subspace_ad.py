@@ -16,7 +16,7 @@ from patchbank.errors import OptionError, Progress
 from patchbank.features.planning import Plan, plan_statistics
 from patchbank.features.store import FeatureStore
 from patchbank.memory.moments import Moments
-from patchbank.methods.patchcore import check_augment
+from patchbank.options import check_augment
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths
 from patchbank.scoring.displacement import Response

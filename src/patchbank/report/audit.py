@@ -9,25 +9,21 @@ import numpy as np
 from patchbank._system.files import replacing
 from patchbank.audit import SUSPICIOUS, Audit
 from patchbank.data import Source, read_image
-from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OnError, warn
-from patchbank.methods import PatchCore
-from patchbank.report.explanation import explanation_picture, finder_of
+from patchbank.pictures.drawing import read_again, strip
+from patchbank.pictures.explanation import explanation_picture, finder_of
 from patchbank.report.html import environment, inline
-from patchbank.report.pictures import read_again, strip
 
 _PICTURES_BUDGET = 5_000_000  # bytes, all together
 _PAIRS = 12
 
 
-def write_audit(
-    found: Audit, detector: Detector, folder: Path, path: Path, top: int, *, on_error: OnError = warn
-) -> None:
+def write_audit(found: Audit, folder: Path, path: Path, top: int, *, on_error: OnError = warn) -> None:
     """Write the report to `path`: the `top` strangest images drawn with the map they get from the others. `on_error`
     hears of images that have gone since they were looked over; they are not drawn."""
-    assert isinstance(detector, PatchCore)
+    detector = found.model
     find = finder_of(detector)
-    number = {image.name: i for i, image in enumerate(detector.bank_.images) if not image.angle}
+    number = {image.name: i for i, image in enumerate(detector.scorer.refs) if not image.angle}
     share = _PICTURES_BUDGET // (top + _PAIRS)
     figures = []
     for rank, suspect in enumerate(found.ranked[:top], 1):

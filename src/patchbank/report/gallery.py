@@ -15,8 +15,8 @@ from patchbank._system.files import replacing, write_text
 from patchbank.data import opened
 from patchbank.errors import ImageError
 from patchbank.evaluation.results import Evaluation, Panel
+from patchbank.pictures.labels import short_path
 from patchbank.report.html import data_uri, inline, jpeg, narrowed
-from patchbank.report.names import short_path
 
 KINDS = ("found", "missed", "false alarm")
 _EACH = 3  # pictures of each kind

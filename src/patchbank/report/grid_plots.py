@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from patchbank.pictures.drawing import font
+from patchbank.pictures.labels import printable, shortened
 from patchbank.report.advice import pareto
-from patchbank.report.names import printable, shortened
-from patchbank.report.pictures import font
 from patchbank.report.plots import INK, STYLE, as_svg, legend_below
 
 _COLOURS = ("#2080c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")

@@ -21,9 +21,9 @@ from PIL import Image
 
 from patchbank._system.files import replacing
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
+from patchbank.pictures.heat import Picture
+from patchbank.pictures.labels import short_path
 from patchbank.report import plots
-from patchbank.report.heat import Picture
-from patchbank.report.names import short_path
 
 # All pictures together stay below this many bytes, so that the file can be mailed: the more, the smaller.
 _PICTURES_BUDGET = 3_600_000

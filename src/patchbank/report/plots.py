@@ -25,7 +25,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from patchbank.evaluation.results import Case, Curve
-from patchbank.report.names import printable, shortened
+from patchbank.pictures.labels import printable, shortened
 
 # Stands for `currentColor`, which matplotlib does not know; a shade that nothing else uses.
 INK = "#010203"

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from patchbank.pictures.drawing import overlay as draw_overlay
+from patchbank.pictures.explanation import explanation_picture, finder, places_picture
+from patchbank.pictures.heat import heat_layer
 from patchbank.prediction import finite
-from patchbank.report.explanation import explanation_picture, finder, places_picture
-from patchbank.report.heat import heat_layer
-from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers
 from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of

@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 
 from patchbank.data import ValueRange
 from patchbank.errors import ImageError, MemoryBudgetError
+from patchbank.pictures.drawing import overlay as draw_overlay
 from patchbank.prediction import finite
-from patchbank.report.pictures import overlay as draw_overlay
 from patchbank.service import answers
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
 from patchbank.service.inspection import too_long

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from patchbank.data import opened
 from patchbank.errors import ImageError
+from patchbank.pictures.heat import STEPS, colour_steps, resample
 from patchbank.prediction import Prediction, Region
-from patchbank.report.heat import STEPS, colour_steps, resample
 
 _SIDE = 512  # pixels of the longer side of a kept map
 

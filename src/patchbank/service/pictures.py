@@ -8,8 +8,8 @@ import io
 from PIL import Image
 
 from patchbank.data import ValueRange, read_image
-from patchbank.report.heat import Picture
-from patchbank.report.pictures import save_png
+from patchbank.pictures.drawing import save_png
+from patchbank.pictures.heat import Picture
 from patchbank.service.uploads import Upload
 
 _PLAIN = ValueRange()

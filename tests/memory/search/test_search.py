@@ -124,7 +124,7 @@ def test_real_features(real_data: Path) -> None:
     files = [*sorted(mtd.glob("MT_Free/Imgs/*.jpg"))[:30], *sorted(mtd.glob("MT_Break/Imgs/*.jpg"))[:15]]
     extractor = PatchCore(image_size=224).extractor
     features = extractor.collect(gather([str(f) for f in files]))
-    queries = torch.cat([features.of_image(i) for i in range(25, len(features.images))])
+    queries = torch.cat([features.of_image(i) for i in range(25, len(features.refs))])
     queries, bank = queries[::5], features.vectors[: features.starts[25] : 3].contiguous()
     index = make_index(bank)
     assert index.name == "pruned"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from patchbank.errors import MissingPackageError, OptionError, WeightsError
-from patchbank.features.backbones.backbone import LoadedNetwork
+from patchbank.features.backbones.network import LoadedNetwork
 from patchbank.features.backbones.registry import initialise, read_state
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

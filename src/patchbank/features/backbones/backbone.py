@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchbank._system.environment import package_version
 from patchbank._system.threads import keep_in_children, thread_count
@@ -19,6 +18,7 @@ from patchbank.errors import OptionError
 from patchbank.features.aggregation import Arrangement
 from patchbank.features.backbones import engines
 from patchbank.features.backbones.engines import Head
+from patchbank.features.backbones.network import LoadedNetwork
 from patchbank.features.backbones.registry import (
     ADAPTERS,
     checksum,
@@ -31,21 +31,6 @@ from patchbank.features.backbones.registry import (
 # short names of networks of other libraries
 ALIASES = {f"dinov2_vit{size[0]}14": f"hf/facebook/dinov2-{size}" for size in ("small", "base", "large")}
 _SHAPES_CHECKED = 16  # image sizes at which a runtime is compared with torch; parts come in a few
-
-
-@dataclass(frozen=True)
-class LoadedNetwork:
-    """A network with its weights, and what the rest needs to know about it.
-
-    `weights` says where they came from; `multiple` is what image sides must be multiples of.
-    """
-
-    network: nn.Module
-    levels: tuple[int, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights: str
-    multiple: int = 32
 
 
 class Backbone:

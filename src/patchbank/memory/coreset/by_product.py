@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from patchbank.memory.coreset.farthest_first import Selection
+from patchbank.memory.coreset.selection import Selection
 
 _POOL = 1024  # first and smallest size of the pool
 _BLOCK = 2048  # points at a time in the pass over all points

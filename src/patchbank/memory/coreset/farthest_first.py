@@ -15,7 +15,6 @@ What is left is measured in float32, and where that could lower a distance, in f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from torch import Tensor
 from patchbank._system.numba_jit import REASSOCIATE, jit
 from patchbank._system.threads import for_each, spread
 from patchbank.features.storage import SCATTERED, in_blocks, is_mapped, release, take
+from patchbank.memory.coreset.by_product import farthest_first_by_product
+from patchbank.memory.coreset.selection import Selection
 from patchbank.memory.search.prefix import Floats, Prefix, below, lay_query, margin, squared_distance
 from patchbank.memory.search.tile import LANES, ROWS, lowest_bit
 
@@ -32,15 +33,6 @@ _POOL = 2048  # what a pool should hold
 _BLOCK = 2048
 _LARGE = 1e15  # above, and below its inverse, squares would leave float32
 Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """`indices` of the kept points in the order of selection; `radius`: the largest distance of any point to its
-    nearest kept point, `max_x min_m ‖x − m‖`, in the space of the points."""
-
-    indices: Tensor
-    radius: float
 
 
 def row_norms(points: Tensor) -> Tensor:
@@ -70,8 +62,6 @@ def farthest_first(
     its last call.
     """
     if points.device.type != "cpu":
-        from patchbank.memory.coreset.by_product import farthest_first_by_product
-
         return farthest_first_by_product(points, count, anchor, progress, radius)
     largest = max(float(bound.abs()) for _, block in in_blocks(points) for bound in torch.aminmax(block))
     if largest > _LARGE or 0 < largest < 1 / _LARGE:  # scaled by a power of two, which rounds nothing

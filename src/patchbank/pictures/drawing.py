@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from patchbank.data import Source, Tiling, ValueRange, read_image
 from patchbank.errors import ImageError
+from patchbank.pictures.heat import Picture, heat, resample
+from patchbank.pictures.labels import short_path, shortened
 from patchbank.prediction import Prediction
-from patchbank.report.heat import Picture, heat, resample
-from patchbank.report.names import short_path, shortened
 
 Colour = tuple[int, int, int]
 

@@ -15,10 +15,10 @@ from patchbank.data import RGB, Source, ValueRange, read_image
 from patchbank.data.content import pixel_digest
 from patchbank.errors import ImageError
 from patchbank.io.thumbnails import Thumbnail
+from patchbank.pictures.drawing import font, overlay, write
+from patchbank.pictures.heat import Picture
+from patchbank.pictures.labels import short_path
 from patchbank.prediction import Explanation, Neighbour, Place
-from patchbank.report.heat import Picture
-from patchbank.report.names import short_path
-from patchbank.report.pictures import font, overlay, write
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector

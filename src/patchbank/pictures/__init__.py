@@ -1,0 +1,1 @@
+"""Maps, boxes and neighbours drawn over images: for reports, commands and the service."""
