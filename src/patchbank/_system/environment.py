@@ -39,6 +39,18 @@ def environment() -> dict[str, Any]:
     }
 
 
+def import_openvino() -> Any:
+    """The library, without what reports its use over the network: importing it does so, unasked, wherever the package
+    `openvino_telemetry` is found, which is installed with it. That package is out of sight for the import alone."""
+    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
+        return import_module("openvino")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # not to be found
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules["openvino_telemetry"]
+
+
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank._system.environment import import_openvino
 from patchbank._system.files import file_digest, spelled
 from patchbank._system.numbers import check_threads
 from patchbank._system.threads import OfProcess, cores, torch_threads
@@ -258,7 +259,7 @@ def _onnx(path: Path, document: dict[str, Any], threads: int) -> Run:
 
 def _openvino(path: Path, document: dict[str, Any], threads: int) -> Run:
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError as error:
         raise MissingPackageError(f"{path}: needs OpenVINO: `pip install openvino`") from error
     # its default precision may be bf16, which changes features

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from patchbank._system.environment import import_openvino
 from patchbank._system.files import reserve
 from patchbank.errors import MissingPackageError, OptionError
 from patchbank.export.graph import Graph
@@ -50,8 +51,7 @@ def write_onnx(graph: Graph, folder: Path) -> str:
 
 def write_openvino(graph: Graph, folder: Path) -> str:
     """`model.xml`, and `model.bin` beside it."""
-    import openvino as ov
-
+    ov = import_openvino()
     example = graph.example()
     with interrupted_later(), _quietly():
         model = to_openvino(_traced(graph), example)

@@ -58,7 +58,7 @@ class CoresetScorer(BankScorer):
             self._reach = max(self._reach, float(self.bank.nearest(points)[0].max()))
 
     def release(self) -> None:
-        if self._reach and self.select.streams:
+        if self._reach:
             self.bank = self.bank.with_radius(self._reach)
         self._reach = 0.0
 

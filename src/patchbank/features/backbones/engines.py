@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from patchbank._system.environment import import_openvino
 from patchbank._system.threads import thread_count
 from patchbank.errors import MissingPackageError, OptionError
 
@@ -106,8 +107,7 @@ def interrupted_later() -> Iterator[None]:
 def openvino_runtime(network: Normalised, example: Tensor) -> Run:
     """OpenVINO on the CPU, traced on `example`. Its default precision here may be bf16, which changes features:
     float32 is set."""
-    import openvino as ov
-
+    ov = import_openvino()
     with interrupted_later(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns about every Python branch on a shape
         # tracing once is enough: torch would trace again to compare, and features are compared below
@@ -127,7 +127,7 @@ def openvino_runtime(network: Normalised, example: Tensor) -> Run:
 
 def to_openvino(traced: Any, example: tuple[Tensor, ...]) -> Any:
     """A traced network → an OpenVINO model. By its front end: `openvino.convert_model` does the same, and reports its
-    use over the network, unasked, wherever it finds the package `openvino_telemetry`."""
+    use over the network where the program has imported OpenVINO by itself."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
