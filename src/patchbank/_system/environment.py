@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import sys
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
