@@ -6,10 +6,14 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
+from patchbank import PatchCore
 from patchbank._system import threads
 
 
@@ -64,6 +68,71 @@ def test_on_this_thread_restores_the_number() -> None:
     with threads.on_this_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_overlapping_threads_find_their_numbers_again() -> None:
+    """The second comes in before the first goes out; a third begins while both are inside."""
+    inside = [threading.Event() for _ in range(3)]
+    after: list[int] = []
+
+    def block(number: int, waits_for: threading.Event | None) -> None:
+        with threads.on_this_thread():
+            assert torch.get_num_threads() == 1
+            with threads.on_this_thread():  # one in another
+                pass
+            assert torch.get_num_threads() == 1
+            inside[number].set()
+            if waits_for:
+                waits_for.wait(10)
+        after.append(torch.get_num_threads())
+
+    first = threading.Thread(target=block, args=(0, inside[1]))
+    second = threading.Thread(target=block, args=(1, inside[2]))
+    first.start()
+    inside[0].wait(10)
+    second.start()
+    inside[1].wait(10)
+    third = threading.Thread(target=block, args=(2, None))
+    third.start()
+    for thread in (first, second, third):
+        thread.join(10)
+    assert after == [2, 2, 2]
+    assert torch.get_num_threads() == 2
+    new = threading.Thread(target=lambda: after.append(torch.get_num_threads()))
+    new.start()
+    new.join(10)
+    assert after == [2, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_number_comes_back_after_an_error() -> None:
+    with pytest.raises(ValueError, match="inside"), threads.torch_threads(1):
+        raise ValueError("inside")
+    assert torch.get_num_threads() == 2
+    with threads.torch_threads(3):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_predictions_from_several_threads_are_the_serial_ones(count: int) -> None:
+    images = [np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(8)]
+    model = PatchCore(image_size=64, threads=1).fit(images[:4])
+    serial = [model.predict(image) for image in images]
+    with ThreadPoolExecutor(count) as pool:
+        assert list(pool.map(model.predict, images)) == serial
+        assert set(pool.map(lambda _: torch.get_num_threads(), range(count))) == {2}
+    assert torch.get_num_threads() == 2
 
 
 _COUNT = """

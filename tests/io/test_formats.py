@@ -1,0 +1,58 @@
+"""A file of every format since the first that people have: it loads, and gives the numbers that it gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import patchbank
+from patchbank import AnomalyDINO, PatchCore
+from patchbank.errors import ModelFileError
+from patchbank.io.model_file import FORMAT_VERSION, read, write
+from tests.conftest import bad_image
+
+FILES = Path(__file__).parents[1] / "model_files"
+SEEN = bad_image(3, (64, 96))
+
+
+def test_there_is_a_file_of_the_format_of_today() -> None:
+    newest = max(read(path).document["format_version"] for path in FILES.glob("*.patchbank"))
+    assert newest == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_patchcore(version: int) -> None:
+    model = patchbank.load(FILES / f"format{version}.patchbank", threads=1, runtime="torch")
+    assert isinstance(model, PatchCore)
+    assert model.calibration_.threshold == pytest.approx(19.91782960471255, rel=1e-6)
+    assert model.predict(SEEN).score == pytest.approx(46.42483677875862, rel=1e-4)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_the_cosine_distance_was_an_option(version: int) -> None:
+    model = patchbank.load(FILES / f"cosine{version}.patchbank", threads=1, runtime="torch")
+    assert isinstance(model, AnomalyDINO)
+    assert model.calibration_.threshold == pytest.approx(0.47207728028297424, rel=1e-6)
+    assert model.predict(SEEN).score == pytest.approx(0.9603438973426819, rel=1e-4)
+
+
+def test_a_format_that_was_never_released(tmp_path: Path) -> None:
+    file = read(FILES / "format4.patchbank")
+    write(tmp_path / "old.patchbank", file.document | {"format_version": 1}, file.tensors)
+    with pytest.raises(ModelFileError, match="fit the model again"):
+        patchbank.load(tmp_path / "old.patchbank")
+
+
+def test_what_was_an_option_and_is_none_now(tmp_path: Path) -> None:
+    """A Euclidean PatchCore that masked the background."""
+    file = read(FILES / "format3.patchbank")
+    options = {**file.document["options"], "distance": "euclidean", "foreground": True}
+    document = {**file.document, "format_version": 3, "options": options}
+    write(tmp_path / "m.patchbank", document, file.tensors)
+    with pytest.raises(ModelFileError, match="does not know"):
+        patchbank.load(tmp_path / "m.patchbank")
+
+
+def test_files_are_small() -> None:
+    assert all(path.stat().st_size < 20_000 for path in FILES.iterdir())
