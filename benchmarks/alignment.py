@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from patchbank._system.environment import environment
-from patchbank.data import Source, read_image
-from patchbank.data.datasets import GOOD, Dataset, Sample, open_dataset, read_mask
+from patchbank.data import Sample, read_image
+from patchbank.data.datasets import GOOD, Dataset, LabelledImage, open_dataset, read_mask
 from patchbank.detector import Detector
 from patchbank.errors import ImageError
 from patchbank.methods import METHODS
@@ -41,7 +41,7 @@ class Collected:
     rejected: list[bool] = field(default_factory=list)
     pixels: PixelMetrics = field(default_factory=PixelMetrics)
 
-    def add(self, sample: Sample, prediction: Prediction, seen: np.ndarray, mask: np.ndarray | None) -> None:
+    def add(self, sample: LabelledImage, prediction: Prediction, seen: np.ndarray, mask: np.ndarray | None) -> None:
         """Take an image in, of which only the pixels `seen` count."""
         self.labels.append(sample.defect != GOOD)
         self.scores.append(prediction.score)
@@ -72,7 +72,7 @@ def moved(dataset: Dataset, folder: Path, seed: int) -> Dataset:
         return path
 
     def move(path: Path) -> tuple[np.ndarray, np.ndarray]:
-        rgb = read_image(Source(str(path), path)).astype(np.uint8, copy=False)
+        rgb = read_image(Sample.of(str(path), path)).astype(np.uint8, copy=False)
         height, width = rgb.shape[:2]
         angle, scale = rng.uniform(-ANGLE, ANGLE), 1 + rng.uniform(-SCALE, SCALE)
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
@@ -90,7 +90,7 @@ def moved(dataset: Dataset, folder: Path, seed: int) -> Dataset:
             assert given is not None
             turned = cv2.warpAffine(given.astype(np.uint8) * 255, matrix, size[::-1], flags=cv2.INTER_NEAREST)
             mask = write(turned, f"ground_truth/{sample.defect}/{i:04}_mask.png")
-        test.append(Sample(path, sample.defect, mask))
+        test.append(LabelledImage(path, sample.defect, mask))
     return replace(dataset, name=f"{dataset.name}, moved", train=tuple(train), test=tuple(test), mask_above=0)
 
 

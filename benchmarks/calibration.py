@@ -26,7 +26,7 @@ from patchbank._system.environment import environment
 from patchbank.calibration.calibration import CORRECTED
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import Calibrator
-from patchbank.data import Source, gather, read_image
+from patchbank.data import Sample, gather, read_image
 from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning, give_up
 from patchbank.features.extractor import Extractor
@@ -48,25 +48,25 @@ class _Cached:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.extractor, name)
 
-    def stream(self, sources: list[Source], *_: object, **__: object) -> Iterator[PatchFeatures]:
+    def stream(self, sources: list[Sample], *_: object, **__: object) -> Iterator[PatchFeatures]:
         return (replace(self.items[source.name], source=source) for source in sources)
 
     learn = stream
     collect = Extractor.collect
 
 
-def burst(source: Source, pictures: int, rng: np.random.Generator) -> Iterator[Source]:
+def burst(source: Sample, pictures: int, rng: np.random.Generator) -> Iterator[Sample]:
     """Several pictures of the part that an image shows."""
     rgb = read_image(source).astype(np.float32)
     for number in range(pictures):
         moved = np.roll(rgb, tuple(rng.integers(-2, 3, 2)), (0, 1))
         noisy = moved * rng.uniform(0.97, 1.03) + rng.normal(0, 2, rgb.shape)
         picture = np.clip(noisy, 0, 255).astype(np.uint8)
-        yield Source(f"{source.name} {number}", picture, group=source.name)
+        yield Sample.of(f"{source.name} {number}", picture, group=source.name)
 
 
 def rates(
-    model: PatchCore, cached: _Cached, train: list[Source], test: list[Source], way: str, monitor: FitMonitor
+    model: PatchCore, cached: _Cached, train: list[Sample], test: list[Sample], way: str, monitor: FitMonitor
 ) -> list[float]:
     """The share of test images above the threshold of each target rate, calibrated one way."""
     learner = Learner(model, cached)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def rates(
     return [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]
 
 
-def split(model: PatchCore, cached: _Cached, parts: list[list[Source]], seed: int) -> dict[str, list[float]]:
+def split(model: PatchCore, cached: _Cached, parts: list[list[Sample]], seed: int) -> dict[str, list[float]]:
     """The realised rates of one split, for each way."""
     order = np.random.default_rng(seed).permutation(len(parts)).tolist()
     test = [replace(parts[i][0], group="") for i in order[: len(parts) // 5]]

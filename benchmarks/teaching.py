@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from patchbank import PatchCore
 from patchbank._system.environment import environment
-from patchbank.data import Source, read_image
+from patchbank.data import Sample, read_image
 from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning
 
@@ -30,7 +30,7 @@ TAUGHT = (0, 1, 5, 20)
 
 def with_reflection(path: Path, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A good part with a bright spot, a sixteenth to an eighth of the shorter side wide, somewhere in the picture."""
-    rgb = read_image(Source(str(path), path)).astype(np.float32)
+    rgb = read_image(Sample.of(str(path), path)).astype(np.float32)
     height, width = rgb.shape[:2]
     y, x = np.mgrid[:height, :width]
     at_y, at_x = rng.uniform(0.1, 0.9) * height, rng.uniform(0.1, 0.9) * width

@@ -1,4 +1,4 @@
-"""What an extension costs: a method and a trained method are one file each, known to everything by its name."""
+"""What an extension costs: a method, a trained method and a channel are one file each, known to everything by name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import Self
 
 import patchbank
+from patchbank.data.channels import READERS, register_channel
 from patchbank.detector import Detector
 from patchbank.edge import runtime
-from patchbank.errors import DatasetError, OptionError, Progress
+from patchbank.errors import DatasetError, ImageError, OptionError, Progress
 from patchbank.export import export
 from patchbank.features.store import FeatureStore
 from patchbank.registry import METHODS, register
+from patchbank.sample import Data
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths, masked
 from patchbank.training import Trainable, Training, build, train
 from tests.conftest import bad_image, good_image
@@ -122,6 +125,106 @@ class Trained(Detector):
 
     def make_scorer(self, levels: Levels) -> Scorer:
         return TrainedScorer(levels, Training(self.steps, 128, seed=self.seed))
+
+
+# ---- a channel: temperatures, stored as hundredths of a kelvin in the two channels of a picture ----------------------
+
+
+def read_thermal(data: Data) -> np.ndarray:
+    """Kelvin, H×W."""
+    if isinstance(data, np.ndarray):
+        stored = data
+    else:
+        try:
+            stored = np.asarray(Image.open(data))  # type: ignore[arg-type]
+        except OSError as error:
+            raise ImageError(f"cannot be read as temperatures ({error})") from None
+    return 256 * stored[:, :, 0].astype(np.float32) / 100 + stored[:, :, 1].astype(np.float32) / 100
+
+
+def thermal(seed: int, hot: bool = False) -> np.ndarray:
+    """A picture that means nothing as colours."""
+    kelvin = 290 + 5 * good_image(seed, (64, 96))[:, :, 0].astype(np.float32) / 255
+    if hot:
+        kelvin[20:34, 40:54] += 8
+    hundredths = np.round(kelvin * 100).astype(np.uint32)
+    return np.stack([hundredths >> 8, hundredths & 255, np.zeros_like(hundredths)], axis=2).astype(np.uint8)
+
+
+@pytest.fixture
+def channel() -> Iterator[str]:
+    register_channel("thermal", read_thermal)
+    yield "thermal"
+    del READERS["thermal"]
+
+
+def test_a_channel_is_a_reader(channel: str, tmp_path: Path) -> None:
+    samples = [{"rgb": good_image(i, (64, 96)), channel: thermal(i)} for i in range(6)]
+    model = patchbank.PatchCore(image_size=64, channel=channel).fit(samples)
+    hot, cold = ({"rgb": good_image(50, (64, 96)), channel: thermal(50, hot)} for hot in (True, False))
+    assert model.predict(hot).score > 1.5 * model.predict(cold).score
+    x, y = np.unravel_index(np.nanargmax(model.predict(hot).map), (64, 96))[::-1]
+    assert 34 <= x < 60
+    assert 14 <= y < 40
+    # the colours are those of a good part
+    colours = patchbank.PatchCore(image_size=64).fit(samples)
+    assert colours.predict(hot).score == colours.predict(cold).score
+    # a plain image is the channel that is looked at
+    assert model.predict(thermal(50, True)).score == model.predict(hot).score
+    model.save(tmp_path / "m.patchbank")
+    loaded = patchbank.load(tmp_path / "m.patchbank")
+    assert loaded.predict(hot).score == model.predict(hot).score
+    export(model, tmp_path / "out", to="torchscript", images=[hot, cold])
+    assert runtime.load(tmp_path / "out").predict(hot).score == pytest.approx(model.predict(hot).score, rel=1e-4)
+
+
+def test_a_missing_channel_is_refused_by_name(channel: str) -> None:
+    samples = [{"rgb": good_image(i, (64, 96)), channel: thermal(i)} for i in range(4)]
+    model = patchbank.PatchCore(image_size=64, channel=channel).fit(samples)
+    with pytest.raises(ImageError, match="image 0: has no channel 'thermal' \\(it has 'rgb'\\)"):
+        model.predict({"rgb": good_image(0, (64, 96))})
+    failed: list[str] = []
+    found = list(model.predict_many([samples[0], {"rgb": thermal(0)}], on_error=lambda n, e: failed.append(str(e))))
+    assert len(found) == len(failed) == 1
+    with pytest.raises(DatasetError, match="none of the 1 images"):
+        patchbank.PatchCore(image_size=64).fit([{"depth": thermal(0)}], on_error=lambda n, e: None)
+    with pytest.raises(OptionError, match="channel must be one of rgb, thermal, not 'depth'"):
+        patchbank.PatchCore(channel="depth").fit(samples)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "at least one channel"),
+        ({1: good_image(0)}, "a mapping is one sample"),
+        ({"rgb": {"rgb": good_image(0)}}, "a mapping is one sample"),
+        ({"rgb": np.zeros((3, 8, 8, 3), np.uint8)}, "must be one image, not 3"),
+    ],
+)
+def test_mappings_that_are_no_sample(given: dict[Any, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        patchbank.PatchCore().fit([given])
+
+
+def test_a_channel_has_its_commands(channel: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from patchbank.cli import app
+
+    for folder, hot in (("train/good", False), ("test/good", False), ("test/hot", True)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(thermal(10 * len(folder) + i, hot)).save(tmp_path / "set" / folder / f"{i}.png")
+    small, run = ["--set", f"channel={channel}", "--set", "image_size=64", "--threads", "1"], CliRunner().invoke
+    model = str(tmp_path / "m.patchbank")
+    done = run(app, ["fit", str(tmp_path / "set"), "-o", model, *small], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    done = run(app, ["predict", model, str(tmp_path / "set/test/hot"), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    done = run(app, ["benchmark", str(tmp_path / "set"), "-o", str(tmp_path / "out"), "--cache", "0", *small])
+    assert done.exit_code == 0, done.output
+    metrics = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("metrics.json")]
+    assert metrics[0]["image_auroc"] == 1.0
 
 
 # ---- known to everything ---------------------------------------------------------------------------------------------

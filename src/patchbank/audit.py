@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data import Images, Source, ValueRange, gather, image_size, prefetch, read_image
+from patchbank.data import Images, Sample, ValueRange, gather, image_size, prefetch, read_image
 from patchbank.detector import Detector
 from patchbank.errors import ImageError, OnError, OptionError, Progress, warn
 from patchbank.methods import PatchCore
@@ -94,7 +94,7 @@ def audit(
 
     sources = gather(images, note, of="good")
     detector.calibration = "leave-one-out"
-    detector.fit([source.data for source in sources], on_error=note, progress=progress)
+    detector.fit(sources, on_error=note, progress=progress)
     calibration, lost = detector.calibration_, {name for name, _ in unreadable}
     if len(calibration) < 3:
         raise OptionError(f"an audit compares images with each other: it takes at least three, not {len(calibration)}")
@@ -118,7 +118,7 @@ def robust_deviations(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return centred / spread if spread > 0 else np.zeros(len(scores))
 
 
-def near_duplicates(sources: Sequence[Source], values: ValueRange = _PLAIN) -> tuple[tuple[str, str, float], ...]:
+def near_duplicates(sources: Sequence[Sample], values: ValueRange = _PLAIN) -> tuple[tuple[str, str, float], ...]:
     """Pairs of images of one scene, twice in the set: small grey pictures that differ no more than noise does, and far
     less than an image and the one most like it usually do."""
     found = [small for small in prefetch(partial(_small, values=values), sources) if small]
@@ -151,7 +151,7 @@ def _differences(pixels: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.
         yield start, apart
 
 
-def _small(source: Source, values: ValueRange) -> tuple[str, NDArray[np.float32]] | None:
+def _small(source: Sample, values: ValueRange) -> tuple[str, NDArray[np.float32]] | None:
     try:
         rgb = read_image(source, values)
     except ImageError:
@@ -160,7 +160,7 @@ def _small(source: Source, values: ValueRange) -> tuple[str, NDArray[np.float32]
     return source.name, cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
 
-def _odd_sizes(sources: Sequence[Source]) -> tuple[tuple[int, int], tuple[tuple[str, tuple[int, int]], ...]]:
+def _odd_sizes(sources: Sequence[Sample]) -> tuple[tuple[int, int], tuple[tuple[str, tuple[int, int]], ...]]:
     """The most frequent size, and the images of another, where at least half have it."""
     sized = []
     for source in sources:

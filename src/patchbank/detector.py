@@ -15,13 +15,12 @@ from typing_extensions import Self
 from patchbank._system.threads import RuntimeContext, on_this_thread, within
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.calibration.schemes import Learned
 from patchbank.data import (
     Geometry,
     Images,
     Lattice,
     RegionOfInterest,
-    Source,
+    Sample,
     Tiling,
     ValueRange,
     choose_reference,
@@ -31,9 +30,10 @@ from patchbank.data import (
     stream,
 )
 from patchbank.data.content import without_copies
+from patchbank.data.folder_content import Holds
 from patchbank.data.groups import labelled
 from patchbank.errors import ImageError, OnError, OptionError, Progress, WeightsError, give_up, warn
-from patchbank.explain import explain, nearest_patches
+from patchbank.explain import explain
 from patchbank.features.aggregation import Arrangement, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
@@ -51,7 +51,8 @@ from patchbank.prediction import Explanation, Prediction
 from patchbank.registry import COMBINATIONS
 from patchbank.scorer import Levels, Memory, Scorer
 from patchbank.scoring.decision import decide
-from patchbank.scoring.nearest import Placement
+from patchbank.scoring.nearest import Placement, nearest_patches
+from patchbank.scoring.post import Learned
 
 
 @dataclass(kw_only=True, eq=False)
@@ -88,7 +89,7 @@ class Detector(Options):
         """How the maps of the levels become vectors."""
         return OneGrid(self.option("aggregation"), self.option("patch_size"), self.stride)
 
-    def views(self, sources: list[Source]) -> list[Source]:
+    def views(self, sources: list[Sample]) -> list[Sample]:
         """What is learned of each image: itself, and what a method makes of it."""
         return sources
 
@@ -139,14 +140,18 @@ class Detector(Options):
 
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error, roi = monitor.on_error, self._given_roi()
-        given, copies = without_copies(labelled(gather(images, on_error, of="good"), groups, self.group_by))
+        given, copies = without_copies(labelled(self.gather(images, on_error, of="good"), groups, self.group_by))
         monitor.finds_groups = not any(source.group for source in given)
         values = decide_range(given, self.value_range)
-        inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None)
+        inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None, self.channel)
         extractor = self.make_extractor(inputs)
         self.fitted = fitted_to(self, extractor, given, copies, monitor)  # one assignment: all or nothing
         self._opened = inputs, extractor
         return self
+
+    def gather(self, images: Images, on_error: OnError | None = None, *, of: Holds | None = None) -> list[Sample]:
+        """As `data.gather`, each sample seen in the channel that is inspected."""
+        return [sample.seen_in(self.channel) for sample in gather(images, on_error, of=of)]
 
     def _given_roi(self) -> RegionOfInterest | None:
         roi: RegionOfInterest | None = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
@@ -169,18 +174,18 @@ class Detector(Options):
         """
         return self.predictions(stream(images, on_error), on_error)
 
-    def predictions(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
+    def predictions(self, sources: Iterable[Sample], on_error: OnError) -> Iterator[Prediction]:
         """As `predict_many`, for sources."""
         return (prediction for _, prediction in self.inspected(sources, on_error))
 
     def inspected(
-        self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
+        self, sources: Iterable[Sample], on_error: OnError, *, digests: bool = False
     ) -> Iterator[tuple[PatchFeatures, Prediction]]:
         """Features and prediction of each source; `digests`: also take those of the pixels."""
         return within(self.context, self._inspected(sources, on_error, digests))
 
     def _inspected(
-        self, sources: Iterable[Source], on_error: OnError, digests: bool
+        self, sources: Iterable[Sample], on_error: OnError, digests: bool
     ) -> Iterator[tuple[PatchFeatures, Prediction]]:
         fitted = self.require_fitted()
         for item in self.extractor.stream(sources, on_error, digests=digests):
@@ -220,7 +225,7 @@ class Detector(Options):
         with self.context.active():
             return explain(self, image, at, count, without_image)
 
-    def explained(self, source: Source, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
+    def explained(self, source: Sample, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
         """Features and prediction of one source, a training image left out of the memory."""
         with self.context.active():
             item = next(self.extractor.stream([source], give_up))
@@ -448,7 +453,7 @@ class Detector(Options):
         opened = self._opened
         if inputs is None:
             roi = self._given_roi()
-            inputs = opened[0] if opened else Inputs(roi=roi, painted=roi)
+            inputs = opened[0] if opened else Inputs(roi=roi, painted=roi, channel=self.channel)
         if opened is None or opened[0] is not inputs or opened[1].backbone.process != os.getpid():
             self._opened = opened = inputs, self.make_extractor(inputs)
         return opened[1]

@@ -11,19 +11,17 @@ import numpy as np
 from patchbank._system.numbers import is_whole
 from patchbank.data import gather
 from patchbank.errors import OptionError
-from patchbank.features.store import PatchFeatures
 from patchbank.prediction import Explanation, Neighbour, Place, Prediction
 from patchbank.scorer import Scorer
 from patchbank.scoring.maps import peaks
-from patchbank.scoring.nearest import NearestPatches, Placement
-from patchbank.scoring.patch_scores import PatchScores
+from patchbank.scoring.nearest import Placement
 
 if TYPE_CHECKING:
-    from patchbank.data import Source
+    from patchbank.data import Sample
     from patchbank.detector import Detector
 
 
-def one_source(image: Any, at: tuple[int, int] | None, count: int) -> Source:
+def one_source(image: Any, at: tuple[int, int] | None, count: int) -> Sample:
     """The arguments of `explain`, checked."""
     if not is_whole(count) or count < 1:
         raise OptionError(f"count must be at least 1, not {count}")
@@ -74,16 +72,3 @@ def neighbour_of(scorer: Scorer, reference: int, distance: float, placement: Pla
     image, row, column = (int(value) for value in origin[0])
     grid = (refs[image].grid[0] * fineness, refs[image].grid[1] * fineness)
     return placement.neighbour(refs[image], row, column, grid, distance)
-
-
-def nearest_patches(
-    scorer: Scorer, scores: PatchScores, item: PatchFeatures, placement: Placement
-) -> NearestPatches | None:
-    """What each patch of an image was compared with; None where the method does not compare with patches."""
-    if scores.nearest is None or scores.distances is None:
-        return None
-    distances = scores.distances.cpu().numpy()
-    origin, refs, fineness = scorer.origin_of(scores.nearest.cpu().numpy())
-    view = replace(item.view, lattice=placement.lattice)
-    inspected = None if scorer.keeps_grid else item.inspected
-    return NearestPatches.of(view, origin, distances, refs, placement, fineness, inspected)

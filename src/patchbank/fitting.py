@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.calibration.schemes import Calibrator, Learned, Readable
-from patchbank.data import Lattice, Source
+from patchbank.calibration.schemes import Calibrator, Readable
+from patchbank.data import Lattice, Sample
 from patchbank.data.lattice import EVEN
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
@@ -21,7 +21,7 @@ from patchbank.maintenance import noted
 from patchbank.sample import SampleRef
 from patchbank.scorer import Levels, Scorer
 from patchbank.scoring.displacement import response_of
-from patchbank.scoring.post import Post
+from patchbank.scoring.post import Learned, Post
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -49,7 +49,7 @@ class Fitted:
 
 
 def fitted_to(
-    detector: Detector, extractor: Extractor, given: list[Source], copies: list[tuple[str, str]], monitor: FitMonitor
+    detector: Detector, extractor: Extractor, given: list[Sample], copies: list[tuple[str, str]], monitor: FitMonitor
 ) -> Fitted:
     """Fit and calibrate a detector's scorer. `copies`: what was left out as a copy of what. The detector stays as it
     is."""
@@ -105,7 +105,7 @@ class Learner:
                     features.find_near_copies()
         return Learned(scorer, post_of(detector, self.extractor, scorer), features)
 
-    def _stored(self, sources: list[Source], patches: int, plan: Plan, monitor: FitMonitor) -> FeatureStore:
+    def _stored(self, sources: list[Sample], patches: int, plan: Plan, monitor: FitMonitor) -> FeatureStore:
         with monitor.clock("features"):
             on_disk = plan.where == "disk"
             features = self.extractor.collect(sources, monitor.on_error, monitor.progress, patches, on_disk=on_disk)

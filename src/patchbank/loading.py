@@ -14,6 +14,7 @@ from patchbank.fitting import Fitted
 from patchbank.io import thumbnails
 from patchbank.io.model_file import ModelFile, read
 from patchbank.registry import COMBINATIONS, METHODS
+from patchbank.sample import RGB_CHANNEL
 
 assert _methods
 
@@ -75,12 +76,19 @@ def _unfitted(
     return detector
 
 
+def _first_options(document: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = document["options"]
+    members: list[dict[str, Any]] = options.get("members", [options])
+    return members[0]
+
+
 def _common(file: ModelFile) -> Fitted:
     """What was fitted, but for the memory and what follows it."""
     document, tensors = file.document, file.tensors
     roi = RegionOfInterest.of(document["roi"]) if document.get("roi") else None
     reference = Reference.restore(tensors, document["reference"]) if document.get("reference") else None
-    inputs = Inputs(ValueRange.of(document.get("pixel_values")), roi, roi, reference)
+    channel = _first_options(document).get("channel", RGB_CHANNEL)
+    inputs = Inputs(ValueRange.of(document.get("pixel_values")), roi, roi, reference, channel)
     pictures = thumbnails.restore(tensors, document.get("thumbnails", []))
     nothing = cast(Any, None)
     return Fitted(nothing, nothing, file.calibration, inputs, document["training"], pictures)

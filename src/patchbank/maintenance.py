@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from patchbank.calibration.calibration import Calibration, Row
-from patchbank.calibration.schemes import Learned
-from patchbank.data import Images, Source, gather, prefetch
+from patchbank.data import Images, Sample, gather, prefetch
 from patchbank.data.content import digest_of, without_copies
 from patchbank.data.groups import FOUND, labelled, say_near_copies
 from patchbank.errors import DatasetError, MemoryBudgetError, OnError, OptionError, Progress, notify
@@ -28,6 +27,7 @@ from patchbank.features.store import FeatureStore
 from patchbank.io.thumbnails import make_thumbnails
 from patchbank.sample import SampleRef
 from patchbank.scorer import Mergeable, Updatable
+from patchbank.scoring.post import Learned
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 _TOO_LOW = "these images score far below the training images, as other pictures of the same parts do"
 _OF_FEATURES = (
-    "backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "align", "tile", "overlap",
+    "channel", "backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "align",
+    "tile", "overlap",
 )  # fmt: skip
 _OF_SCORES = (
     "bank_dtype", "image_score", "sigma", "neighbours", "foreground", "covariance", "channels", "variance", "radius",
@@ -57,7 +58,7 @@ def calibrate(
 ) -> Fitted:
     """See `Detector.calibrate`."""
     fitted = detector.require_fitted()
-    sources, _ = without_copies(labelled(gather(good, on_error, of="good"), groups, detector.group_by))
+    sources, _ = without_copies(labelled(detector.gather(good, on_error, of="good"), groups, detector.group_by))
     unknown, known = tell_apart(fitted, detector.folder, sources)
     if known:
         raise OptionError(
@@ -97,7 +98,7 @@ def add(
     """See `Detector.add`."""
     fitted = detector.require_fitted()
     scorer: Any = _updatable(detector, fitted)
-    given, _ = without_copies(gather(images, on_error, of="good"))
+    given, _ = without_copies(detector.gather(images, on_error, of="good"))
     if representative:
         given = labelled(given, None, detector.group_by)
     unknown, _ = tell_apart(fitted, detector.folder, given)
@@ -279,27 +280,27 @@ def known_names(fitted: Fitted) -> set[str]:
     return {name for name, _ in known_images(fitted)} | {ref.name for ref in fitted.scorer.refs}
 
 
-def tell_apart(fitted: Fitted, folder: str, sources: list[Source]) -> tuple[list[Source], list[Source]]:
+def tell_apart(fitted: Fitted, folder: str, sources: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """The images that a model has not learned from, and those that it has: known by their pixels, or by their paths
     where the model has no digests. `folder`: what relative names are relative to."""
     images = known_images(fitted)
     digests = {digest for _, digest in images if digest}
     paths = {os.path.normpath(os.path.join(folder, n)) for n, digest in images if not digest}
-    unknown: list[Source] = []
-    known: list[Source] = []
+    unknown: list[Sample] = []
+    known: list[Sample] = []
     read = partial(digest_of, values=fitted.inputs.values)
     for source, digest in zip(sources, prefetch(read, sources), strict=True):
-        old = isinstance(source.data, Path) and os.path.abspath(source.name) in paths
+        old = source.path is not None and os.path.abspath(source.name) in paths
         (known if digest in digests or old else unknown).append(source)
     return unknown, known
 
 
-def named_apart(fitted: Fitted, folder: str, sources: list[Source]) -> list[Source]:
+def named_apart(fitted: Fitted, folder: str, sources: list[Sample]) -> list[Sample]:
     """The sources under names that no image of the model has: absolute where relative ones mean another folder."""
     taken, named = known_names(fitted), []
     for source in sources:
         name = source.name
-        if isinstance(source.data, Path) and folder != os.getcwd():
+        if source.path is not None and folder != os.getcwd():
             name = os.path.abspath(name)
         named.append(replace(source, name=unique(name, taken)))
         taken.add(named[-1].name)

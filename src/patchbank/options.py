@@ -13,9 +13,11 @@ import torch
 from patchbank._system.numbers import check_threads, why_no_number
 from patchbank.calibration.calibration import SCHEMES
 from patchbank.calibration.conformal import check_rate
+from patchbank.data.channels import check_channel
 from patchbank.data.values import check_range
 from patchbank.errors import OptionError
 from patchbank.features import aggregation
+from patchbank.sample import RGB_CHANNEL
 from patchbank.scoring.maps import IMAGE_SCORES
 
 # Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
@@ -55,6 +57,8 @@ class Options:
         memory_budget: bytes, None for most of what is free.
         thumbnails: maximum MB of small pictures of the training images in the model, 0 for none.
         roi: a mask image or a JSON file with polygons, see `patchbank.data.roi`, or a `RegionOfInterest`.
+        channel: of samples that have several, the one that is inspected: "rgb", or one that has a reader
+            (`data.channels`).
         align: lay each image over one of the training images first, in whose pixels the roi is then.
         tile, overlap: inspect images at their own size in tiles of N pixels, see `patchbank.data.tiling`.
         value_range: the (low, high) of pixel values that mean black and white in images of more than eight bits, None
@@ -82,6 +86,7 @@ class Options:
     memory_budget: int | None = None
     thumbnails: float = 5.0
     roi: Any = None
+    channel: str = RGB_CHANNEL
     align: bool = False
     tile: int | None = None
     overlap: int = 128
@@ -107,6 +112,7 @@ class Options:
         if self.value_range is not None:
             check_range(self.value_range)
         check_numbers(self)
+        check_channel(self.channel)
         aggregation.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
         if self.calibration not in SCHEMES:

@@ -1,10 +1,68 @@
-"""Where a sample comes from, and what it is: plain data that everything may import."""
+"""What one trigger of the line gives, and where a sample comes from: plain data that everything may import."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+from PIL import Image
+from typing_extensions import Self
+
+from patchbank.errors import ImageError
+
+Data: TypeAlias = "Path | bytes | NDArray[Any] | Image.Image"
+RGB_CHANNEL = "rgb"
+PLAIN = "*"  # an image that was given without the name of its channel: whatever channel is looked at
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One part, seen once. Nothing is read yet.
+
+    Attributes:
+        name: for people.
+        channels: a path, the bytes of a file, an array or a PIL image by the name of its channel; they lie over each
+            other, pixel by pixel.
+        angle: degrees that it is to be turned by.
+        group: the label of the part that it shows; "" for a part of its own.
+        channel: which of them is looked at.
+    """
+
+    name: str
+    channels: Mapping[str, Data]
+    angle: float = 0.0
+    group: str = ""
+    channel: str = RGB_CHANNEL
+
+    @classmethod
+    def of(cls, name: str, data: Data, angle: float = 0.0, group: str = "") -> Sample:
+        """A plain image."""
+        return cls(name, {PLAIN: data}, angle, group)
+
+    @property
+    def data(self) -> Data:
+        """That of the channel that is looked at. Raises `ImageError` where there is none."""
+        found = self._found
+        if found is None:
+            there = ", ".join(map(repr, self.channels))
+            raise ImageError(f"has no channel {self.channel!r} (it has {there})")
+        return found
+
+    @property
+    def path(self) -> Path | None:
+        """The file of that channel, if it is one."""
+        return self._found if isinstance(self._found, Path) else None
+
+    @property
+    def _found(self) -> Data | None:
+        return self.channels.get(self.channel, self.channels.get(PLAIN))
+
+    def seen_in(self, channel: str) -> Self:
+        """The same sample, another channel looked at."""
+        return self if channel == self.channel else replace(self, channel=channel)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from patchbank.data import AlignedView, Geometry, Reference, Source, choose_reference, gather
+from patchbank.data import AlignedView, Geometry, Reference, Sample, choose_reference, gather
 from patchbank.data.turning import carried
 from patchbank.demo.synthetic import draw
 from patchbank.errors import ImageError
@@ -90,7 +90,7 @@ def test_what_is_not_there_mirrors_and_is_not_covered() -> None:
 
 
 def test_an_image_is_laid_over_the_reference() -> None:
-    reference = Reference.of(Source("first.png", gear(0)))
+    reference = Reference.of(Sample.of("first.png", gear(0)))
     matrix = turned(12, 1.03, (14, -9))
     image = cv2.warpAffine(gear(0), matrix, (320, 256), borderMode=cv2.BORDER_REFLECT_101)
     view = reference.view(FRAME, image, "second.png")
@@ -103,11 +103,11 @@ def test_an_image_is_laid_over_the_reference() -> None:
     assert again.same_as(reference)
     assert again.view(FRAME, image, "second.png") == view
     assert not again.same_as(None)
-    assert not again.same_as(Reference.of(Source("other.png", gear(3))))
+    assert not again.same_as(Reference.of(Sample.of("other.png", gear(3))))
 
 
 def test_refusals() -> None:
-    reference = Reference.of(Source("first.png", gear(0)))
+    reference = Reference.of(Sample.of("first.png", gear(0)))
     weave = draw("weave", None, np.random.default_rng(0))[0]
     with pytest.raises(ImageError, match=r"w\.png: cannot be aligned with the reference first\.png \(correlation 0"):
         reference.view(FRAME, weave, "w.png")
@@ -121,7 +121,7 @@ def test_colours_that_are_equally_bright_are_told_apart() -> None:
     shape = cv2.GaussianBlur(np.random.default_rng(0).random((120, 160)).astype(np.float32), (0, 0), 4)
     shape = (shape - shape.min()) / np.ptp(shape)
     image = np.stack([255 * shape, (1 - shape) * 255 * 0.299 / 0.587, np.zeros_like(shape)], axis=2).astype(np.uint8)
-    reference, frame = Reference.of(Source("a", image)), Geometry("whole", 128).view(120, 160)
+    reference, frame = Reference.of(Sample.of("a", image)), Geometry("whole", 128).view(120, 160)
     matrix = cv2.getRotationMatrix2D((80, 60), 9, 1.0)
     view = reference.view(frame, cv2.warpAffine(image, matrix, (160, 120), borderMode=cv2.BORDER_REFLECT), "b")
     assert np.allclose(np.array(view.matrix).reshape(2, 3), cv2.invertAffineTransform(matrix), atol=0.5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.data import Source, gather, read_image
+from patchbank.data import Sample, gather, read_image
 from patchbank.data.content import pixel_digest, without_copies
 from patchbank.errors import PatchbankWarning
 from tests.conftest import good_image
@@ -33,7 +33,7 @@ def test_exact_copies_are_used_once_and_named(tmp_path: Path) -> None:
     with pytest.warns(
         PatchbankWarning, match=r"2 of 6 images are exact copies .* such as .*copy_of_0\.png of .*0\.png"
     ):
-        kept, copies = without_copies([Source(str(p), p) for p in sorted(tmp_path.iterdir())])
+        kept, copies = without_copies([Sample.of(str(p), p) for p in sorted(tmp_path.iterdir())])
     assert [Path(source.name).name for source in kept] == ["0.png", "1.png", "2.png", "3.png"]
     assert [(Path(a).name, Path(b).name) for a, b in copies] == [("copy_of_0.png", "0.png"), ("copy_of_1.png", "1.png")]
 
@@ -42,7 +42,7 @@ def test_files_of_one_size_are_not_copies(tmp_path: Path) -> None:
     for i in range(3):
         Image.fromarray(good_image(i)).save(tmp_path / f"{i}.bmp")  # without compression: all have one size
     assert len({p.stat().st_size for p in tmp_path.iterdir()}) == 1
-    assert without_copies([Source(p.name, p) for p in tmp_path.iterdir()])[1] == []
+    assert without_copies([Sample.of(p.name, p) for p in tmp_path.iterdir()])[1] == []
 
 
 def test_arrays_and_pictures_that_are_given_twice_are_used_once() -> None:
@@ -57,5 +57,5 @@ def test_what_cannot_be_read_is_nobodys_copy(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"empty{i}.png").write_bytes(b"")
     assert without_copies(gather(tmp_path))[1] == []  # each is named as unreadable
-    gone = [Source(f"{i}.png", tmp_path / f"{i}.png") for i in range(2)]
-    assert without_copies([*gone, Source("array", np.array([None, None]))])[1] == []
+    gone = [Sample.of(f"{i}.png", tmp_path / f"{i}.png") for i in range(2)]
+    assert without_copies([*gone, Sample.of("array", np.array([None, None]))])[1] == []

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.data.groups import find_near_copies, labels_by
 from patchbank.errors import OptionError, PatchbankWarning
 
 
-def sources(*names: str) -> list[Source]:
-    return [Source(name, Path(name)) for name in names]
+def sources(*names: str) -> list[Sample]:
+    return [Sample.of(name, Path(name)) for name in names]
 
 
 def test_a_regular_expression_labels_by_its_group_or_by_all_that_matches() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.data import Source, image_size, read_image, read_roi
-from patchbank.data.datasets import Sample, read_mask
+from patchbank.data import Sample, image_size, read_image, read_roi
+from patchbank.data.datasets import LabelledImage, read_mask
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankWarning
 from patchbank.errors import notify as tell
 from tests.data.pictures import tiff
@@ -20,12 +20,12 @@ RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
 def read(path: Path) -> np.ndarray:
-    return read_image(Source(str(path), path))
+    return read_image(Sample.of(str(path), path))
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(ImageError) as header:
-        image_size(Source(str(path), path))
+        image_size(Sample.of(str(path), path))
     with pytest.raises(ImageError) as whole:
         read(path)
     assert str(header.value) == str(whole.value)
@@ -45,7 +45,7 @@ def test_no_file_starts_another_program(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OptionError, match="PostScript"):
         read_roi(path)
     with pytest.raises(DatasetError, match="PostScript"):
-        read_mask(Sample(path, "hole", path), 0, (20, 30))
+        read_mask(LabelledImage(path, "hole", path), 0, (20, 30))
     assert not started.exists()
 
 
@@ -98,7 +98,7 @@ def test_several_pages_are_refused(tmp_path: Path, name: str) -> None:
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     assert f"{name}: has 3 pages or frames: save each as an image of its own" in refusal(tmp_path / name)
     with Image.open(tmp_path / name) as image, pytest.warns(PatchbankWarning, match="3 pages or frames, of which"):
-        read_image(Source(name, image), tell=tell)
+        read_image(Sample.of(name, image), tell=tell)
 
 
 def test_what_is_no_page(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_ones_own_files_have_no_limit(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises((Image.DecompressionBombError, OSError)), Image.open(picture) as image:
         image.load()
     assert np.array_equal(read(picture), expected)
-    assert image_size(Source(name, picture)) == (20, 30)
+    assert image_size(Sample.of(name, picture)) == (20, 30)
     assert Image.MAX_IMAGE_PIXELS == 100  # which is the whole process's
 
 
@@ -149,7 +149,7 @@ def test_a_closed_image(tmp_path: Path) -> None:
     made.close()
     for image in (unread, read_before, made):
         with pytest.raises(ImageError, match="frame 7: is a PIL image that was closed"):
-            read_image(Source("frame 7", image))
+            read_image(Sample.of("frame 7", image))
     with Image.open(tmp_path / "a.png") as kept:
         kept.load()
-    assert np.array_equal(read_image(Source("kept", kept)), RGB)
+    assert np.array_equal(read_image(Sample.of("kept", kept)), RGB)

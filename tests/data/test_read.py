@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.data import Source, gather, image_size, read_image
+from patchbank.data import Sample, gather, image_size, read_image
 from patchbank.errors import DatasetError, ImageError, OptionError
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -16,7 +16,7 @@ GREY = RGB[:, :, 0]
 
 
 def read(path: Path) -> np.ndarray:
-    return read_image(Source(str(path), path))
+    return read_image(Sample.of(str(path), path))
 
 
 def test_rgb_png_is_read_as_it_is(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
         6: np.rot90(RGB, -1), 7: RGB.transpose(1, 0, 2)[::-1, ::-1], 8: np.rot90(RGB),
     }[orientation]  # fmt: skip
     assert np.array_equal(read(path), turned)
-    assert image_size(Source("a", path)) == turned.shape[:2]
+    assert image_size(Sample.of("a", path)) == turned.shape[:2]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
     [GREY, GREY[:, :, None], RGB, np.dstack([RGB, GREY]), GREY.astype(np.uint16) * 257, GREY / 255.0],
 )
 def test_arrays(array: np.ndarray) -> None:
-    rgb = read_image(Source("array", array))
+    rgb = read_image(Sample.of("array", array))
     expected = RGB if array.ndim == 3 and array.shape[2] > 1 else np.repeat(GREY[:, :, None], 3, axis=2)
     assert np.allclose(rgb, expected, atol=1e-3)
-    assert image_size(Source("array", array)) == (20, 30)
+    assert image_size(Sample.of("array", array)) == (20, 30)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_arrays(array: np.ndarray) -> None:
 )
 def test_arrays_that_are_no_images(array: np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=words):
-        read_image(Source("array", array))
+        read_image(Sample.of("array", array))
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:

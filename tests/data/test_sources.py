@@ -76,7 +76,6 @@ def test_bytes_and_files_are_read(tmp_path: Path) -> None:
         ([FRAME, None], "item 1: is None, which is what cv2.imread gives"),
         (3, "not int"),
         ([FRAME, 3.5], "item 1: .* not float"),
-        ({"a": FRAME}, r"not a dict: give its values, such as list\(images.values\(\)\)"),
         ([[FRAME]], "item 0: .* a list within the list: give one flat list"),
         (torch.zeros(3, 8, 9), r"not a torch tensor: .*permute\(1, 2, 0\)"),
         ([torch.zeros(3, 8, 9)], "item 0: .*not a torch tensor"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.data import Source, ValueRange, decide_range, image_size, read_image
+from patchbank.data import Sample, ValueRange, decide_range, image_size, read_image
 from patchbank.data.read import read_raw
 from patchbank.errors import ImageError, OptionError, PatchbankWarning
 from patchbank.errors import notify as tell
@@ -34,7 +34,7 @@ def test_every_bit_of_a_tiff(order: str, kind: str, channels: int) -> None:
     values = np.random.default_rng(1).integers(0, 100, (20, 30, channels)).astype(kind)
     if kind == "u4":
         values += 3_000_000_000
-    source = Source("a.tif", tiff(values, order=order))
+    source = Sample.of("a.tif", tiff(values, order=order))
     found = read_raw(source).values
     assert np.array_equal(found, values[:, :, :3] if channels > 1 else values[:, :, 0])
     assert image_size(source) == (20, 30)
@@ -52,7 +52,7 @@ def test_every_bit_of_a_tiff(order: str, kind: str, channels: int) -> None:
 def test_kinds_of_tiff_that_are_not_read_are_named(data: bytes, kind: str) -> None:
     for read in (read_image, image_size):
         with pytest.raises(ImageError, match=f"a.tif: is a kind of TIFF that is not supported \\({kind}"):
-            read(Source("a.tif", data))
+            read(Sample.of("a.tif", data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -68,10 +68,10 @@ def test_orientation_of_deep_images(orientation: int) -> None:
         tiff((DEEP[:, :, :1], tag)),
         tiff((DEEP.astype(np.float32), tag)),
     ):
-        found = read_raw(Source("a", data)).values
+        found = read_raw(Sample.of("a", data)).values
         expected = upright(DEEP, orientation)
         assert np.array_equal(found, expected if found.ndim == 3 else expected[:, :, 0])
-        assert image_size(Source("a", data)) == expected.shape[:2]
+        assert image_size(Sample.of("a", data)) == expected.shape[:2]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -79,12 +79,12 @@ def test_file_and_array_have_the_same_bits(tmp_path: Path, channels: int) -> Non
     values = np.dstack([DEEP, DEEP[:, :, :1]])[:, :, :channels]
     (tmp_path / "a.png").write_bytes(png16(values))
     array = values[:, :, 0] if channels == 2 else values
-    expected = read_image(Source("array", array))
+    expected = read_image(Sample.of("array", array))
     assert expected.dtype == np.float32
-    assert np.array_equal(read_image(Source("a", tmp_path / "a.png")), expected)
+    assert np.array_equal(read_image(Sample.of("a", tmp_path / "a.png")), expected)
     with Image.open(tmp_path / "a.png") as image:
         for _ in range(2):  # reading it does not change it
-            assert np.array_equal(read_image(Source("a", image)), expected)
+            assert np.array_equal(read_image(Sample.of("a", image)), expected)
 
 
 @pytest.mark.parametrize("top", [1000, 4095, 65535])
@@ -92,26 +92,26 @@ def test_deep_pgm_and_ppm(top: int) -> None:
     colours = np.minimum(DEEP, np.uint16(top))
     for magic, values in (("P5", colours[:, :, 0]), ("P6", colours)):
         data = f"{magic}\n30 20\n{top}\n".encode() + values.astype(">u2").tobytes()
-        assert np.array_equal(read_raw(Source("a", data)).values, values)
+        assert np.array_equal(read_raw(Sample.of("a", data)).values, values)
         expected = values * (255 / top)  # its own full scale, for a model that knows none
-        found = read_image(Source("a", data))
+        found = read_image(Sample.of("a", data))
         assert np.allclose(found, expected if values.ndim == 3 else expected[:, :, None], atol=1e-3)
 
 
 def test_floating_point_pfm() -> None:
     values = np.random.default_rng(2).random((20, 30, 3)).astype("<f4")
     for magic, stored in (("PF", values), ("Pf", values[:, :, 0])):
-        source = Source("a.pfm", f"{magic}\n30 20\n-1.0\n".encode() + stored[::-1].tobytes())
+        source = Sample.of("a.pfm", f"{magic}\n30 20\n-1.0\n".encode() + stored[::-1].tobytes())
         assert np.array_equal(read_raw(source).values, stored)
         assert image_size(source) == (20, 30)
 
 
-def arrays(*tops: float, dtype: Any = np.uint16, low: float = 0) -> list[Source]:
+def arrays(*tops: float, dtype: Any = np.uint16, low: float = 0) -> list[Sample]:
     """Images of those largest values, and one smallest."""
     found = []
     for i, top in enumerate(tops):
         values = np.linspace(low, top, 64 * 64).reshape(64, 64)
-        found.append(Source(f"image {i}", (values if np.dtype(dtype).kind == "f" else values.round()).astype(dtype)))
+        found.append(Sample.of(f"image {i}", (values if np.dtype(dtype).kind == "f" else values.round()).astype(dtype)))
     return found
 
 
@@ -128,7 +128,7 @@ def arrays(*tops: float, dtype: Any = np.uint16, low: float = 0) -> list[Source]
 )
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint32, np.float32])
 def test_full_scale_of_whole_numbers(tops: tuple[int, ...], scale: int, dtype: Any) -> None:
-    sources = [Source(s.name, np.asarray(s.data).astype(dtype)) for s in arrays(*tops)]
+    sources = [Sample.of(s.name, np.asarray(s.data).astype(dtype)) for s in arrays(*tops)]
     kind = "floats" if dtype is np.float32 else "integers"
     if scale == 65535 and kind == "integers":
         found = decide_range(sources)  # as ever: nothing is said
@@ -184,7 +184,7 @@ def test_a_range_that_is_hardly_used_is_said() -> None:
 
 
 def test_kinds_in_one_set_have_scales_of_their_own() -> None:
-    eight = Source("eight", np.full((8, 8), 200, np.uint8))
+    eight = Sample.of("eight", np.full((8, 8), 200, np.uint8))
     assert decide_range([eight]) == ValueRange()
     with pytest.warns(PatchbankWarning):
         found = decide_range([eight, *arrays(4000), *arrays(1, dtype=np.float32)])
@@ -196,7 +196,7 @@ def test_eight_bit_files_are_not_decoded_for_it(tmp_path: Path, monkeypatch: pyt
     for name in ("a.png", "a.jpg", "a.bmp", "a.tif", "a.webp", "a.gif"):
         Image.fromarray(DEEP.astype(np.uint8)).save(tmp_path / name)
     monkeypatch.setattr("patchbank.data.training_range.read_raw", lambda source: pytest.fail(source.name))
-    assert decide_range([Source(p.name, p) for p in sorted(tmp_path.iterdir())]) == ValueRange()
+    assert decide_range([Sample.of(p.name, p) for p in sorted(tmp_path.iterdir())]) == ValueRange()
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ def test_ranges_that_are_none(given: Any) -> None:
 
 def test_a_range_that_was_given() -> None:
     assert decide_range(arrays(100), (10, 90)) == ValueRange((10, 90), (10, 90), False)
-    rgb = read_image(Source("a", np.array([[0, 10, 50, 90, 100]], np.uint16)), ValueRange((10, 90)))
+    rgb = read_image(Sample.of("a", np.array([[0, 10, 50, 90, 100]], np.uint16)), ValueRange((10, 90)))
     assert rgb[0, :, 0].tolist() == [0, 0, 127.5, 255, 255]
     with pytest.warns(PatchbankWarning, match="the training images have 8 bits"):
-        assert decide_range([Source("a", np.zeros((8, 8), np.uint8))], [0, 4095]).eight_bit
+        assert decide_range([Sample.of("a", np.zeros((8, 8), np.uint8))], [0, 4095]).eight_bit
 
 
 def test_values_outside_are_clipped_and_said_once_an_image() -> None:
-    image = Source("part 5", np.array([[0, 4095, 5000]], np.uint16))
+    image = Sample.of("part 5", np.array([[0, 4095, 5000]], np.uint16))
     with pytest.warns(
         PatchbankWarning, match=r"part 5: its values 0..5000 lie partly outside 0..4095.*clipped"
     ) as said:
@@ -244,7 +244,7 @@ def test_values_outside_are_clipped_and_said_once_an_image() -> None:
 )
 def test_an_image_of_another_kind(array: np.ndarray, values: ValueRange, white: float, words: str) -> None:
     with pytest.warns(PatchbankWarning, match=f"a: .*{words}"):
-        assert read_image(Source("a", array), values, tell).max() == pytest.approx(white)
+        assert read_image(Sample.of("a", array), values, tell).max() == pytest.approx(white)
 
 
 @pytest.mark.filterwarnings("error::patchbank.errors.PatchbankWarning")
@@ -258,7 +258,7 @@ def test_nothing_is_said_where_full_scales_agree() -> None:
         (np.full((4, 4), 4095, np.uint16), TWELVE),
         (np.full((4, 4), True), ValueRange()),
     ):
-        assert read_image(Source("a", array), values, tell).max() == 255
+        assert read_image(Sample.of("a", array), values, tell).max() == 255
 
 
 @pytest.mark.parametrize(
@@ -274,14 +274,16 @@ def test_nothing_is_said_where_full_scales_agree() -> None:
 )
 def test_arrays_whose_range_nobody_can_know(array: np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=f"array: .*{words}"):
-        read_image(Source("array", array))
+        read_image(Sample.of("array", array))
 
 
 def test_big_endian_and_half_precision() -> None:
     values = np.array([[0, 4095]], ">u2")
-    assert read_image(Source("a", values), TWELVE)[0, :, 0].tolist() == [0, 255]
+    assert read_image(Sample.of("a", values), TWELVE)[0, :, 0].tolist() == [0, 255]
     half = np.array([[0, 60000]], np.float16)
-    assert read_image(Source("a", half), ValueRange(floats=(0, 65535)))[0, 1, 0] == pytest.approx(60000 / 257, rel=1e-3)
+    assert read_image(Sample.of("a", half), ValueRange(floats=(0, 65535)))[0, 1, 0] == pytest.approx(
+        60000 / 257, rel=1e-3
+    )
 
 
 def test_state_and_words() -> None:
@@ -305,13 +307,13 @@ def test_no_memory_is_no_unreadable_image(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("patchbank.data.read._copied", full)
     with pytest.raises(MemoryBudgetError, match=r"a\.png: there is not enough memory for this image of 30×20 pixels"):
-        read_image(Source(str(path), path))
+        read_image(Sample.of(str(path), path))
 
 
 def test_what_opencv_and_pillow_say_of_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     from patchbank.errors import MemoryBudgetError
 
-    source = Source("a.tif", tiff(DEEP))
+    source = Sample.of("a.tif", tiff(DEEP))
     monkeypatch.setattr("patchbank.data.deep.cv2.imdecode", lambda *_: None)
     with pytest.raises(ImageError, match="it is damaged or cut off"):
         read_image(source)
@@ -329,4 +331,4 @@ def test_what_opencv_and_pillow_say_of_no_memory(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("patchbank.data.read._of_pil", pillow)
     with pytest.raises(MemoryBudgetError, match="not enough memory for this image of 30×20 pixels"):
-        read_image(Source("a.tif", tiff(DEEP[:, :, 0])))
+        read_image(Sample.of("a.tif", tiff(DEEP[:, :, 0])))

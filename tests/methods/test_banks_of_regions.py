@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchbank import FAPM, SPADE, LMFCore
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.features.backbones import open_backbone
 from patchbank.memory.region_grid import RegionGrid
 from patchbank.memory.search.batched import BatchedBanks
@@ -36,7 +36,7 @@ def averaged(feature_map: torch.Tensor) -> torch.Tensor:
 
 
 def features_of(model: FAPM | LMFCore | SPADE, images: list[np.ndarray]) -> list[torch.Tensor]:
-    sources = [Source(str(i), image) for i, image in enumerate(images)]
+    sources = [Sample.of(str(i), image) for i, image in enumerate(images)]
     return [item.vectors for item in model.extractor.stream(sources)]
 
 

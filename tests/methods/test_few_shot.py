@@ -12,7 +12,7 @@ from PIL import Image
 
 import patchbank
 from patchbank import SPADE, AnomalyDINO, Ensemble, MahalanobisAD, PatchCore, SubspaceAD
-from patchbank.data import Source, read_image, turned_back, turned_by
+from patchbank.data import Sample, read_image, turned_back, turned_by
 from patchbank.data.datasets import open_dataset
 from patchbank.errors import OptionError, PatchbankError
 from patchbank.features.foreground import foreground_mask
@@ -46,11 +46,11 @@ def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
     assert model.training_["images"] == len(model.calibration_.scores) == 4
     bank = model.bank_.vectors.double()
     assert torch.allclose(bank.norm(dim=1), torch.ones(1, dtype=torch.float64), atol=1e-5)
-    query = next(model.extractor.stream([Source("q", bad_image(0))])).vectors.double()
+    query = next(model.extractor.stream([Sample.of("q", bad_image(0))])).vectors.double()
     distances = (1 - torch.nn.functional.normalize(query, dim=1) @ bank.T).min(1).values
     assert model.predict(bad_image(0)).score == pytest.approx(float(distances.max()), rel=1e-3, abs=1e-6)  # 1 % of 20
     others = bank[torch.from_numpy(model.bank_.provenance[:, 0] // 8 != 2)]
-    query = next(model.extractor.stream([Source("q", GOOD[2])])).vectors.double()
+    query = next(model.extractor.stream([Sample.of("q", GOOD[2])])).vectors.double()
     distances = (1 - torch.nn.functional.normalize(query, dim=1) @ others.T).min(1).values
     assert model.calibration_.scores[2] == pytest.approx(float(distances.max()), rel=1e-2, abs=1e-5)
     model.save(tmp_path / "m.patchbank")
@@ -60,7 +60,7 @@ def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
 
 def test_the_last_layer_is_normalised(transformer: str) -> None:
     tokens = AnomalyDINO(backbone=transformer, image_size=56).fit(GOOD[:2])
-    vectors = next(tokens.extractor.stream([Source("q", GOOD[0])])).vectors
+    vectors = next(tokens.extractor.stream([Sample.of("q", GOOD[0])])).vectors
     # a layer norm with its initial weights: mean 0, variance 1
     assert torch.allclose(vectors.mean(1), torch.zeros(1), atol=1e-4)
     assert torch.allclose(vectors.var(1, correction=0), torch.ones(1), atol=1e-3)
@@ -78,7 +78,7 @@ def test_an_image_size_that_fits_the_patches(transformer: str, tmp_path: Path) -
 def test_turning() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     image[24:28, 44:50] = 255  # stays inside at every angle
-    sources = turned_by([Source("a", image)])
+    sources = turned_by([Sample.of("a", image)])
     assert [s.angle for s in sources] == [0, 45, 90, 135, 180, 225, 270, 315]
     assert np.array_equal(read_image(sources[0]), image)
     assert np.array_equal(read_image(sources[4]), image[::-1, ::-1])  # half a turn

@@ -8,7 +8,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from patchbank import MahalanobisAD, PaDiM, SubspaceAD
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.methods.mahalanobis_ad import ledoit_wolf
 from tests.conftest import bad_image, good_image
 
@@ -18,7 +18,7 @@ SMALL = {"image_size": 96, "image_score": "max"}
 
 def features(model: PaDiM | MahalanobisAD | SubspaceAD, images: list[np.ndarray]) -> torch.Tensor:
     """N×P×D, as the method gets them."""
-    sources = [Source(str(i), image) for i, image in enumerate(images)]
+    sources = [Sample.of(str(i), image) for i, image in enumerate(images)]
     return torch.stack([item.vectors for item in model.extractor.stream(sources)]).double()
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 import patchbank
 from patchbank import PatchCore, Prediction
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, OptionError
 from patchbank.features.planning import Plan
 from tests.conftest import bad_image, good_image, small_model
 
 
 def patches_of(model: PatchCore, image: np.ndarray) -> torch.Tensor:
-    vectors = next(model.extractor.stream([Source("image", image)])).vectors
+    vectors = next(model.extractor.stream([Sample.of("image", image)])).vectors
     return vectors * (model.scorer.balance if model.is_fitted else 1.0)
 
 

@@ -15,14 +15,14 @@ from PIL import Image
 
 from patchbank import PaDiM, PatchCore, load
 from patchbank.calibration.calibration import CORRECTED
-from patchbank.calibration.schemes import Learned
-from patchbank.data import Source, gather
+from patchbank.data import Sample, gather
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankWarning, warn
 from patchbank.features.store import FeatureStore
 from patchbank.methods import METHODS
 from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.pictures.explanation import finder_of
+from patchbank.scoring.post import Learned
 from tests.conftest import bad_image, good_image, small_model
 
 SIZE = (64, 64)
@@ -288,7 +288,7 @@ def test_a_file_of_format_2_is_still_known_by_its_paths() -> None:
 def test_descriptors_leave_out_what_is_not_inspected() -> None:
     """A region of interest: only its patches are there, and tiles without any are zero."""
     model = small_model(image_size=64, bank_size=10).fit(PARTS)
-    item = next(model.extractor.stream([Source("a", PARTS[0])], warn))
+    item = next(model.extractor.stream([Sample.of("a", PARTS[0])], warn))
     features = FeatureStore()
     features.add(item)
     assert features.descriptors[0].shape == (16 * 51,)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from patchbank.calibration.calibration import (
     CORRECTED,
@@ -21,32 +18,15 @@ from patchbank.calibration.calibration import (
     folds_of,
 )
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.data import Source, View
+from patchbank.data import Sample
 from patchbank.data.groups import say_near_copies
-from patchbank.features.area import Area
 from patchbank.features.store import FeatureStore
 from patchbank.sample import SampleRef
 
-Readable = list[tuple[Source, int]]  # images, each with its number of patches
+if TYPE_CHECKING:
+    from patchbank.scoring.post import Learned
 
-
-@dataclass(eq=False)
-class Learned:
-    """A scorer, what follows it, and the features that it was fitted to."""
-
-    scorer: Any
-    post: Any
-    features: Any  # a FeatureStore; None of a loaded model
-
-    def score(
-        self, points: Tensor, grid: tuple[int, int], view: View, area: Area | None, exclude: int | None = None
-    ) -> Any:
-        """One image by its prepared patches."""
-        cells = None
-        if area is not None and self.scorer.keeps_grid:
-            cells = torch.from_numpy(area.cells(grid)).to(points.device)
-        scores = self.scorer.compare(points, grid, cells, exclude)
-        return self.post(scores, grid, view.inspected, area, self.scorer.normal)
+Readable = list[tuple[Sample, int]]  # images, each with its number of patches
 
 
 class Learner(Protocol):
@@ -152,7 +132,7 @@ class Calibrator:
         return Calibration.of_rows(rows, self.rate)
 
     def _score_good(
-        self, learned: Learned, sources: Sequence[Source], monitor: FitMonitor
+        self, learned: Learned, sources: Sequence[Sample], monitor: FitMonitor
     ) -> tuple[Calibration, FeatureStore]:
         """Good images that the memory does not know; and which they are, without their features."""
         rows, seen = list[Row](), FeatureStore()
@@ -189,6 +169,6 @@ class Calibrator:
                 rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
         return Calibration.of_rows(rows, self.rate)
 
-    def _add_held_out(self, features: FeatureStore, sources: list[Source], monitor: FitMonitor) -> None:
+    def _add_held_out(self, features: FeatureStore, sources: list[Sample], monitor: FitMonitor) -> None:
         for item in self.learner.extractor.stream(sources, monitor.inside().on_error):
             features.add(item)

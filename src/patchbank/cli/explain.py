@@ -50,7 +50,7 @@ def explain(
     results.begin()
     for source in sources:
         try:
-            explanation = detector.explain(source.data, place, count)
+            explanation = detector.explain(source, place, count)
             rgb = read_again(source, explanation.prediction.map.shape, detector.values_)
         except (ImageError, DatasetError) as error:  # the latter of a file that has gone
             failures(source.name, error)

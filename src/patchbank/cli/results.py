@@ -102,10 +102,10 @@ class PredictionFolder:
             self._write_errors()
 
     def _save_overlay(self, prediction: Prediction, path: Path) -> None:
-        from patchbank.data import Source
+        from patchbank.data import Sample
         from patchbank.pictures.drawing import overlay, read_again, save_png
 
-        source = Source(prediction.path, Path(prediction.path))
+        source = Sample.of(prediction.path, Path(prediction.path))
         save_png(overlay(read_again(source, prediction.map.shape, self._values), prediction), path)
 
     def _write_errors(self) -> None:

@@ -8,11 +8,12 @@ from patchbank.data.opening import opened
 from patchbank.data.prefetch import prefetch
 from patchbank.data.read import image_size, read_image
 from patchbank.data.roi import RegionOfInterest, read_roi
-from patchbank.data.sources import ImageLike, Images, Source, gather, stream
+from patchbank.data.sources import ImageLike, Images, gather, stream
 from patchbank.data.tiling import Tiling
 from patchbank.data.training_range import decide_range
 from patchbank.data.turning import turn, turned_back, turned_by
 from patchbank.data.values import RGB, ValueRange
+from patchbank.sample import Sample
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -25,7 +26,7 @@ __all__ = [
     "Listing",
     "Reference",
     "RegionOfInterest",
-    "Source",
+    "Sample",
     "Tiling",
     "ValueRange",
     "View",

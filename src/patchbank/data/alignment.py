@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from patchbank.data.geometry import Box, View
 from patchbank.data.read import read_image
 from patchbank.data.registration import SIDE, Field, Matrix, Pattern, inverse
-from patchbank.data.sources import Source
 from patchbank.data.turning import carried
 from patchbank.data.values import RGB, ValueRange
 from patchbank.errors import ImageError
+from patchbank.sample import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +111,7 @@ class Reference:
     weights: tuple[float, float, float]
 
     @classmethod
-    def of(cls, source: Source, values: ValueRange = _PLAIN) -> Reference:
+    def of(cls, source: Sample, values: ValueRange = _PLAIN) -> Reference:
         """Raises `ImageError` where it cannot be read."""
         rgb = read_image(source, values)
         small = _small(rgb, SIDE)
@@ -161,7 +161,7 @@ class Reference:
         return other is not None and self.size == other.size and np.array_equal(self.grey, other.grey)
 
 
-def choose_reference(sources: Sequence[Source], values: ValueRange = _PLAIN) -> Reference | None:
+def choose_reference(sources: Sequence[Sample], values: ValueRange = _PLAIN) -> Reference | None:
     """The training image most like the others, as small grey pictures: it lies near the middle of how parts lie, so
     that the least is lost at the borders, and is no odd one. None where no image can be read."""
     found = []

@@ -12,9 +12,9 @@ from PIL import Image
 
 from patchbank._system.files import file_digest
 from patchbank.data.read import image_size, read_image
-from patchbank.data.sources import Source
 from patchbank.data.values import RGB, ValueRange
 from patchbank.errors import ImageError, notify
+from patchbank.sample import Sample
 
 _SAMPLE = 4096  # bytes at the start, the middle and the end of a file that are compared before all of it is read
 
@@ -26,7 +26,7 @@ def pixel_digest(rgb: RGB) -> str:
     return digest.hexdigest()
 
 
-def digest_of(source: Source, values: ValueRange) -> str:
+def digest_of(source: Sample, values: ValueRange) -> str:
     """The digest of an image's pixels, read in the range of a model; "" where it cannot be read, which the one that
     inspects it tells."""
     try:
@@ -35,7 +35,7 @@ def digest_of(source: Source, values: ValueRange) -> str:
         return ""
 
 
-def without_copies(sources: Sequence[Source]) -> tuple[list[Source], list[tuple[str, str]]]:
+def without_copies(sources: Sequence[Sample]) -> tuple[list[Sample], list[tuple[str, str]]]:
     """The images without exact copies (equal files, equal arrays), each used where it comes first; and for each copy
     its name and that of the image it repeats. Says so in one sentence where there are any."""
     sizes: dict[Hashable, list[int]] = {}
@@ -55,7 +55,7 @@ def without_copies(sources: Sequence[Source]) -> tuple[list[Source], list[tuple[
     return [source for i, source in enumerate(sources) if i not in copy_of], copies
 
 
-def _repeats(sources: Sequence[Source], numbers: Iterable[int]) -> dict[int, int]:
+def _repeats(sources: Sequence[Sample], numbers: Iterable[int]) -> dict[int, int]:
     """For each of some images that repeats an earlier one of them, the number of that one."""
     by_sample: dict[Hashable, list[int]] = {}
     for i in numbers:
@@ -71,7 +71,7 @@ def _repeats(sources: Sequence[Source], numbers: Iterable[int]) -> dict[int, int
     return {i: original for i, original in repeats.items() if original not in broken}
 
 
-def _is_image(source: Source) -> bool:
+def _is_image(source: Sample) -> bool:
     try:
         image_size(source)
     except ImageError:
@@ -79,18 +79,18 @@ def _is_image(source: Source) -> bool:
     return True
 
 
-def _file(source: Source) -> Path | None:
+def _file(source: Sample) -> Path | None:
     """The file that a source is, or was opened from."""
-    name = source.data if isinstance(source.data, Path) else getattr(source.data, "filename", None)
+    name = source.path or getattr(source.data, "filename", None)
     return Path(name) if name and os.path.isfile(name) else None
 
 
-def _size(source: Source) -> Hashable:
+def _size(source: Sample) -> Hashable:
     """What copies have in common at once; None for what is not compared."""
     try:
         if (path := _file(source)) is not None:
             return "file", path.stat().st_size
-    except OSError:  # told by the one that reads the image
+    except (OSError, ImageError):  # told by the one that reads the image
         return None
     if isinstance(source.data, bytes):
         return "bytes", len(source.data)
@@ -99,7 +99,7 @@ def _size(source: Source) -> Hashable:
     return ("picture", source.data.size, source.data.mode) if isinstance(source.data, Image.Image) else None
 
 
-def _digest(source: Source, *, whole: bool) -> Hashable:
+def _digest(source: Sample, *, whole: bool) -> Hashable:
     """Of the content of an image, or of a sample of its file."""
     try:
         if (path := _file(source)) is not None:

@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data.sources import Source
 from patchbank.errors import OptionError, notify
+from patchbank.sample import Sample
 
 FOLDER = "folder"
 FOUND = "like "  # begins the label of a group that was found, before the name of its first image
@@ -50,7 +50,7 @@ class NearCopies:
         return sum(count for count in Counter(self.labels).values() if count > 1)
 
 
-def labelled(sources: list[Source], groups: Sequence[object] | None, rule: str | None) -> list[Source]:
+def labelled(sources: list[Sample], groups: Sequence[object] | None, rule: str | None) -> list[Sample]:
     """The sources with the labels of their parts, as far as these are given: `groups`, or the rule of `labels_by`."""
     if any(source.group for source in sources):  # labelled already
         return sources
@@ -66,7 +66,7 @@ def labelled(sources: list[Source], groups: Sequence[object] | None, rule: str |
     return [replace(source, group=label) for source, label in zip(sources, labels, strict=True)]
 
 
-def labels_by(rule: str, sources: Sequence[Source]) -> list[str]:
+def labels_by(rule: str, sources: Sequence[Sample]) -> list[str]:
     """One group label per image. `rule`: "folder" for the folder of each file; a CSV file with the columns image and
     group; or a regular expression, whose first group (or whole match) in the image's name is the label.
 

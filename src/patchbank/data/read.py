@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from patchbank.data.channels import READERS
 from patchbank.data.deep import decode_deep, deep_size, full_scale_of, is_for_opencv, png_orientation
 from patchbank.data.opening import check_pages, count, identify, is_eight_bit_start, open_file
-from patchbank.data.sources import Source
 from patchbank.data.tiff import kind_of
 from patchbank.data.turning import turn
 from patchbank.data.values import RGB, Tell, ValueRange
 from patchbank.errors import ImageError, MemoryBudgetError
+from patchbank.sample import Sample
 
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
@@ -46,7 +47,7 @@ class Raw:
     full_scale: float | None = None
 
 
-def read_image(source: Source, values: ValueRange = _PLAIN, tell: Tell | None = None) -> RGB:
+def read_image(source: Sample, values: ValueRange = _PLAIN, tell: Tell | None = None) -> RGB:
     """The RGB array of a source, turned. `values`: what its numbers mean to a model; `tell` hears a sentence where that
     is doubtful. Raises `ImageError`, one sentence, for anything that cannot be read."""
     raw = read_raw(source, tell)
@@ -59,9 +60,11 @@ def read_image(source: Source, values: ValueRange = _PLAIN, tell: Tell | None = 
         raise no_memory(source, error) from None
 
 
-def read_raw(source: Source, tell: Tell | None = None) -> Raw:
+def read_raw(source: Sample, tell: Tell | None = None) -> Raw:
     """An image as it was stored, in colours or grey, upright. Raises as `read_image`."""
     try:
+        if source.channel in READERS:
+            return Raw(_of_array(READERS[source.channel](source.data)))
         if isinstance(source.data, np.ndarray):
             return Raw(_of_array(source.data))
         if isinstance(source.data, Image.Image):
@@ -85,11 +88,13 @@ def read_raw(source: Source, tell: Tell | None = None) -> Raw:
         raise ImageError(f"{source.name}: cannot be read as an image ({_reason(error)})") from error
 
 
-def is_eight_bit(source: Source) -> bool:
+def is_eight_bit(source: Sample) -> bool:
     """Whether an image has eight bits or fewer, from its header alone. Raises `ImageError`."""
-    if isinstance(source.data, np.ndarray):
-        return bool(source.data.dtype in (np.uint8, bool))
+    if source.channel in READERS:
+        return False
     try:
+        if isinstance(source.data, np.ndarray):
+            return bool(source.data.dtype in (np.uint8, bool))
         if isinstance(source.data, Image.Image):
             return _is_eight_bit(source.data)
         with open_file(source.data) as file:
@@ -108,8 +113,11 @@ def _is_eight_bit(image: Image.Image) -> bool:
     return not image.mode.startswith(("I", "F")) and not is_for_opencv(image)
 
 
-def image_size(source: Source) -> tuple[int, int]:
+def image_size(source: Sample) -> tuple[int, int]:
     """(height, width) of the RGB array `read_image` would give, from the header alone. Raises `ImageError`."""
+    if source.channel in READERS:
+        values = read_raw(source).values
+        return values.shape[0], values.shape[1]
     try:
         if isinstance(source.data, np.ndarray):
             return _shaped(source.data).shape[:2]
@@ -136,7 +144,7 @@ def _identified(file: IO[bytes]) -> Image.Image | None:
         return None
 
 
-def no_memory(source: Source, error: MemoryError) -> MemoryBudgetError:
+def no_memory(source: Sample, error: MemoryError) -> MemoryBudgetError:
     """What to raise where an image does not fit into memory: it is no unreadable image, and the next ones will not
     fit either."""
     if isinstance(error, MemoryBudgetError):

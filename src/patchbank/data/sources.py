@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set, ValuesView
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,9 +16,10 @@ from PIL import Image
 from patchbank.data.folder_content import Holds, check_content
 from patchbank.data.listing import IMAGE_SUFFIXES, Listing, list_folder
 from patchbank.errors import DatasetError, ImageError, OptionError, notify
+from patchbank.sample import Data, Sample
 
 Encoded: TypeAlias = "bytes | bytearray | memoryview"
-ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image | Encoded | Source"
+ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image | Encoded | Sample"
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 OnError: TypeAlias = Callable[[str, Exception], None]
 
@@ -30,21 +30,11 @@ _KNOWN = (
 )
 
 
-@dataclass(frozen=True)
-class Source:
-    """One image that has not been read yet: its name for people, a path, the bytes of a file, an array or a PIL image,
-    the angle in degrees that it is to be turned by, and the label of the part that it shows ("": a part of its own)."""
-
-    name: str
-    data: Path | bytes | NDArray[Any] | Image.Image
-    angle: float = 0.0
-    group: str = ""
-
-
-def gather(images: Images, on_error: OnError | None = None, *, of: Holds | None = None) -> list[Source]:
+def gather(images: Images, on_error: OnError | None = None, *, of: Holds | None = None) -> list[Sample]:
     """Paths, folders (recursive, sorted), arrays, PIL images and bytes, alone or in a sequence, as one list of sources.
 
-    An N×H×W×C array is N images. What lies in a folder beside its images is said in a `PatchbankWarning`.
+    An N×H×W×C array is N images; a mapping such as {"rgb": path, "xyz": path} is one sample with several channels.
+    What lies in a folder beside its images is said in a `PatchbankWarning`.
 
     Args:
         images: see above; an iterator is walked through to its end.
@@ -60,7 +50,7 @@ def gather(images: Images, on_error: OnError | None = None, *, of: Holds | None 
     return list(_Gathering(on_error, of).all_of(images))
 
 
-def stream(images: Images, on_error: OnError) -> Iterable[Source]:
+def stream(images: Images, on_error: OnError) -> Iterable[Sample]:
     """As `gather`, one by one for an iterator: the next item is taken when the source before it is done with.
 
     Other things become a list. `on_error` hears of every path that gives nothing, also where all of several do, and of
@@ -77,7 +67,7 @@ def is_lazy(images: object) -> bool:
 
 
 _SINGLE = (
-    str, os.PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview, type(None), int, float, dict, Source,
+    str, os.PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview, type(None), int, float, dict, Sample,
 )  # fmt: skip
 _COLLECTIONS = (list, tuple, Set, ValuesView, deque)
 
@@ -92,7 +82,7 @@ class _Gathering:
         self._count, self._told = 0, False
         self._failed: list[tuple[str, DatasetError]] = []
 
-    def all_of(self, images: Any) -> Iterator[Source]:
+    def all_of(self, images: Any) -> Iterator[Sample]:
         alone = isinstance(images, _SINGLE) or _is_file(images)
         items = [images] if alone else _iterated(images)
         for number, item in enumerate(items):
@@ -103,21 +93,23 @@ class _Gathering:
             raise self._failed[0][1] if self._failed else DatasetError("no images were given")
         self._tell()
 
-    def _of_item(self, item: Any, number: int | None) -> Iterable[Source]:
+    def _of_item(self, item: Any, number: int | None) -> Iterable[Sample]:
         """The sources of an item; `number`: its place among several."""
         name = f"image {self._count}"
-        if isinstance(item, Source):
+        if isinstance(item, Sample):
             return [item]
+        if isinstance(item, Mapping):
+            return [self._of_mapping(item, number)]
         if isinstance(item, np.ndarray):
             return self._of_array(item, number)
         if isinstance(item, Image.Image):
-            return [Source(str(getattr(item, "filename", "") or name), item)]
+            return [Sample.of(str(getattr(item, "filename", "") or name), item)]
         if isinstance(item, (str, os.PathLike)):
             return self._of_path(os.fspath(item), number)
         if isinstance(item, (bytes, bytearray, memoryview)):
-            return [Source(name, bytes(item))]
+            return [Sample.of(name, bytes(item))]
         if _is_file(item):
-            return [Source(*_read(item, name))]
+            return [Sample.of(*_read(item, name))]
         place = "" if number is None else f"item {number}: "
         if item is None:
             words = f"{place}is None, which is what cv2.imread gives for a file that it cannot read: check the path"
@@ -128,23 +120,44 @@ class _Gathering:
             raise OptionError(words if place else f"the image {words}")
         raise OptionError(f"{place}{_KNOWN}, not {_described(item)}")
 
-    def _of_array(self, array: NDArray[Any], number: int | None) -> Iterable[Source]:
+    def _of_array(self, array: NDArray[Any], number: int | None) -> Iterable[Sample]:
         if array.dtype.kind in "UO" and array.ndim == 1 and number is None:  # of paths, or of arrays
             return [source for i, item in enumerate(array.tolist()) for source in self._numbered(item, i)]
         if array.ndim == 4 and array.shape[3] in _CHANNELS:
-            return [Source(f"image {self._count + i}", image) for i, image in enumerate(array)]
+            return [Sample.of(f"image {self._count + i}", image) for i, image in enumerate(array)]
         takes_several = self._of is not None or self._leniently  # where one is taken, its reader says what is wrong
         is_stack = array.ndim == 4 or (takes_several and array.ndim == 3 and array.shape[2] not in _CHANNELS)
         if number is None and is_stack:
             raise OptionError(f"an array of shape {_shape(array)} {_about_shape(array)}")
-        return [Source(f"image {self._count}", array)]
+        return [Sample.of(f"image {self._count}", array)]
 
-    def _numbered(self, item: Any, number: int) -> list[Source]:
+    def _of_mapping(self, channels: Mapping[Any, Any], number: int | None) -> Sample:
+        """One sample with several channels, never several samples."""
+        place = "" if number is None else f"item {number}: "
+        found: dict[str, Data] = {}
+        for channel, item in channels.items():
+            if not isinstance(channel, str) or isinstance(item, Mapping):
+                raise OptionError(
+                    f"{place}a mapping is one sample: names of channels and an image each, {{'rgb': path}}"
+                )
+            try:
+                images = list(_Gathering(None).all_of([item]))
+            except DatasetError as error:
+                raise ImageError(f"{place}channel {channel!r}: {error}") from None
+            if len(images) != 1:
+                raise OptionError(f"{place}channel {channel!r} must be one image, not {len(images)}")
+            found[channel] = images[0].data
+        if not found:
+            raise OptionError(f"{place}a sample needs at least one channel, such as {{'rgb': path}}")
+        first = next(iter(found.values()))
+        return Sample(str(first) if isinstance(first, Path) else f"image {self._count}", found)
+
+    def _numbered(self, item: Any, number: int) -> list[Sample]:
         found = list(self._of_item(item, number))
         self._count += len(found)
         return found
 
-    def _of_path(self, path: str, number: int | None) -> list[Source]:
+    def _of_path(self, path: str, number: int | None) -> list[Sample]:
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if not path:
@@ -152,14 +165,14 @@ class _Gathering:
         if os.path.isdir(path):
             return self._of_folder(Path(path), number)
         if os.path.lexists(path):
-            return [Source(str(Path(path)), Path(path))]
+            return [Sample.of(str(Path(path)), Path(path))]
         if glob.has_magic(path):
             found = sorted(glob.glob(path, recursive=True))
             if found:
                 return [source for match in found for source in self._of_path(match, number)]
         return self._fail(path, f"{path}: no such file or folder", number)
 
-    def _fail(self, path: str, words: str, number: int | None) -> list[Source]:
+    def _fail(self, path: str, words: str, number: int | None) -> list[Sample]:
         """A path of several that gives nothing: the others go on."""
         if number is None or self._on_error is None:
             raise DatasetError(words)
@@ -174,7 +187,7 @@ class _Gathering:
             self._told = True
             self._on_error(path, ImageError(str(error)))
 
-    def _of_folder(self, folder: Path, number: int | None) -> list[Source]:
+    def _of_folder(self, folder: Path, number: int | None) -> list[Sample]:
         listing = list_folder(folder)
         if self._of:
             check_content(listing.root, listing.files, holds=self._of)
@@ -185,7 +198,7 @@ class _Gathering:
         if self._on_error is not None:
             for failed in listing.failed:
                 self._on_error(str(failed.path), failed.error)
-        return [Source(str(path), path) for path in listing.files]
+        return [Sample.of(str(path), path) for path in listing.files]
 
 
 def without_images(listing: Listing) -> str:
@@ -244,8 +257,6 @@ def _described(item: object) -> str:
     kind = type(item)
     if _is_tensor(item):
         return "a torch tensor: give H×W×C numpy arrays, such as tensor.permute(1, 2, 0).cpu().numpy()"
-    if isinstance(item, dict):
-        return "a dict: give its values, such as list(images.values())"
     if _is_table(item):
         return "a table: give its column of paths as a list, such as table['path'].tolist()"
     if isinstance(item, (list, tuple)):

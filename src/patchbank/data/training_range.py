@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from patchbank.data.prefetch import prefetch
 from patchbank.data.read import is_eight_bit, read_raw
-from patchbank.data.sources import Source
 from patchbank.data.values import SIXTEEN_BITS, UNIT, Range, ValueRange, check_range
 from patchbank.errors import ImageError, notify
+from patchbank.sample import Sample
 
 _FULL_SCALES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _MARGIN = 0.05  # of the observed range, on either side
@@ -21,7 +21,7 @@ _MOST_ZOOM = 5  # a range so many times as wide as what nearly all pixels have i
 _LOOKED_AT = 10_000  # values of each image that quantiles are taken of
 
 
-def decide_range(sources: Sequence[Source], given: Any = None) -> ValueRange:
+def decide_range(sources: Sequence[Sample], given: Any = None) -> ValueRange:
     """The range of the training images' values: `given` as (low, high), or found in all of them.
 
     Only images of more than eight bits are decoded for it. Whole numbers have the smallest usual full scale that holds
@@ -114,7 +114,7 @@ class _Seen:
         notify(f"{sentence}; value_range (--full-scale) sets another")
 
 
-def _look(source: Source) -> _Look | bool:
+def _look(source: Sample) -> _Look | bool:
     """An image of more than eight bits; True for one of eight, False where it cannot be read, which is told later."""
     try:
         if is_eight_bit(source):

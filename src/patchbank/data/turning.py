@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data.sources import Source
+from patchbank.sample import Sample
 
 ANGLES = tuple(45.0 * i for i in range(8))  # as AnomalyDINO (arXiv 2405.14529)
 
 
-def turned_by(sources: list[Source]) -> list[Source]:
+def turned_by(sources: list[Sample]) -> list[Sample]:
     """Each source as it is, and then turned by seven angles."""
     return [replace(source, angle=angle) for source in sources for angle in ANGLES]
 

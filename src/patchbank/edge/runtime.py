@@ -28,7 +28,8 @@ from patchbank._system.files import file_digest, spelled
 from patchbank._system.numbers import check_threads
 from patchbank._system.threads import OfProcess, cores, torch_threads
 from patchbank.calibration.calibration import Calibration, standardised
-from patchbank.data import Geometry, Images, RegionOfInterest, Source, ValueRange, View, gather, read_image, stream
+from patchbank.data import Geometry, Images, RegionOfInterest, Sample, ValueRange, View, gather, read_image, stream
+from patchbank.data.channels import check_channel
 from patchbank.errors import (
     ImageError,
     MissingPackageError,
@@ -38,6 +39,7 @@ from patchbank.errors import (
     notify,
 )
 from patchbank.prediction import Prediction, finite
+from patchbank.sample import RGB_CHANNEL
 from patchbank.scoring.decision import decide
 
 EXPORT_VERSION = 2  # 1 where an older version reads the same pixels: without a value_range
@@ -101,7 +103,7 @@ class Exported:
         is asked for the next image after the prediction before it was taken; it may be endless."""
         return self._inspected(stream(images, on_error or _warn), on_error or _warn)
 
-    def _inspected(self, sources: Iterable[Source], on_error: OnError) -> Iterator[Prediction]:
+    def _inspected(self, sources: Iterable[Sample], on_error: OnError) -> Iterator[Prediction]:
         for source in sources:
             try:
                 prediction = self.inspect(source)
@@ -110,7 +112,7 @@ class Exported:
             else:
                 yield prediction
 
-    def inspect(self, source: Source) -> Prediction:
+    def inspect(self, source: Sample) -> Prediction:
         """The prediction for one image that has not been read yet."""
         raise NotImplementedError
 
@@ -126,14 +128,16 @@ class ExportedGraph(Exported):
         d = self.document
         self.geometry, self.inspected = Geometry(**d["geometry"]), tuple(d["inspected"])
         self.values = ValueRange.of(d.get("value_range"))
+        self.channel = d.get("channel", RGB_CHANNEL)
+        check_channel(self.channel)
         self.squeezed = ""  # the image that was named because its longer side is squeezed
         self.roi, self.painted = (None if d[k] is None else RegionOfInterest.of(d[k]) for k in ("roi", "learned_roi"))
         self.masks = {i["name"]: tuple(i["shape"]) for i in d["inputs"] if i["name"].startswith("inside")}
 
-    def feeds(self, source: Source) -> tuple[Feeds, View, NDArray[np.bool_] | None]:
+    def feeds(self, source: Sample) -> tuple[Feeds, View, NDArray[np.bool_] | None]:
         """What the graph takes of an image, how that was inspected, and which of its pixels, None for all. Raises
         `ImageError` for one that is not for this export."""
-        rgb = read_image(source, self.values, notify)
+        rgb = read_image(source.seen_in(self.channel), self.values, notify)
         if not self.squeezed and (words := self.geometry.squeeze_words(rgb.shape[0], rgb.shape[1])):
             self.squeezed = source.name
             notify(f"{source.name}: {words}")
@@ -158,7 +162,7 @@ class ExportedGraph(Exported):
             raise ImageError(f"{source.name}: has nothing of the region of interest in its inspected part")
         return {**feeds, "image": view.apply(rgb)[None]}, view, mask
 
-    def inspect(self, source: Source) -> Prediction:
+    def inspect(self, source: Sample) -> Prediction:
         started = time.perf_counter()
         feeds, view, mask = self.feeds(source)
         decoded = time.perf_counter()
@@ -182,7 +186,7 @@ class ExportedEnsemble(Exported):
 
     members: list[Exported]
 
-    def inspect(self, source: Source) -> Prediction:
+    def inspect(self, source: Sample) -> Prediction:
         found = [(member.inspect(source), member.calibration) for member in self.members]
         score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in found]))
         anomaly = np.mean([standardised(p.map, c.peaks) for p, c in found], axis=0).astype(np.float32)

@@ -15,8 +15,8 @@ import numpy as np
 from patchbank._system.environment import environment
 from patchbank._system.ram import peak_rss_mb
 from patchbank.calibration.calibration import Calibration
-from patchbank.data import Source, read_image
-from patchbank.data.datasets import GOOD, Dataset, Sample, read_mask
+from patchbank.data import Sample, read_image
+from patchbank.data.datasets import GOOD, Dataset, LabelledImage, read_mask
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, notify, warn
 from patchbank.evaluation.masks import MaskReader
@@ -41,7 +41,7 @@ class _Run:
 
     pixels: PixelRun
     cases: list[Case] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[LabelledImage] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     masks: MaskReader = field(default_factory=MaskReader)
     seconds: float = 0.0
@@ -236,7 +236,7 @@ def _costs(detector: Detector, run: _Run, model_file: str | PathLike[str] | None
     }
 
 
-def _timed_samples(run: _Run) -> list[Sample]:
+def _timed_samples(run: _Run) -> list[LabelledImage]:
     return run.samples[:: max(1, len(run.samples) // _LATENCY_IMAGES)][:_LATENCY_IMAGES]
 
 
@@ -251,7 +251,7 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run, on_error: OnErro
     """The worst misses, the worst false alarms, and the clearest find of each kind, drawn; `on_error` hears of images
     that have gone since they were scored."""
 
-    def drawn(chosen: Sequence[tuple[Case, Sample]]) -> list[Panel]:
+    def drawn(chosen: Sequence[tuple[Case, LabelledImage]]) -> list[Panel]:
         panels = []
         for case, sample in chosen[:_GALLERY]:
             try:
@@ -271,9 +271,9 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run, on_error: OnErro
     }
 
 
-def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> Panel:
+def _panel(detector: Detector, dataset: Dataset, case: Case, sample: LabelledImage) -> Panel:
     explanation = detector.explain(sample.path)
-    pixels = read_again(Source(case.path, sample.path), explanation.prediction.map.shape, detector.values_)
+    pixels = read_again(Sample.of(case.path, sample.path), explanation.prediction.map.shape, detector.values_)
     mask = read_mask(sample, dataset.mask_above, (pixels.shape[0], pixels.shape[1]))
     top = overlay(pixels, explanation.prediction, mask)
     if not detector.keeps_patches:
@@ -282,7 +282,7 @@ def _panel(detector: Detector, dataset: Dataset, case: Case, sample: Sample) -> 
     return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
 
 
-def _tiling(detector: Detector, samples: Sequence[Sample]) -> Picture | None:
+def _tiling(detector: Detector, samples: Sequence[LabelledImage]) -> Picture | None:
     """The tiles of the first image that is still there."""
     for sample in samples:
         with contextlib.suppress(ImageError):
@@ -290,8 +290,8 @@ def _tiling(detector: Detector, samples: Sequence[Sample]) -> Picture | None:
     return None
 
 
-def _tiled(detector: Detector, sample: Sample) -> Picture:
-    rgb = read_image(Source(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
+def _tiled(detector: Detector, sample: LabelledImage) -> Picture:
+    rgb = read_image(Sample.of(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
     extractor = detector.extractor
     assert extractor.tiling is not None
     view = extractor.loader.view(rgb, str(sample.path))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data.datasets import GOOD, Dataset, Sample
+from patchbank.data.datasets import GOOD, Dataset, LabelledImage
 from patchbank.data.datasets.mask_files import open_mask
 from patchbank.errors import DatasetError, OnError
 
@@ -27,7 +27,7 @@ class MaskReader:
     good: list[Path] = field(default_factory=list)
 
     def read(
-        self, sample: Sample, dataset: Dataset, size: tuple[int, int], on_error: OnError
+        self, sample: LabelledImage, dataset: Dataset, size: tuple[int, int], on_error: OnError
     ) -> NDArray[np.bool_] | None:
         """The defective pixels of a test image, H×W; None where nobody marked them, or the mask cannot be used, which
         `on_error` hears of."""

@@ -18,7 +18,7 @@ from patchbank._system.environment import package_version
 from patchbank._system.files import file_digest, replacing_folder, spelled
 from patchbank._system.threads import thread_count
 from patchbank.calibration.calibration import Calibration
-from patchbank.data import Images, Source, gather, image_size
+from patchbank.data import Images, Sample, gather, image_size
 from patchbank.detector import Detector
 from patchbank.edge.runtime import DOCUMENT, EXPORT_VERSION, ExportedGraph, load, open_graph
 from patchbank.errors import DatasetError, ImageError, OptionError
@@ -27,6 +27,7 @@ from patchbank.export.formats import WRITERS, check_format
 from patchbank.export.graph import Graph, make_graph
 from patchbank.methods import Ensemble
 from patchbank.prediction import finite
+from patchbank.sample import RGB_CHANNEL
 
 BANKS = ("inside", "external")
 _NOTE = "B×3×H×W float32, RGB in 0..255, resized as `geometry` says; scaled by mean and deviation inside the graph"
@@ -79,7 +80,7 @@ def _write(
     to: str,
     bank: str,
     size: tuple[int, int] | None,
-    sources: Sequence[Source],
+    sources: Sequence[Sample],
     int8: bool,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
@@ -122,7 +123,7 @@ def _write(
     return document
 
 
-def _quantise(detector: Detector, exported: ExportedGraph, graph: Path, sources: Sequence[Source]) -> dict[str, Any]:
+def _quantise(detector: Detector, exported: ExportedGraph, graph: Path, sources: Sequence[Sample]) -> dict[str, Any]:
     """The graph in eight bits; what that changed: results, time and size."""
     from patchbank.export.quantise import milliseconds, quantise
 
@@ -209,6 +210,7 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
         },
         "roi": None if extractor.inputs.roi is None else extractor.inputs.roi.state(),
         **({} if detector.values_.is_plain else {"value_range": detector.values_.state()}),
+        **({} if detector.channel == RGB_CHANNEL else {"channel": detector.channel}),
         "learned_roi": None if extractor.inputs.painted is None else extractor.inputs.painted.state(),
         "backbone": {
             "name": extractor.backbone.name,
@@ -220,7 +222,7 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
     }
 
 
-def _usual_size(detector: Detector, sources: Sequence[Source]) -> tuple[int, int]:
+def _usual_size(detector: Detector, sources: Sequence[Sample]) -> tuple[int, int]:
     """The size that most of the training images that the model remembers are inspected at; of those given, where it
     remembers none."""
     remembered = detector.require_fitted().scorer.refs
@@ -230,7 +232,7 @@ def _usual_size(detector: Detector, sources: Sequence[Source]) -> tuple[int, int
     return views.most_common(1)[0][0]
 
 
-def _inspected_at(detector: Detector, size: Sequence[int], sources: Sequence[Source]) -> list[Source]:
+def _inspected_at(detector: Detector, size: Sequence[int], sources: Sequence[Sample]) -> list[Sample]:
     """The images that are inspected at that size."""
     geometry = detector.extractor.geometry
     views = [(source, geometry.view(*image_size(source)).inspected) for source in _readable(sources)]
@@ -244,7 +246,7 @@ def _inspected_at(detector: Detector, size: Sequence[int], sources: Sequence[Sou
     return found
 
 
-def _readable(sources: Sequence[Source]) -> list[Source]:
+def _readable(sources: Sequence[Sample]) -> list[Sample]:
     found = []
     for source in sources:
         try:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.detector import Detector
 from patchbank.edge.runtime import Exported
 from patchbank.errors import ExportError
@@ -56,13 +56,13 @@ class Parity:
         return max(self.score.relative, self.map.relative if self.map else 0.0)
 
 
-def compare(detector: Detector, exported: Exported, sources: Sequence[Source]) -> Parity:
+def compare(detector: Detector, exported: Exported, sources: Sequence[Sample]) -> Parity:
     """The model and its export on the same images."""
     usual, usual_peak = (_median(values) for values in (detector.calibration_.scores, detector.calibration_.peaks))
     score, anomaly, verdicts = Difference(), Difference() if detector.localizes else None, 0
     ratios = []
     for source in sources:
-        one, other = detector.predict(source.data), exported.predict(source.data)
+        one, other = detector.predict(source), exported.predict(source)
         score |= _difference(one.score, other.score, max(abs(one.score), usual))
         if anomaly is not None:
             anomaly |= _of_maps(one, other, usual_peak)
@@ -81,17 +81,17 @@ def check(parity: Parity) -> None:
         )
 
 
-def thumbnails_of(detector: Detector) -> list[Source]:
+def thumbnails_of(detector: Detector) -> list[Sample]:
     """The model's pictures of its training images, at the size that those had."""
     sources = []
     for name, thumbnail in detector.thumbnails_.items():
         height, width = thumbnail.size
         picture = Image.fromarray(thumbnail.pixels()).resize((width, height), Image.Resampling.BICUBIC)
-        sources.append(Source(name, detector.values_.like(np.asarray(picture))))
+        sources.append(Sample.of(name, detector.values_.like(np.asarray(picture))))
     return sources
 
 
-def some_of(sources: Sequence[Source], most: int = MOST_IMAGES) -> list[Source]:
+def some_of(sources: Sequence[Sample], most: int = MOST_IMAGES) -> list[Sample]:
     """At most so many, evenly spread."""
     return [sources[i] for i in sorted({round(i) for i in np.linspace(0, len(sources) - 1, min(most, len(sources)))})]
 

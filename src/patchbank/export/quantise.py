@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.edge.runtime import ExportedGraph, Feeds, Run
 
 # with the activations, whose range is that of the convolution before them: on a set of hazelnuts distances to the bank
@@ -19,7 +19,7 @@ _KINDS = ("Conv", "Clip", "Relu")
 _RUNS = 20  # timed, of which the median counts
 
 
-def quantise(exported: ExportedGraph, graph: Path, sources: Sequence[Source]) -> list[Feeds]:
+def quantise(exported: ExportedGraph, graph: Path, sources: Sequence[Sample]) -> list[Feeds]:
     """Put an int8 graph in the place of a float one, its ranges from these images; returns the inputs made of them."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

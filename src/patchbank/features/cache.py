@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from patchbank._system.files import reason, replacing, spelled
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.data.opening import open_file
 from patchbank.errors import ImageError, notify
 
@@ -48,12 +48,12 @@ class FeatureCache:
         """Whether it is asked at all."""
         return not (self.asleep or self._broken)
 
-    def digest(self, source: Source) -> str | None:
+    def digest(self, source: Sample) -> str | None:
         """The SHA-256 of an image's file and of the angle it is turned by; None for what is no file."""
-        if not self.active or not isinstance(source.data, Path):
+        if not self.active or source.path is None:
             return None
         try:
-            with open_file(source.data) as file:
+            with open_file(source.path) as file:
                 return hashlib.sha256(file.read() + repr(source.angle).encode()).hexdigest()
         except (ImageError, OSError):  # told by the one that reads the image
             return None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchbank.data import Geometry, Source, Tiling, View, image_size, prefetch
+from patchbank.data import Geometry, Sample, Tiling, View, image_size, prefetch
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, warn
 from patchbank.features.aggregation import Arrangement
 from patchbank.features.area import Area
@@ -21,6 +21,7 @@ from patchbank.features.cache import FeatureCache
 from patchbank.features.loading import Inputs, Loaded, Loader
 from patchbank.features.storage import allocate, release
 from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.sample import RGB_CHANNEL
 
 _CUDA_BATCH = 16  # on a CPU one image at a time is as fast, and its features do not depend on its company
 
@@ -59,6 +60,7 @@ class Extractor:
             "tiling": self.tiling, "reference": inputs.reference,
         }  # fmt: skip
         values = [] if inputs.values.is_plain else [f"values={inputs.values!r}"]
+        values += [] if inputs.channel == RGB_CHANNEL else [f"channel={inputs.channel}"]
         return " ".join([self.backbone.identity, *(f"{k}={v!r}" for k, v in stages.items()), *values])
 
     @property
@@ -77,7 +79,7 @@ class Extractor:
     # ---- one by one --------------------------------------------------------------------------------------------------
 
     def stream(
-        self, sources: Iterable[Source], on_error: OnError = warn, *, digests: bool = False
+        self, sources: Iterable[Sample], on_error: OnError = warn, *, digests: bool = False
     ) -> Iterator[PatchFeatures]:
         """Features of each readable image, in order; `on_error` hears of the others. `digests`: also take those of the
         pixels. An iterator gives its next source when the features before it were taken.
@@ -95,7 +97,7 @@ class Extractor:
                         name = item.source.name
                         on_error(name, ImageError(f"{name}: its features are not finite numbers"))
 
-    def _try(self, source: Source, digests: bool) -> Loaded | tuple[Source, ImageError]:
+    def _try(self, source: Sample, digests: bool) -> Loaded | tuple[Sample, ImageError]:
         try:
             item = self.loader.load(source, digests)
             self.loader.checked_area(source, item.view, self.grid(item.view))
@@ -103,7 +105,7 @@ class Extractor:
             return source, error
         return item
 
-    def _readable(self, loaded: Iterable[Loaded | tuple[Source, ImageError]], on_error: OnError) -> Iterator[Loaded]:
+    def _readable(self, loaded: Iterable[Loaded | tuple[Sample, ImageError]], on_error: OnError) -> Iterator[Loaded]:
         for item in loaded:
             if isinstance(item, Loaded):
                 self.loader.tell_squeezed(item)
@@ -145,12 +147,12 @@ class Extractor:
 
     # ---- many --------------------------------------------------------------------------------------------------------
 
-    def survey(self, sources: list[Source], on_error: OnError) -> list[tuple[Source, int]]:
+    def survey(self, sources: list[Sample], on_error: OnError) -> list[tuple[Sample, int]]:
         """The images whose headers can be read, and how many patches each will give (at most, if it is aligned)."""
         readable, reference = [], self.inputs.reference
         for source in sources:
             try:
-                size = image_size(source)
+                size = image_size(source.seen_in(self.inputs.channel))
                 view = self.geometry.view(*(size if reference is None else reference.size))
                 count = self._count(source, view)
             except ImageError as error:
@@ -162,14 +164,14 @@ class Extractor:
             raise DatasetError(f"none of the {len(sources)} images could be read")
         return readable
 
-    def _count(self, source: Source, view: View) -> int:
+    def _count(self, source: Sample, view: View) -> int:
         """Patches that an image of this view will give."""
         grid = self.grid(view)
         area = None if self.keeps_grid else self.loader.checked_area(source, view, grid)
         return grid[0] * grid[1] if area is None else int(area.cells(grid).sum())
 
     def learn(
-        self, sources: list[Source], on_error: OnError, progress: Progress | None = None
+        self, sources: list[Sample], on_error: OnError, progress: Progress | None = None
     ) -> Iterator[PatchFeatures]:
         """As `stream`, with progress; raises `DatasetError` where no image gives features."""
         count = 0
@@ -185,7 +187,7 @@ class Extractor:
 
     def collect(
         self,
-        sources: list[Source],
+        sources: list[Sample],
         on_error: OnError = warn,
         progress: Progress | None = None,
         patches: int | None = None,
@@ -208,10 +210,10 @@ class Extractor:
         return features
 
     def streamed(
-        self, sources: list[Source], on_error: OnError, progress: Progress | None, prepare: Callable[[Tensor], Tensor]
+        self, sources: list[Sample], on_error: OnError, progress: Progress | None, prepare: Callable[[Tensor], Tensor]
     ) -> FeatureStore:
         """Features that are not stored: one walk to learn, which tells of errors; later walks give `prepare`d ones."""
-        used: list[Source] = []
+        used: list[Sample] = []
         features = FeatureStore(prepared=True, images=len(sources))
 
         def learn() -> Iterator[PatchFeatures]:
@@ -224,7 +226,7 @@ class Extractor:
         return features
 
     def _again(
-        self, sources: list[Source], features: FeatureStore, prepare: Callable[[Tensor], Tensor], on_error: OnError
+        self, sources: list[Sample], features: FeatureStore, prepare: Callable[[Tensor], Tensor], on_error: OnError
     ) -> Iterator[Tensor]:
         """A second walk over images whose features were not stored. An image that went away or changed meanwhile gives
         no rows, and `on_error` hears of it. Raises `DatasetError` where all did."""

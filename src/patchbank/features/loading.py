@@ -14,7 +14,6 @@ from patchbank.data import (
     Geometry,
     Reference,
     RegionOfInterest,
-    Source,
     ValueRange,
     View,
     image_size,
@@ -26,6 +25,7 @@ from patchbank.data.read import no_memory
 from patchbank.errors import ImageError, notify
 from patchbank.features.area import Area
 from patchbank.features.cache import FeatureCache
+from patchbank.sample import RGB_CHANNEL, Sample
 
 _AREAS = 8  # that are kept: images of one size have the same one
 
@@ -40,12 +40,14 @@ class Inputs:
         painted: the region that was learned from. What lies outside has the mean colour of what lies inside before the
             network sees it, whose patches look far beyond their own pixels.
         reference: what images are laid over first.
+        channel: of each sample, the one that is inspected.
     """
 
     values: ValueRange = field(default_factory=ValueRange)
     roi: RegionOfInterest | None = None
     painted: RegionOfInterest | None = None
     reference: Reference | None = None
+    channel: str = RGB_CHANNEL
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Loaded:
     """An image ready for the network, or its features that the cache had. `seconds`: what that took; `digest`: of its
     file, for the cache; `pixel`: of its pixels."""
 
-    source: Source
+    source: Sample
     view: View
     area: Area | None
     seconds: float
@@ -94,7 +96,7 @@ class Loader:
             covered = inside if covered is None else inside & covered
         return None if covered is None else Area(view, covered)
 
-    def checked_area(self, source: Source, view: View, grid: tuple[int, int]) -> Area | None:
+    def checked_area(self, source: Sample, view: View, grid: tuple[int, int]) -> Area | None:
         """As `area`. Raises `ImageError` where none of it is inspected."""
         area = self._area_of(source, view)
         try:
@@ -104,28 +106,29 @@ class Loader:
             raise ImageError(f"{source.name}: {error}") from None
         return area
 
-    def _area_of(self, source: Source, view: View) -> Area | None:
+    def _area_of(self, source: Sample, view: View) -> Area | None:
         try:
             return self.area(view, source.angle)
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from None
 
-    def load(self, source: Source, digests: bool = False) -> Loaded:
+    def load(self, source: Sample, digests: bool = False) -> Loaded:
         """Raises `ImageError` for what cannot be read. `digests`: also take that of the pixels."""
         try:
             return self._load(source, digests)
         except MemoryError as error:
             raise no_memory(source, error) from None
 
-    def _load(self, source: Source, digests: bool) -> Loaded:
+    def _load(self, source: Sample, digests: bool) -> Loaded:
         started = time.perf_counter()
-        digest = self._cache.digest(source) if self._cache else None
+        seen = source.seen_in(self.inputs.channel)
+        digest = self._cache.digest(seen) if self._cache else None
         found = self._cache.get(digest, self._how) if self._cache else None
         if found is not None:
-            view = self.geometry.view(*image_size(source))
+            view = self.geometry.view(*image_size(seen))
             area = self._area_of(source, view)
             return Loaded(source, view, area, time.perf_counter() - started, kept=found[0], pixel=found[1])
-        rgb = read_image(source, self.inputs.values, notify)
+        rgb = read_image(seen, self.inputs.values, notify)
         # also for the cache, where a later fit finds the features of this image
         pixel = pixel_digest(rgb) if digests or digest is not None else ""
         view = self.view(rgb, source.name)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.data import Source, View
+from patchbank.data import Sample, View
 from patchbank.data.groups import FOUND, NearCopies, find_near_copies
 from patchbank.features.area import Area
 from patchbank.features.storage import release
@@ -33,7 +33,7 @@ class PatchFeatures:
         digest: of its pixels, where it was asked for.
     """
 
-    source: Source
+    source: Sample
     view: View
     grid: tuple[int, int]
     vectors: Tensor
@@ -167,7 +167,7 @@ class FeatureStore:
                 self.refs[i] = replace(ref, group=f"{FOUND}{first[label]}" if sizes[label] > 1 else "")
         return found
 
-    def labelled(self, readable: Sequence[tuple[Source, int]]) -> list[tuple[Source, int]]:
+    def labelled(self, readable: Sequence[tuple[Sample, int]]) -> list[tuple[Sample, int]]:
         """Sources of a fit with the labels that were found."""
         groups = {ref.name: ref.group for ref in self.refs}
         return [(replace(source, group=groups.get(source.name, "")), count) for source, count in readable]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from patchbank.data import Source, ValueRange, opened, prefetch, read_image
+from patchbank.data import Sample, ValueRange, opened, prefetch, read_image
 from patchbank.errors import ImageError
 
 _SIDES = (320, 256, 192, 128, 96, 64)  # of the longer side, in pixels
@@ -36,7 +36,7 @@ class Thumbnail:
             return np.asarray(image.convert("RGB"))
 
 
-def make_thumbnails(sources: Sequence[Source], limit_mb: float, values: ValueRange = _PLAIN) -> dict[str, Thumbnail]:
+def make_thumbnails(sources: Sequence[Sample], limit_mb: float, values: ValueRange = _PLAIN) -> dict[str, Thumbnail]:
     """One of each readable image, as large as the limit for all together allows; none where even the smallest would be
     too much."""
     some = list(sources[:: max(1, len(sources) // _TRIED)])
@@ -49,7 +49,7 @@ def make_thumbnails(sources: Sequence[Source], limit_mb: float, values: ValueRan
     return {}
 
 
-def _thumbnail(source: Source, side: int, values: ValueRange) -> tuple[str, Thumbnail] | None:
+def _thumbnail(source: Sample, side: int, values: ValueRange) -> tuple[str, Thumbnail] | None:
     try:
         rgb = read_image(source, values)
     except ImageError:  # told where it was learned from

@@ -11,7 +11,7 @@ import numpy as np
 from typing_extensions import Self
 
 from patchbank.calibration.calibration import CORRECTED, Calibration, standardised
-from patchbank.data import Images, Source, gather
+from patchbank.data import Images, Sample
 from patchbank.data.content import without_copies
 from patchbank.data.groups import labelled
 from patchbank.detector import Detector
@@ -116,7 +116,7 @@ class Ensemble(Detector):
         on_plan: Callable[[Plan], None] | None = None,
     ) -> Self:
         # an iterator is walked through once
-        sources, copies = without_copies(labelled(gather(images, on_error, of="good"), groups, self.group_by))
+        sources, copies = without_copies(labelled(self.gather(images, on_error, of="good"), groups, self.group_by))
         members = [copy.copy(member) for member in self.members]  # those in use stay as they are until all are fitted
         together = len({member.method for member in members}) > 1  # all must be calibrated on the same images
         for number, member in enumerate(members):
@@ -148,7 +148,7 @@ class Ensemble(Detector):
         return self
 
     def inspected(
-        self, sources: Iterable[Source], on_error: OnError, *, digests: bool = False
+        self, sources: Iterable[Sample], on_error: OnError, *, digests: bool = False
     ) -> Iterator[tuple[PatchFeatures, Prediction]]:
         """The features are the first member's."""
         self.require_fitted()
@@ -160,7 +160,7 @@ class Ensemble(Detector):
             else:
                 yield together
 
-    def explained(self, source: Source, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
+    def explained(self, source: Sample, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
         return self._together([member.explained(source, exclude) for member in self.members])
 
     def explain(

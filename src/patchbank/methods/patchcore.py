@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank._system.threads import on_this_thread
-from patchbank.data import Source, turned_by
+from patchbank.data import Sample, turned_by
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
 from patchbank.features.aggregation import level_balance
@@ -152,7 +152,7 @@ class PatchCore(Detector):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         check_augment(self.augment, self.align)
 
-    def views(self, sources: list[Source]) -> list[Source]:
+    def views(self, sources: list[Sample]) -> list[Sample]:
         return turned_by(sources) if self.augment else sources
 
     def make_scorer(self, levels: Levels) -> PatchCoreScorer:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.data import Source, turned_by
+from patchbank.data import Sample, turned_by
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
 from patchbank.features.planning import Plan, plan_statistics
@@ -182,7 +182,7 @@ class SubspaceAD(Detector):
             raise OptionError(f"variance must lie in (0, 1), such as 0.99, not {self.variance}")
         check_augment(self.augment, self.align)
 
-    def views(self, sources: list[Source]) -> list[Source]:
+    def views(self, sources: list[Sample]) -> list[Sample]:
         return turned_by(sources) if self.augment else sources
 
     def make_scorer(self, levels: Levels) -> SubspaceADScorer:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from patchbank.data import Source, Tiling, ValueRange, read_image
+from patchbank.data import Sample, Tiling, ValueRange, read_image
 from patchbank.errors import ImageError
 from patchbank.pictures.heat import Picture, heat, resample
 from patchbank.pictures.labels import short_path, shortened
@@ -67,7 +67,7 @@ def overlay(
     return np.array(page, dtype=np.uint8)
 
 
-def read_again(source: Source, size: tuple[int, ...], values: ValueRange = _PLAIN) -> Picture:
+def read_again(source: Sample, size: tuple[int, ...], values: ValueRange = _PLAIN) -> Picture:
     """The picture of an image that was inspected at `size` (height, width) before: files go, or change meanwhile.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from patchbank.data import RGB, Source, ValueRange, read_image
+from patchbank.data import RGB, Sample, ValueRange, read_image
 from patchbank.data.content import pixel_digest
 from patchbank.errors import ImageError
 from patchbank.io.thumbnails import Thumbnail
@@ -74,7 +74,7 @@ def finder(
         if folder is None:
             return None if kept is None else (kept.pixels(), kept.size)
         try:
-            original = read_image(Source(name, Path(folder, name)), values)
+            original = read_image(Sample.of(name, Path(folder, name)), values)
         except ImageError:
             original = None
         if original is not None and (kept is None or original.shape[:2] == kept.size) and is_same(name, original):

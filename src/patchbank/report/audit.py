@@ -8,7 +8,7 @@ import numpy as np
 
 from patchbank._system.files import replacing
 from patchbank.audit import SUSPICIOUS, Audit
-from patchbank.data import Source, read_image
+from patchbank.data import Sample, read_image
 from patchbank.errors import DatasetError, ImageError, OnError, warn
 from patchbank.pictures.drawing import read_again, strip
 from patchbank.pictures.explanation import explanation_picture, finder_of
@@ -30,7 +30,7 @@ def write_audit(found: Audit, folder: Path, path: Path, top: int, *, on_error: O
         try:
             explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
             rgb = read_again(
-                Source(suspect.image, Path(suspect.image)), explanation.prediction.map.shape, detector.values_
+                Sample.of(suspect.image, Path(suspect.image)), explanation.prediction.map.shape, detector.values_
             )
         except (ImageError, DatasetError) as error:
             on_error(suspect.image, error)
@@ -40,7 +40,7 @@ def write_audit(found: Audit, folder: Path, path: Path, top: int, *, on_error: O
     pairs = []
     for a, b, grey in found.duplicates[:_PAIRS]:
         try:
-            both = [read_image(Source(n, Path(n)), detector.values_).astype(np.uint8, copy=False) for n in (a, b)]
+            both = [read_image(Sample.of(n, Path(n)), detector.values_).astype(np.uint8, copy=False) for n in (a, b)]
         except ImageError as error:
             on_error(a, error)
             continue

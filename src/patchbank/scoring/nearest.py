@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ from patchbank.data import AlignedView, Geometry, Lattice, View, turned_back
 from patchbank.data.lattice import EVEN
 from patchbank.prediction import Neighbour
 from patchbank.sample import SampleRef
+
+if TYPE_CHECKING:  # an exported model needs no torch
+    from patchbank.features.store import PatchFeatures
+    from patchbank.scoring.patch_scores import PatchScores
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,16 @@ class NearestPatches:
         grid = (image.grid[0] * self.fineness, image.grid[1] * self.fineness)
         distance = float(self.distance[here])
         return self.placement.neighbour(image, int(self.row[here]), int(self.column[here]), grid, distance)
+
+
+def nearest_patches(
+    scorer: Any, scores: PatchScores, item: PatchFeatures, placement: Placement
+) -> NearestPatches | None:
+    """What each patch of an image was compared with; None where the method does not compare with patches."""
+    if scores.nearest is None or scores.distances is None:
+        return None
+    distances = scores.distances.cpu().numpy()
+    origin, refs, fineness = scorer.origin_of(scores.nearest.cpu().numpy())
+    view = replace(item.view, lattice=placement.lattice)
+    inspected = None if scorer.keeps_grid else item.inspected
+    return NearestPatches.of(view, origin, distances, refs, placement, fineness, inspected)

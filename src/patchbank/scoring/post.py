@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from patchbank._system.threads import on_this_thread
-from patchbank.data import Lattice
+from patchbank.data import Lattice, View
 from patchbank.features.area import Area
 from patchbank.scoring.maps import anomaly_map, image_score
 from patchbank.scoring.patch_scores import PatchScores
@@ -74,3 +76,22 @@ class Post:
 
 def _normalised(score: float, normal: tuple[float, float]) -> float:
     return (score - normal[0]) / normal[1]
+
+
+@dataclass(eq=False)
+class Learned:
+    """A scorer, what follows it, and the features that it was fitted to."""
+
+    scorer: Any
+    post: Any
+    features: Any  # a FeatureStore; None of a loaded model
+
+    def score(
+        self, points: Tensor, grid: tuple[int, int], view: View, area: Area | None, exclude: int | None = None
+    ) -> Any:
+        """One image by its prepared patches."""
+        cells = None
+        if area is not None and self.scorer.keeps_grid:
+            cells = torch.from_numpy(area.cells(grid)).to(points.device)
+        scores = self.scorer.compare(points, grid, cells, exclude)
+        return self.post(scores, grid, view.inspected, area, self.scorer.normal)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from patchbank._system.files import keep_copy, shown
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.errors import PatchbankError, give_up
 from patchbank.maintenance import tell_apart
 from patchbank.prediction import finite
@@ -75,7 +75,7 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     try:
         detector = service.models.open(model.file)
         # some may be known: where the service was killed on its way, or where a picture was inspected twice
-        named = {id: Source(_name(id, upload), upload.data) for id, upload in uploads.items()}
+        named = {id: Sample.of(_name(id, upload), upload.data) for id, upload in uploads.items()}
         fitted = detector.require_fitted()
         unknown = {source.name for source in tell_apart(fitted, detector.folder, list(named.values()))[0]}
         new = {id: source for id, source in named.items() if source.name in unknown}

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import HTTPException
 
-from patchbank.data import Source
+from patchbank.data import Sample
 from patchbank.errors import ImageError
 from patchbank.prediction import Prediction, finite
 from patchbank.service.history import History
@@ -192,7 +192,7 @@ class Inspector:
         def failed(key: str, error: Exception) -> None:
             self._fail(live.pop(key), ImageError(str(error).removeprefix(f"{key}: ")))
 
-        sources = [Source(key, item.upload.data) for key, item in live.items()]
+        sources = [Sample.of(key, item.upload.data) for key, item in live.items()]
         return model.detector.predictions(sources, failed)
 
     def _fail(self, item: _Item, error: Exception) -> None:

@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from patchbank.data import Source, opened, read_image
+from patchbank.data import Sample, opened, read_image
 from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, service_of
 
@@ -104,9 +104,9 @@ def small(request: Request, number: Annotated[int, Path(ge=0, le=BIGGEST_ID)]) -
     if data.startswith(b"\xff\xd8"):  # JPEG alone can be decoded small
         with opened(data) as image:
             image.draft("RGB", (2 * _SMALL, 2 * _SMALL))
-            rgb = read_image(Source(row["name"], image), values)
+            rgb = read_image(Sample.of(row["name"], image), values)
     else:
-        rgb = read_image(Source(row["name"], data), values)
+        rgb = read_image(Sample.of(row["name"], data), values)
     picture = Image.fromarray(rgb.astype("uint8", copy=False))
     picture.thumbnail((_SMALL, _SMALL))
     buffer = io.BytesIO()

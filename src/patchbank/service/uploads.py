@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from patchbank.data import Source, image_size
+from patchbank.data import Sample, image_size
 from patchbank.errors import ImageError
 
 RAW_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
@@ -34,9 +34,9 @@ class Upload:
     data: bytes
 
     @property
-    def source(self) -> Source:
+    def source(self) -> Sample:
         """The image, not read yet."""
-        return Source(self.name, self.data)
+        return Sample.of(self.name, self.data)
 
     def check(self, max_pixels: int) -> None:
         """Raise `ImageError` for what is no image, `TooLarge` for one with too many pixels, by its header alone."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from patchbank.data.datasets import Sample, open_dataset, read_mask
+from patchbank.data.datasets import LabelledImage, open_dataset, read_mask
 from patchbank.data.datasets.mask_files import open_mask
 from patchbank.errors import DatasetError
 
@@ -17,8 +17,8 @@ DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 LEVELS = np.array([[0, 1, 127], [128, 200, 255]], dtype=np.uint8)
 
 
-def sample(path: Path | None, defect: str = "bent") -> Sample:
-    return Sample(Path("image.png"), defect, path)
+def sample(path: Path | None, defect: str = "bent") -> LabelledImage:
+    return LabelledImage(Path("image.png"), defect, path)
 
 
 def test_good_is_empty_whatever_its_mask_file_says(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_mask_on_its_side_is_turned_as_its_image(tmp_path: Path, orientation: 
     with Image.open(tmp_path / "image.png") as image:
         upright = np.asarray(ImageOps.exif_transpose(image)) > 0
     Image.fromarray(stored.repeat(scale, 0).repeat(scale, 1)).save(tmp_path / "m.png")
-    turned = Sample(tmp_path / "image.png", "bent", tmp_path / "m.png")
+    turned = LabelledImage(tmp_path / "image.png", "bent", tmp_path / "m.png")
     mask = open_mask(turned, 0, (12, 8))
     assert mask is not None
     assert (mask.turned, mask.resized) == (True, scale > 1)
@@ -98,7 +98,7 @@ def test_a_mask_of_another_shape_is_refused(tmp_path: Path, size: tuple[int, int
     Image.new("L", (12, 8), 255).save(tmp_path / "m.png")
     Image.new("L", (12, 8)).save(tmp_path / "image.png")
     with pytest.raises(DatasetError, match=rf"m\.png: the mask has 12×8 pixels and its image {size[1]}×{size[0]}"):
-        read_mask(Sample(tmp_path / "image.png", "bent", tmp_path / "m.png"), 0, size)
+        read_mask(LabelledImage(tmp_path / "image.png", "bent", tmp_path / "m.png"), 0, size)
 
 
 def test_a_mask_that_was_rounded_is_resized(tmp_path: Path) -> None:

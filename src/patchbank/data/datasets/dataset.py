@@ -15,7 +15,7 @@ GOOD = "good"
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabelledImage:
     """One test image.
 
     `defect` is "good" for a nominal part, else the kind of defect. `mask` is the file that marks its pixels,
@@ -40,7 +40,7 @@ class Dataset:
     root: Path
     layout: str
     train: tuple[Path, ...]
-    test: tuple[Sample, ...]
+    test: tuple[LabelledImage, ...]
     mask_above: int
     train_found: Found = NOTHING
     test_found: Found = NOTHING

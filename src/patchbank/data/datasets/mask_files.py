@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from patchbank.data.datasets.dataset import GOOD, Sample
+from patchbank.data.datasets.dataset import GOOD, LabelledImage
 from patchbank.data.listing import list_images
 from patchbank.data.opening import opened
 from patchbank.errors import DatasetError, ImageError
@@ -27,7 +27,7 @@ class Mask:
     turned: bool = False
 
 
-def read_mask(sample: Sample, mask_above: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+def read_mask(sample: LabelledImage, mask_above: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Which pixels of `sample` are defective: bool, H×W with `size` = (H, W); None for a defect that has no
     mask file.
 
@@ -41,7 +41,7 @@ def read_mask(sample: Sample, mask_above: int, size: tuple[int, int]) -> NDArray
     return None if mask is None else mask.pixels
 
 
-def open_mask(sample: Sample, mask_above: int, size: tuple[int, int]) -> Mask | None:
+def open_mask(sample: LabelledImage, mask_above: int, size: tuple[int, int]) -> Mask | None:
     """As `read_mask`, for good parts too, with what was done to the mask."""
     if sample.mask is None:
         return None

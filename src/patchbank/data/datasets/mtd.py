@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from patchbank.data.datasets.dataset import GOOD, Dataset, Sample
+from patchbank.data.datasets.dataset import GOOD, Dataset, LabelledImage
 from patchbank.data.datasets.found import Found
 from patchbank.data.listing import Listing, Reason, list_folder
 from patchbank.errors import DatasetError
@@ -45,8 +45,8 @@ def read(root: Path, *, seed: int = 0, split: Path | None = None, train_list: st
         raise DatasetError(f"{root} has no {_FREE} folder, which the mtd layout needs; name another layout.")
     folders = {folder.name: list_folder(folder) for folder in sorted(root.glob(f"{_PREFIX}*")) if folder.is_dir()}
     train, test_good, defective = _draw(root, folders, seed) if split is None else _listed(root, split, train_list)
-    test = [Sample(path, GOOD, None) for path in test_good]
-    test += [Sample(path, kind, _mask_of(path)) for kind, paths in defective.items() for path in paths]
+    test = [LabelledImage(path, GOOD, None) for path in test_good]
+    test += [LabelledImage(path, kind, _mask_of(path)) for kind, paths in defective.items() for path in paths]
     test.sort(key=lambda sample: sample.path)
     bare = [sample.path for sample in test if sample.defect != GOOD and sample.mask is None]
     lost = [file for listing in folders.values() for file in _masks_alone(listing)]

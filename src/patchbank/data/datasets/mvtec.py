@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patchbank.data.datasets.dataset import GOOD, Dataset, Sample
+from patchbank.data.datasets.dataset import GOOD, Dataset, LabelledImage
 from patchbank.data.datasets.found import NOTHING, Found
 from patchbank.data.datasets.masks import Masks, is_usual
 from patchbank.data.folder_content import is_mask_of
@@ -149,12 +149,12 @@ class _Tested:
             self.masks.add([*(n for n in parts[:-1] if kind_of(n) not in (Kind.TEST, Kind.MASK)), parts[-1]], file)
         self.found = self.found.joined(Found(listing.passed_over, listing.failed))
 
-    def samples(self) -> tuple[Sample, ...]:
+    def samples(self) -> tuple[LabelledImage, ...]:
         """The labelled images, sorted by path, each with its mask; what has no partner is counted."""
         assigned = self.masks.assign((file, key) for file, key, _ in self._images)
         assigned |= self._masks_beside(assigned)
         masks = set(assigned.values())
-        samples = [Sample(f, defect, assigned.get(f)) for f, _, defect in self._images if f not in masks]
+        samples = [LabelledImage(f, defect, assigned.get(f)) for f, _, defect in self._images if f not in masks]
         odd = [mask for file, mask in assigned.items() if not is_usual(mask, file)]
         if odd:
             remark = f"{len(odd)} masks are found by names that differ from IMAGE_mask (such as {odd[0]})"

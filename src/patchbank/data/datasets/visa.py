@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from patchbank.data.datasets.dataset import GOOD, Dataset, Sample
+from patchbank.data.datasets.dataset import GOOD, Dataset, LabelledImage
 from patchbank.data.datasets.found import Found
 from patchbank.data.folder_names import is_good
 from patchbank.data.listing import Reason, list_folder
@@ -66,9 +66,9 @@ def _rows(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _sample(root: Path, row: dict[str, str]) -> Sample:
+def _sample(root: Path, row: dict[str, str]) -> LabelledImage:
     defect = GOOD if is_good(row["label"]) else row["label"]
-    return Sample(_file(root, row["image"]), defect, _file(root, row["mask"]) if row["mask"] else None)
+    return LabelledImage(_file(root, row["image"]), defect, _file(root, row["mask"]) if row["mask"] else None)
 
 
 def _table_of(root: Path) -> Path:
