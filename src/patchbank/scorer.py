@@ -6,7 +6,7 @@ runs eagerly, on a GPU, and traced for an export, where `traced` puts searches i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -19,7 +19,7 @@ from typing_extensions import Self
 from patchbank._system.passing import packed, unpacked
 from patchbank.errors import Progress
 from patchbank.features.planning import Plan, plan_fit
-from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.features.store import FeatureStore
 from patchbank.sample import SampleRef
 from patchbank.scoring.displacement import Response
 from patchbank.scoring.patch_scores import Grid, PatchScores
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Grid",
-    "HeldOutTaker",
     "Levels",
     "Memory",
     "Mergeable",
@@ -230,13 +229,6 @@ class Updatable(Protocol):
     def joined(self, points: Tensor, features: FeatureStore, rows: Tensor, refs: Sequence[SampleRef]) -> Any: ...
 
     def without(self, images: Sequence[int]) -> Any: ...
-
-
-@runtime_checkable
-class HeldOutTaker(Protocol):
-    """A memory that takes in, after the calibration, the images that were held out for it."""
-
-    def take_in(self, items: Iterable[PatchFeatures]) -> None: ...
 
 
 # ---- what several scorers share, eagerly and traced ------------------------------------------------------------------

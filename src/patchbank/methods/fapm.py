@@ -3,6 +3,7 @@ arXiv 2211.07381."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -177,6 +178,8 @@ class FAPMScorer(GridScorer):
         total = torch.stack([distances for distances, _ in found]).sum(0)
         if self.options.scored_by_maximum:
             return PatchScores(total, found[0][1], image=reweighted)
+        if top.ndim == 0:
+            return PatchScores(total, found[0][1], float(reweighted) / float(top) if 0 < float(top) < math.inf else 1.0)
         finite = (top > 0) & (top < torch.inf)
         factor = torch.where(finite, reweighted / top.clamp(min=1e-30), torch.ones_like(top))
         return PatchScores(total, found[0][1], factor)
@@ -186,8 +189,10 @@ class FAPMScorer(GridScorer):
         if self.options.neighbours < 2:
             return 1.0
         closest = banks.closest(vector, cell, grid, self.options.neighbours, without)  # …×K, +inf where are no more
+        if closest.ndim == 1:  # one image: there are as many as there are
+            return 1 - torch.softmax(closest, 0)[0] if len(closest) > 1 else 1.0
         if closest.shape[-1] < 2:
-            return torch.ones(()) if closest.ndim == 1 else torch.ones_like(closest[..., 0])
+            return torch.ones_like(closest[..., 0])
         valid = closest < torch.inf
         shifted = torch.where(valid, closest - closest[..., :1], torch.full_like(closest, -torch.inf))
         factor = 1 - torch.softmax(shifted, -1)[..., 0]
