@@ -133,7 +133,8 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
     try:
         detector_class, preset = find_method(method)
     except OptionError as error:
-        raise OptionError(f"--{error}") from None
+        words = str(error)
+        raise OptionError(f"--{words}" if words.startswith("method ") else f"--method: {words}") from None
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in detector_class.parameter_names():
