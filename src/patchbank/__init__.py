@@ -40,21 +40,7 @@ __all__ = [
     "load",
 ]
 
-_METHODS = (
-    "FAPM",
-    "SPADE",
-    "AnomalyDINO",
-    "Ensemble",
-    "LMFCore",
-    "MahalanobisAD",
-    "PaDiM",
-    "PatchCore",
-    "SubspaceAD",
-    "create",
-    "list_methods",
-)
-_HOMES = {
-    **dict.fromkeys(_METHODS, "patchbank.methods"),
+_HOMES = {  # the others: patchbank.methods
     "PatchbankError": "patchbank.errors",
     "Prediction": "patchbank.prediction",
     "load": "patchbank.loading",
@@ -63,6 +49,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # on first use: `patchbank --help` must answer before torch could even be imported
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "patchbank.methods")), name)
     raise AttributeError(f"module 'patchbank' has no attribute {name!r}")

@@ -32,7 +32,7 @@ from patchbank.data import (
 from patchbank.data.content import without_copies
 from patchbank.data.folder_content import Holds
 from patchbank.data.groups import labelled
-from patchbank.errors import ImageError, OnError, OptionError, Progress, WeightsError, give_up, warn
+from patchbank.errors import ImageError, OnError, OptionError, Progress, give_up, warn
 from patchbank.explain import explain
 from patchbank.features.aggregation import Arrangement, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
@@ -331,13 +331,8 @@ class Detector(Options):
 
     def restore(self, tensors: Memory, values: dict[str, Any], common: Fitted) -> None:
         """The inverse of `memory_state`. `common`: the rest of what was fitted; its scorer and what follows it are made
-        here. Raises `WeightsError` where the backbone has other weights than it had at the fit."""
+        here."""
         extractor = self.make_extractor(common.inputs)
-        if extractor.backbone.checksum != common.training["weights_sha256"]:
-            raise WeightsError(
-                f"was fitted with other weights of {self.backbone} ({common.training['weights']}) than those found "
-                "here: give the file it was fitted with as weights=PATH (--weights PATH)"
-            )
         scorer = fresh_scorer(self, extractor).restore(tensors, values)
         lie = common.training.get("patches_lie")
         post = post_of(self, extractor, scorer, Lattice.of(lie) if lie else None)

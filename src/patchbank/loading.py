@@ -5,7 +5,6 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any, cast
 
-from patchbank import methods as _methods  # registers the methods
 from patchbank.data import Reference, RegionOfInterest, ValueRange
 from patchbank.detector import Detector
 from patchbank.errors import ModelFileError, WeightsError
@@ -13,10 +12,9 @@ from patchbank.features.loading import Inputs
 from patchbank.fitting import Fitted
 from patchbank.io import thumbnails
 from patchbank.io.model_file import ModelFile, read
-from patchbank.registry import COMBINATIONS, METHODS
+from patchbank.methods import METHODS  # importing it registers them
+from patchbank.registry import COMBINATIONS
 from patchbank.sample import RGB_CHANNEL
-
-assert _methods
 
 
 def load(
@@ -46,10 +44,13 @@ def load(
     detector = _unfitted(path, loadable[document["method"]], document["options"], weights,
                          device=device, runtime=runtime, threads=threads)  # fmt: skip
     memory = {name: value.to(detector.torch_device) for name, value in tensors.items()}
-    try:
-        detector.restore(memory, document["memory"], _common(file))
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}" if str(error).startswith("was fitted") else str(error)) from None
+    detector.restore(memory, document["memory"], _common(file))
+    for part in detector.parts():
+        if part.extractor.backbone.checksum != part.training_["weights_sha256"]:
+            raise WeightsError(
+                f"{path}: was fitted with other weights of {part.backbone} ({part.training_['weights']}) than "
+                f"those found here: give the file it was fitted with as weights=PATH (--weights PATH)"
+            )
     return detector
 
 

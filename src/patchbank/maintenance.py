@@ -25,7 +25,6 @@ from patchbank.data.groups import FOUND, labelled, say_near_copies
 from patchbank.errors import DatasetError, MemoryBudgetError, OnError, OptionError, Progress, notify
 from patchbank.features.store import FeatureStore
 from patchbank.io.thumbnails import make_thumbnails
-from patchbank.sample import SampleRef
 from patchbank.scorer import Mergeable, Updatable
 from patchbank.scoring.post import Learned
 
@@ -133,7 +132,7 @@ def add(
     changed = replace(
         fitted, scorer=grown, calibration=calibration, thumbnails={**fitted.thumbnails, **pictures}
     )  # fmt: skip
-    added = [features.refs[i] for i in upright]
+    added = [(features.refs[i].name, features.refs[i].digest) for i in upright]
     return _recorded(changed, fitted, "added", learned=added, patches=len(features))
 
 
@@ -204,7 +203,7 @@ def merge(detector: Detector, others: Sequence[Detector], bank_size: int | None)
         _check_mergeable(detector, other)
     taken, mine = known_names(fitted), {digest for _, digest in known_images(fitted) if digest}
     values, calibration, thumbnails = fitted.inputs.values, fitted.calibration, dict(fitted.thumbnails)
-    skipped, names, learned, patches = list[set[str]](), list[dict[str, str]](), list[SampleRef](), 0
+    skipped, names, learned, patches = list[set[str]](), list[dict[str, str]](), list[tuple[str, str]](), 0
     for other in others:
         theirs = other.require_fitted()
         twice = _twice(theirs, mine)
@@ -217,10 +216,7 @@ def merge(detector: Detector, others: Sequence[Detector], bank_size: int | None)
         values = values | theirs.inputs.values
         calibration = calibration.joined(_renamed(theirs.calibration.without(twice), called))
         thumbnails |= {named.get(n, n): t for n, t in theirs.thumbnails.items() if n not in twice}
-        learned += [
-            SampleRef(named[name], (0, 0), (0, 0), digest=digest)
-            for name, digest in known_images(theirs) if name not in twice
-        ]  # fmt: skip
+        learned += [(named[name], digest) for name, digest in known_images(theirs) if name not in twice]
         patches += theirs.training["patches"]
     scorer = fitted.scorer.merge([other.require_fitted().scorer for other in others], skipped, names)
     if bank_size is not None and bank_size < len(scorer.bank):
@@ -327,19 +323,19 @@ def _recorded(
     before: Fitted,
     what: str,
     *,
-    learned: Sequence[SampleRef] = (),
+    learned: Sequence[tuple[str, str]] = (),
     forgotten: Collection[str] = (),
     patches: int = 0,
     **facts: Any,
 ) -> Fitted:
-    """The changed model with its summary."""
+    """The changed model with its summary. `learned`: names and digests of new images."""
     training, images = before.training, len(learned) - len(forgotten)
     known = [[name, digest] for name, digest in known_images(before) if name not in forgotten]
     scorer = changed.scorer
     training = {
         **training,
         "images": training["images"] + images,
-        "learned_from": known + [[ref.name, ref.digest] for ref in learned],
+        "learned_from": known + [[name, digest] for name, digest in learned],
         "patches": training["patches"] + patches,
         "memory_vectors": scorer.memory_vectors,
         "memory_mb": scorer.memory_mb,

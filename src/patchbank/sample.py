@@ -87,6 +87,10 @@ class SampleRef:
     digest: str = ""
     group: str = ""
 
+    def renamed(self, names: Mapping[str, str]) -> SampleRef:
+        """Under the new names of images and groups; those that have none keep theirs."""
+        return replace(self, name=names.get(self.name, self.name), group=names.get(self.group, self.group))
+
     def state(self) -> list[Any]:
         """As plain values, for the model file."""
         rest: list[Any] = [self.angle, *self.alignment] if self.angle or self.alignment else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -141,14 +141,6 @@ class FeatureStore:
         self.views.append(item.view)
         self.inspected.append(item.inspected)
         self.starts.append(self.starts[-1] + len(item.vectors))
-
-    @classmethod
-    def of(cls, items: Iterable[PatchFeatures]) -> FeatureStore:
-        """The images alone, without their features."""
-        found = cls()
-        for item in items:
-            found.add(item)
-        return found
 
     # ---- groups ------------------------------------------------------------------------------------------------------
 

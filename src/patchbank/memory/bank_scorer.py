@@ -214,7 +214,7 @@ class BankScorer(Scorer):
                 new = new.without([i for i, ref in enumerate(new.refs) if ref.name in twice])
             vectors = self.to_bank_space(new.vectors.float() * scale)
             radius = float(np.maximum(bank.covering_radius, other.bank.covering_radius * float(scale.max())))  # or NaN
-            refs = [replace(ref, name=named[ref.name], group=named.get(ref.group, ref.group)) for ref in new.refs]
+            refs = [ref.renamed(named) for ref in new.refs]
             bank = replace(bank.joined(vectors, new.provenance, refs), covering_radius=radius)
         return self.with_bank(bank)
 

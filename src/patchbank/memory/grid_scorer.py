@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,10 +51,7 @@ class GridScorer(Scorer):
         merged = self.copied()
         for other, twice, named in zip(others, skipped, names, strict=True):
             gone = [i for i, ref in enumerate(other._refs) if ref.name in twice]
-            refs = [
-                replace(ref, name=named.get(ref.name, ref.name), group=named.get(ref.group, ref.group))
-                for ref in other._refs if ref.name not in twice
-            ]  # fmt: skip
+            refs = [ref.renamed(named) for ref in other._refs if ref.name not in twice]
             pairs = zip(merged.banks, other.banks, strict=True)
             merged.banks = [mine.joined(theirs, len(merged._refs), gone) for mine, theirs in pairs]
             merged._refs = (*merged._refs, *refs)

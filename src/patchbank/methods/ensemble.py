@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -11,13 +11,13 @@ import numpy as np
 from typing_extensions import Self
 
 from patchbank.calibration.calibration import CORRECTED, Calibration, standardised
+from patchbank.calibration.monitor import FitMonitor
 from patchbank.data import Images, Sample
 from patchbank.data.content import without_copies
 from patchbank.data.groups import labelled
 from patchbank.detector import Detector
-from patchbank.errors import ImageError, OnError, OptionError, Progress, give_up, warn
+from patchbank.errors import ImageError, OnError, OptionError, give_up
 from patchbank.explain import one_source
-from patchbank.features.planning import Plan
 from patchbank.features.store import PatchFeatures
 from patchbank.fitting import Fitted
 from patchbank.maintenance import noted
@@ -106,15 +106,8 @@ class Ensemble(Detector):
 
     # ---- the flow ----------------------------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        images: Images,
-        *,
-        groups: Sequence[object] | None = None,
-        on_error: OnError = warn,
-        progress: Progress | None = None,
-        on_plan: Callable[[Plan], None] | None = None,
-    ) -> Self:
+    def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
+        on_error = monitor.on_error
         # an iterator is walked through once
         sources, copies = without_copies(labelled(self.gather(images, on_error, of="good"), groups, self.group_by))
         members = [copy.copy(member) for member in self.members]  # those in use stay as they are until all are fitted
@@ -124,7 +117,8 @@ class Ensemble(Detector):
             if together and scheme == "auto":
                 member.calibration = CORRECTED
             # an unreadable image is named once
-            member.fit(sources, on_error=_silent if number else on_error, progress=progress, on_plan=on_plan)
+            heard = _silent if number else on_error
+            member.fit(sources, on_error=heard, progress=monitor.progress, on_plan=monitor.on_plan)
             member.calibration = scheme
             if number == 0:  # all must be calibrated by the same parts
                 parts = dict(zip(member.calibration_.images, member.calibration_.groups, strict=False))

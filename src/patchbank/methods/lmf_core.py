@@ -21,9 +21,9 @@ from patchbank.features.store import FeatureStore
 from patchbank.memory.bank_scorer import BankScorer, BankSize, check_bank_search
 from patchbank.memory.coreset import SAMPLERS
 from patchbank.memory.moments import Moments
-from patchbank.methods.patchcore import reweighting
+from patchbank.methods.patchcore import scores_by_bank
 from patchbank.registry import register
-from patchbank.scorer import Grid, Levels, Memory, PatchScores, masked
+from patchbank.scorer import Grid, Levels, Memory, PatchScores
 from patchbank.scoring.displacement import Response
 
 _LARGEST_PROJECTION = 8192
@@ -90,9 +90,7 @@ class LMFCoreScorer(BankScorer):
         self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
     ) -> PatchScores:
         """As PatchCore, in the projected space."""
-        distances, nearest = self.bank.nearest(points, exclude)
-        distances = masked(distances, inspected)
-        return PatchScores(distances, nearest, reweighting(points, distances, nearest, self.bank, self.neighbours))
+        return scores_by_bank(points, self.bank, self.neighbours, inspected, exclude)
 
     def normalise_scores(self, calibration: Calibration) -> Calibration:
         """Algorithm 1, line 6."""

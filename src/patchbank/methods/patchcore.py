@@ -58,10 +58,7 @@ class PatchCoreScorer(CoresetScorer):
     def compare(
         self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
     ) -> PatchScores:
-        """Eq. 6: s* = max over patches of the distance to the nearest of M; Eq. 7 re-weights it."""
-        distances, nearest = self.bank.nearest(points, exclude)
-        distances = masked(distances, inspected)
-        return PatchScores(distances, nearest, reweighting(points, distances, nearest, self.bank, self.neighbours))
+        return scores_by_bank(points, self.bank, self.neighbours, inspected, exclude)
 
     def default_kept(self, patches: int) -> int:
         return min(int(patches * DEFAULT_CORESET), DEFAULT_BANK_SIZE)
@@ -85,6 +82,13 @@ class PatchCoreScorer(CoresetScorer):
     def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
         self.balance = tensors["balance"]
         return super().restore(tensors, values)
+
+
+def scores_by_bank(points: Tensor, bank: Any, b: int, inspected: Tensor | None, exclude: int | None) -> PatchScores:
+    """Eq. 6: s* = max over patches of the distance to the nearest of M; Eq. 7 re-weights it."""
+    distances, nearest = bank.nearest(points, exclude)
+    distances = masked(distances, inspected)
+    return PatchScores(distances, nearest, reweighting(points, distances, nearest, bank, b))
 
 
 def reweighting(points: Tensor, distances: Tensor, nearest: Tensor, bank: Any, b: int) -> Tensor | float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -184,11 +184,7 @@ class SPADEScorer(Scorer):
             merged.pooled = torch.cat([merged.pooled, other.pooled[kept]])
             starts = merged.starts[-1] + np.cumsum([len(part) for part in parts])
             merged.starts = [*merged.starts, *starts.tolist()]
-            renamed = [
-                replace(ref, name=named.get(ref.name, ref.name), group=named.get(ref.group, ref.group))
-                for i, ref in enumerate(other._refs) if i in set(kept)
-            ]  # fmt: skip
-            merged._refs = (*merged._refs, *renamed)
+            merged._refs = (*merged._refs, *(other._refs[i].renamed(named) for i in kept))
         return merged
 
     def __getstate__(self) -> dict[str, Any]:
