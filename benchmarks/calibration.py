@@ -74,7 +74,8 @@ def rates(
     patches = len(next(iter(cached.items.values())).vectors)
     learned, _, calibration = calibrator.run([(source, patches) for source in train], monitor)
     seen = cached.stream(test)
-    scores = np.array([learned.score(learned.scorer.prepare(i.vectors), i.grid, i.view, i.area).score for i in seen])
+    scorer, post = learned.scorer, learned.post
+    scores = np.array([post.score(scorer, scorer.prepare(i.vectors), i.grid, i.view, i.area).score for i in seen])
     return [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]
 
 

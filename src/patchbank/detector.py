@@ -52,7 +52,6 @@ from patchbank.registry import COMBINATIONS
 from patchbank.scorer import Levels, Memory, Scorer
 from patchbank.scoring.decision import decide
 from patchbank.scoring.nearest import Placement, nearest_patches
-from patchbank.scoring.post import Learned
 
 
 @dataclass(kw_only=True, eq=False)
@@ -198,10 +197,9 @@ class Detector(Options):
 
     def _predict(self, fitted: Fitted, item: PatchFeatures, exclude: int | None = None) -> Prediction:
         started = time.perf_counter()
-        learned = Learned(fitted.scorer, fitted.post, None)
         with on_this_thread():
             points = fitted.scorer.prepare(item.vectors)
-        scored = learned.score(points, item.grid, item.view, item.area, exclude)
+        scored = fitted.post.score(fitted.scorer, points, item.grid, item.view, item.area, exclude)
         if scored.smoothed is None:
             anomaly = np.full(item.view.input_size, np.nan, dtype=np.float32)
         else:

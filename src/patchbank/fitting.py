@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.calibration.schemes import Calibrator, Readable
+from patchbank.calibration.schemes import Calibrator, Learned, Readable
 from patchbank.data import Lattice, Sample
 from patchbank.data.lattice import EVEN
 from patchbank.features.extractor import Extractor
@@ -21,7 +21,7 @@ from patchbank.maintenance import noted
 from patchbank.sample import SampleRef
 from patchbank.scorer import Levels, Scorer
 from patchbank.scoring.displacement import response_of
-from patchbank.scoring.post import Learned, Post
+from patchbank.scoring.post import Post
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector

@@ -26,7 +26,6 @@ from patchbank.errors import DatasetError, MemoryBudgetError, OnError, OptionErr
 from patchbank.features.store import FeatureStore
 from patchbank.io.thumbnails import make_thumbnails
 from patchbank.scorer import Mergeable, Updatable
-from patchbank.scoring.post import Learned
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -120,13 +119,12 @@ def add(
         rows = []
         for i in upright:
             ref, view, vectors = features.refs[i], features.views[i], grown.prepare(features.of_image(i))
-            scored = Learned(grown, fitted.post, None).score(vectors, ref.grid, view, area(view), exclude=first + i)
+            scored = fitted.post.score(grown, vectors, ref.grid, view, area(view), exclude=first + i)
             rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
         calibration = calibration.joined(Calibration.of_rows(rows, calibration.false_alarm_rate))
     for i in upright:
-        view = features.views[i]
-        learned = Learned(grown, fitted.post, features)
-        grown = _accepting(learned, i, area(view), first + i, min(threshold, calibration.threshold))
+        limit = min(threshold, calibration.threshold)
+        grown = _accepting(grown, fitted, features, i, area(features.views[i]), first + i, limit)
     used = sum(len(t.jpeg) for t in fitted.thumbnails.values()) / 1e6
     pictures = make_thumbnails(sources, max(detector.thumbnails - used, 0), fitted.inputs.values)
     changed = replace(
@@ -136,14 +134,15 @@ def add(
     return _recorded(changed, fitted, "added", learned=added, patches=len(features))
 
 
-def _accepting(learned: Learned, i: int, area: Any, number: int, threshold: float) -> Any:
+def _accepting(
+    scorer: Any, fitted: Fitted, features: FeatureStore, i: int, area: Any, number: int, threshold: float
+) -> Any:
     """The scorer with more patches of image i, until the image is not rejected any more."""
-    scorer, features = learned.scorer, learned.features
-    ref, points = features.refs[i], scorer.prepare(features.of_image(i))
+    ref, view, points = features.refs[i], features.views[i], scorer.prepare(features.of_image(i))
     patches = scorer.to_bank_space(points)
     radius = float(scorer.bank.nearest(patches)[0].max())
     while radius > 0:
-        if replace(learned, scorer=scorer).score(points, ref.grid, features.views[i], area).score <= threshold:
+        if fitted.post.score(scorer, points, ref.grid, view, area).score <= threshold:
             break
         radius = radius / 2 if radius > 1e-6 else 0.0
         chosen = scorer.bank.far_from(patches, radius).indices

@@ -22,7 +22,6 @@ from patchbank.features.store import FeatureStore
 from patchbank.methods import METHODS
 from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.pictures.explanation import finder_of
-from patchbank.scoring.post import Learned
 from tests.conftest import bad_image, good_image, small_model
 
 SIZE = (64, 64)
@@ -73,10 +72,11 @@ def test_a_representative_sample_joins_the_calibration() -> None:
     model = small_model(image_size=64).fit(PARTS)
     model.add([good_image(50 + i, SIZE) for i in range(3)], representative=True)
     assert len(model.calibration_) == 15
-    learned = Learned(model.scorer, model.require_fitted().post, None)
+    post = model.require_fitted().post
     item = next(model.extractor.stream(gather(good_image(50, SIZE)), warn))
     points = model.scorer.prepare(item.vectors)
-    without = learned.score(points, item.grid, item.view, None, exclude=len(PARTS)).score  # its own do not count
+    # its own do not count
+    without = post.score(model.scorer, points, item.grid, item.view, None, exclude=len(PARTS)).score
     assert model.calibration_.scores[12] == pytest.approx(without)
 
 

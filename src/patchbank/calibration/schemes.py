@@ -24,9 +24,18 @@ from patchbank.features.store import FeatureStore
 from patchbank.sample import SampleRef
 
 if TYPE_CHECKING:
-    from patchbank.scoring.post import Learned
+    from patchbank.scoring.post import Post
 
 Readable = list[tuple[Sample, int]]  # images, each with its number of patches
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A scorer, what follows it, and the features that it was fitted to."""
+
+    scorer: Any
+    post: Post
+    features: FeatureStore
 
 
 class Learner(Protocol):
@@ -123,7 +132,7 @@ class Calibrator:
                 continue  # left out with the image it was made of; or gone since it was learned from
             quick = scorer.quick_score(i, len(features.refs), points, features.inspected[i])
             if quick is None:
-                scored = learned.score(points, ref.grid, view, area(view), exclude=i)
+                scored = learned.post.score(scorer, points, ref.grid, view, area(view), exclude=i)
                 rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
             else:
                 rows.append(Row(ref.name, quick, float("nan"), ref.group))
@@ -139,7 +148,8 @@ class Calibrator:
         given = [source for source in sources if not source.angle]
         for item in self.learner.extractor.stream(given, monitor.on_error, digests=True):
             seen.add(item)
-            scored = learned.score(learned.scorer.prepare(item.vectors), item.grid, item.view, item.area)
+            points = learned.scorer.prepare(item.vectors)
+            scored = learned.post.score(learned.scorer, points, item.grid, item.view, item.area)
             rows.append(Row(item.source.name, scored.score, scored.peak, item.source.group))
             if monitor.progress:
                 monitor.progress("calibration", len(rows), len(given))
@@ -161,11 +171,12 @@ class Calibrator:
         features, area = learned.features, self.learner.extractor.area
         turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
         held = folds_of(turned, self.seed, groups)[0]
-        others = dataclasses.replace(learned, scorer=learned.scorer.reselected(features, held))
+        others = learned.scorer.reselected(features, held)
         rows = []
         for i in held:
             if not (ref := features.refs[i]).angle:
-                scored = others.score(features.of_image(i), ref.grid, features.views[i], area(features.views[i]))
+                view = features.views[i]
+                scored = learned.post.score(others, features.of_image(i), ref.grid, view, area(view))
                 rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
         return Calibration.of_rows(rows, self.rate)
 

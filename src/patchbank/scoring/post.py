@@ -42,13 +42,29 @@ class Post:
     sigma: float
     lattice: Lattice
 
-    def __call__(
+    def score(
+        self,
+        scorer: Any,
+        points: Tensor,
+        grid: tuple[int, int],
+        view: View,
+        area: Area | None,
+        exclude: int | None = None,
+    ) -> Scored:
+        """One image by its prepared patches; `exclude`: the number of a training image, left out of the memory."""
+        cells = None
+        if area is not None and scorer.keeps_grid:
+            cells = torch.from_numpy(area.cells(grid)).to(points.device)
+        scores = scorer.compare(points, grid, cells, exclude)
+        return self._of(scores, grid, view.inspected, area, scorer.normal)
+
+    def _of(
         self,
         scores: PatchScores,
         grid: tuple[int, int],
         inspected: tuple[int, int],
         area: Area | None,
-        normal: tuple[float, float] = (0.0, 1.0),
+        normal: tuple[float, float],
     ) -> Scored:
         """Scores in the order of the vectors of a `grid`, or on a finer grid of their own; `inspected`: (height, width)
         of the map; `normal`: what the image score is shifted and divided by."""
@@ -76,22 +92,3 @@ class Post:
 
 def _normalised(score: float, normal: tuple[float, float]) -> float:
     return (score - normal[0]) / normal[1]
-
-
-@dataclass(eq=False)
-class Learned:
-    """A scorer, what follows it, and the features that it was fitted to."""
-
-    scorer: Any
-    post: Any
-    features: Any  # a FeatureStore; None of a loaded model
-
-    def score(
-        self, points: Tensor, grid: tuple[int, int], view: View, area: Area | None, exclude: int | None = None
-    ) -> Any:
-        """One image by its prepared patches."""
-        cells = None
-        if area is not None and self.scorer.keeps_grid:
-            cells = torch.from_numpy(area.cells(grid)).to(points.device)
-        scores = self.scorer.compare(points, grid, cells, exclude)
-        return self.post(scores, grid, view.inspected, area, self.scorer.normal)
