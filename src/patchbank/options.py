@@ -27,7 +27,7 @@ BY_GEOMETRY: dict[str, dict[str, Any]] = {
     "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
 }
 LARGEST_SEED = 2**32 - 1  # of the generators in use
-ALSCHEMES = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
+ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
 
 
 @dataclass(kw_only=True, eq=False)
@@ -99,7 +99,7 @@ class Options:
     def option(self, name: str) -> Any:
         """The value of an option; where it is None and the geometry decides, that of the geometry."""
         value = getattr(self, name)
-        defaults = ALSCHEMES | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
         return defaults.get(name) if value is None else value
 
     @classmethod
