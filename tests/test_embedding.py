@@ -47,7 +47,7 @@ fork_only = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def small(method: str = "patchcore", **options: Any) -> Detector:
     quick: dict[str, Any] = {"image_size": 64, "levels": (1, 2)}
     if method == "padim":
-        quick["channels"] = 12
+        quick["n_features"] = 12
     return METHODS[method](**quick | options)
 
 
@@ -205,7 +205,7 @@ model = PatchCore(**options).fit(names)
 model.save("m.patchbank")
 model = load("m.patchbank", runtime=runtime, threads=2)
 expected = model.predict("bad.png")
-patchbank.PaDiM(image_size=160, channels=20).fit(names)
+patchbank.PaDiM(image_size=160, n_features=20).fit(names)
 import torch
 torch.rand(1000, 1000) @ torch.rand(1000, 1000)
 pid = os.fork()

@@ -190,7 +190,7 @@ MERGEABLE = [name for name, kind in METHODS.items() if hasattr(kind.scorer_class
 @pytest.mark.parametrize("method", MERGEABLE)
 def test_merged_models_know_the_images_of_all(method: str) -> None:
     """About as a fit to all images; the defect is found."""
-    options = {"channels": 20} if method == "padim" else {}
+    options = {"n_features": 20} if method == "padim" else {}
     three = [METHODS[method](**SMALL, **options) for _ in range(3)]
     sets = [GOOD[:4], [*GOOD[4:], *OTHERS[:2]], OTHERS[2:]]
     one, two, other = (model.fit(images) for model, images in zip(three, sets, strict=True))
@@ -210,7 +210,7 @@ def test_merged_models_know_the_images_of_all(method: str) -> None:
     [*(("padim", {"covariance": kind}) for kind in ("full", "diagonal", "tied")), ("subspace", {})],
 )
 def test_merged_statistics_are_those_of_all_images(method: str, options: dict[str, Any]) -> None:
-    more = {"channels": 12} if method == "padim" else {}
+    more = {"n_features": 12} if method == "padim" else {}
     one, two, whole = (
         METHODS[method](**SMALL, **options, **more).fit(images) for images in (GOOD, OTHERS, [*GOOD, *OTHERS])
     )
@@ -222,7 +222,7 @@ def test_merged_statistics_are_those_of_all_images(method: str, options: dict[st
 def test_a_merged_model_can_be_saved_and_merged_again(tmp_path: Path) -> None:
     import patchbank
 
-    one, two, three = (PaDiM(**SMALL, channels=12).fit(images) for images in (GOOD[:3], GOOD[3:], OTHERS))
+    one, two, three = (PaDiM(**SMALL, n_features=12).fit(images) for images in (GOOD[:3], GOOD[3:], OTHERS))
     one.merge(two).save(tmp_path / "m.patchbank")
     again = patchbank.load(tmp_path / "m.patchbank", threads=1)
     again.merge(three)

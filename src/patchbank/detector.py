@@ -37,6 +37,7 @@ from patchbank.explain import explain
 from patchbank.features.aggregation import Arrangement, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
+from patchbank.features.channels import decide_channels
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan
@@ -49,9 +50,11 @@ from patchbank.maintenance import add, calibrate, forget, known_images, merge
 from patchbank.options import Options
 from patchbank.prediction import Explanation, Prediction
 from patchbank.registry import COMBINATIONS
+from patchbank.sample import RGB_CHANNEL
 from patchbank.scorer import Levels, Memory, Scorer
 from patchbank.scoring.decision import decide
 from patchbank.scoring.nearest import Placement, nearest_patches
+from patchbank.shape.decide import decide_depths
 
 
 @dataclass(kw_only=True, eq=False)
@@ -139,18 +142,22 @@ class Detector(Options):
 
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error, roi = monitor.on_error, self._given_roi()
-        given, copies = without_copies(labelled(self.gather(images, on_error, of="good"), groups, self.group_by))
+        gathered = gather(images, on_error, of="good")
+        channels = decide_channels(self.channels, gathered)
+        seen = [sample.seen_in(channels[0]) for sample in gathered]
+        given, copies = without_copies(labelled(seen, groups, self.group_by))
         monitor.finds_groups = not any(source.group for source in given)
-        values = decide_range(given, self.value_range)
-        inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None, self.channel)
+        values = decide_range(given, self.value_range, channels)
+        values = replace(values, depths=decide_depths(given, channels, self.depth))
+        inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None, channels)
         extractor = self.make_extractor(inputs)
         self.fitted = fitted_to(self, extractor, given, copies, monitor)  # one assignment: all or nothing
         self._opened = inputs, extractor
         return self
 
     def gather(self, images: Images, on_error: OnError | None = None, *, of: Holds | None = None) -> list[Sample]:
-        """As `data.gather`, each sample seen in the channel that is inspected."""
-        return [sample.seen_in(self.channel) for sample in gather(images, on_error, of=of)]
+        """As `data.gather`, each sample seen in the first of the channels that are inspected."""
+        return [sample.seen_in(self.inputs_.channels[0]) for sample in gather(images, on_error, of=of)]
 
     def _given_roi(self) -> RegionOfInterest | None:
         roi: RegionOfInterest | None = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
@@ -431,6 +438,8 @@ class Detector(Options):
         values = super().parameters()
         if self._opened is not None:  # rounded to what the backbone takes
             values["image_size"] = self._opened[1].geometry.image_size
+        if self.fitted is not None:
+            values["channels"] = self.fitted.inputs.channels
         return values
 
     @property
@@ -446,7 +455,8 @@ class Detector(Options):
         opened = self._opened
         if inputs is None:
             roi = self._given_roi()
-            inputs = opened[0] if opened else Inputs(roi=roi, painted=roi, channel=self.channel)
+            channels = self.channels or (RGB_CHANNEL,)
+            inputs = opened[0] if opened else Inputs(roi=roi, painted=roi, channels=channels)
         if opened is None or opened[0] is not inputs or opened[1].backbone.process != os.getpid():
             self._opened = opened = inputs, self.make_extractor(inputs)
         return opened[1]
@@ -476,7 +486,8 @@ class Detector(Options):
         if tiling:
             tiling.check(backbone.multiple)
         keeps_grid = self.scorer_class.keeps_grid
-        return Extractor(backbone, geometry, arrangement, inputs, keeps_grid, tiling, self.feature_cache)
+        apart = len(inputs.channels) > 1 and self.fusion != "concat"
+        return Extractor(backbone, geometry, arrangement, inputs, keeps_grid, tiling, self.feature_cache, apart)
 
     # ---- processes and copies ----------------------------------------------------------------------------------------
 

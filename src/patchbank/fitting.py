@@ -18,6 +18,7 @@ from patchbank.features.planning import Plan
 from patchbank.features.store import FeatureStore
 from patchbank.io.thumbnails import Thumbnail, make_thumbnails
 from patchbank.maintenance import noted
+from patchbank.memory.fused_scorer import FusedScorer
 from patchbank.sample import SampleRef
 from patchbank.scorer import Levels, Scorer
 from patchbank.scoring.displacement import response_of
@@ -92,7 +93,7 @@ class Learner:
         sources, patches = [source for source, _ in readable], sum(count for _, count in readable)
         plan = scorer.plan(len(sources), patches, detector.torch_device, detector.memory_budget)
         monitor.tell(plan)
-        if detector.stores_features and plan.where != "stream":
+        if (detector.stores_features or self.extractor.apart) and plan.where != "stream":
             features = self._stored(sources, patches, plan, monitor)
             with monitor.clock("memory"):
                 scorer.fit(features, monitor.progress)
@@ -115,9 +116,13 @@ class Learner:
 
 
 def fresh_scorer(detector: Detector, extractor: Extractor) -> Scorer:
-    """A detector's scorer for the features of an extractor, not fitted."""
-    backbone = extractor.backbone
-    return detector.make_scorer(Levels(backbone.channels, backbone.strides, extractor.dimension))
+    """A detector's scorer for the features of an extractor, not fitted; of several channels, one for each."""
+    of_channels = extractor.levels
+    if extractor.apart:
+        members = [detector.make_scorer(levels) for levels in of_channels]
+        return FusedScorer(members, extractor.inputs.channels, detector.fusion, detector.torch_device)
+    lengths = tuple(length for levels in of_channels for length in levels.channels)
+    return detector.make_scorer(Levels(lengths, extractor.backbone.strides, extractor.dimension))
 
 
 def post_of(detector: Detector, extractor: Extractor, scorer: Scorer, lattice: Lattice | None = None) -> Post:
@@ -131,7 +136,11 @@ def _measured(detector: Detector, extractor: Extractor, scorer: Scorer) -> Latti
     """It weighs features in its own way."""
     response = response_of(extractor.backbone, extractor.arrangement)
     cell = extractor.arrangement.cell(extractor.backbone.strides)
-    return Lattice(cell, response.displacement(detector.option("sigma"), scorer.gain(response)))
+    gain = scorer.gain(response)
+    if gain is not None and len(gain) != response.dimension:  # side by side: that of the first channel with a network
+        start = next((sum(extractor.widths[:k]) for k, w in enumerate(extractor.widths) if w == response.dimension), 0)
+        gain = gain[start : start + response.dimension] if response.dimension in extractor.widths else None
+    return Lattice(cell, response.displacement(detector.option("sigma"), gain))
 
 
 def _summary(extractor: Extractor, learned: Learned, refs: Sequence[SampleRef], monitor: FitMonitor) -> dict[str, Any]:

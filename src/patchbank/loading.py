@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from patchbank.io.model_file import ModelFile, read
 from patchbank.methods import METHODS  # importing it registers them
 from patchbank.registry import COMBINATIONS
 from patchbank.sample import RGB_CHANNEL
+from patchbank.shape.decide import Depths
 
 
 def load(
@@ -61,8 +63,11 @@ def _unfitted(
     if weights is not None:
         for of_part in options.get("members", [options]):
             of_part["weights"] = weights if of_part is options or of_part["weights"] else None
+    if "members" in options:
+        options["members"] = [_with_new_names(each["method"], each) for each in options["members"]]
+    options = _with_new_names(method.method, options)
     for of_part in (options, *options.get("members", [])):
-        for name in ("levels", "value_range", "level_weights"):
+        for name in ("levels", "value_range", "level_weights", "channels"):
             if of_part.get(name) is not None:
                 of_part[name] = tuple(of_part[name])
     try:
@@ -77,6 +82,16 @@ def _unfitted(
     return detector
 
 
+def _with_new_names(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options as they are called today, from files that have them under older names."""
+    renamed = dict(options)
+    if isinstance(renamed.get("channels"), int) or (method == "padim" and "n_features" not in renamed and "channels" in renamed):
+        renamed["n_features"] = renamed.pop("channels")
+    if "channel" in renamed:
+        renamed["channels"] = (renamed.pop("channel"),)
+    return renamed
+
+
 def _first_options(document: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = document["options"]
     members: list[dict[str, Any]] = options.get("members", [options])
@@ -88,8 +103,11 @@ def _common(file: ModelFile) -> Fitted:
     document, tensors = file.document, file.tensors
     roi = RegionOfInterest.of(document["roi"]) if document.get("roi") else None
     reference = Reference.restore(tensors, document["reference"]) if document.get("reference") else None
-    channel = _first_options(document).get("channel", RGB_CHANNEL)
-    inputs = Inputs(ValueRange.of(document.get("pixel_values")), roi, roi, reference, channel)
+    channels = tuple(_with_new_names(document["method"], _first_options(document)).get("channels") or (RGB_CHANNEL,))
+    values = ValueRange.of(document.get("pixel_values"))
+    if document.get("depths"):
+        values = replace(values, depths=Depths.of(document["depths"]))
+    inputs = Inputs(values, roi, roi, reference, channels)
     pictures = thumbnails.restore(tensors, document.get("thumbnails", []))
     nothing = cast(Any, None)
     return Fitted(nothing, nothing, file.calibration, inputs, document["training"], pictures)

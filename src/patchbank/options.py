@@ -13,12 +13,12 @@ import torch
 from patchbank._system.numbers import check_threads, why_no_number
 from patchbank.calibration.calibration import SCHEMES
 from patchbank.calibration.conformal import check_rate
-from patchbank.data.channels import check_channel
+from patchbank.data.channels import check_channels
 from patchbank.data.values import check_range
 from patchbank.errors import OptionError
 from patchbank.features import aggregation
-from patchbank.sample import RGB_CHANNEL
 from patchbank.scoring.maps import IMAGE_SCORES
+from patchbank.shape import DepthFormat
 
 # Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
 # (docs/methods/patchcore.md).
@@ -26,6 +26,7 @@ BY_GEOMETRY: dict[str, dict[str, Any]] = {
     "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
     "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
 }
+FUSIONS = ("map-sum", "max", "learned", "concat")
 LARGEST_SEED = 2**32 - 1  # of the generators in use
 ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a method says otherwise
 
@@ -57,8 +58,11 @@ class Options:
         memory_budget: bytes, None for most of what is free.
         thumbnails: maximum MB of small pictures of the training images in the model, 0 for none.
         roi: a mask image or a JSON file with polygons, see `patchbank.data.roi`, or a `RegionOfInterest`.
-        channel: of samples that have several, the one that is inspected: "rgb", or one that has a reader
-            (`data.channels`).
+        channels: of each sample, those that are inspected: "rgb", one that has a reader (`data.channels`), or what is
+            made of its geometry (docs/channels.md). None: rgb, and where the samples have geometry `WITH_GEOMETRY`.
+        fusion: how several channels become one score: "map-sum", "max", "learned" (`memory.fused_scorer`), or "concat"
+            for one memory of their features side by side.
+        depth: what the numbers of depths, heights or points mean, a `shape.DepthFormat`; None to find out.
         align: lay each image over one of the training images first, in whose pixels the roi is then.
         tile, overlap: inspect images at their own size in tiles of N pixels, see `patchbank.data.tiling`.
         value_range: the (low, high) of pixel values that mean black and white in images of more than eight bits, None
@@ -86,7 +90,9 @@ class Options:
     memory_budget: int | None = None
     thumbnails: float = 5.0
     roi: Any = None
-    channel: str = RGB_CHANNEL
+    channels: tuple[str, ...] | None = None
+    fusion: str = "map-sum"
+    depth: DepthFormat | None = None
     align: bool = False
     tile: int | None = None
     overlap: int = 128
@@ -111,8 +117,15 @@ class Options:
         """Raise `OptionError` for values that cannot be used, before any work."""
         if self.value_range is not None:
             check_range(self.value_range)
+        if isinstance(self.channels, str):
+            self.channels = tuple(self.channels.split(","))
         check_numbers(self)
-        check_channel(self.channel)
+        if self.channels is not None:
+            check_channels(self.channels)
+        if self.fusion not in FUSIONS:
+            raise OptionError(f"fusion must be one of {', '.join(FUSIONS)}, not {self.fusion!r}")
+        if self.depth is not None and not isinstance(self.depth, DepthFormat):
+            raise OptionError(f"depth must be a DepthFormat, such as DepthFormat(unit='mm'), not {self.depth!r}")
         aggregation.check_options(self.option("aggregation"), self.option("patch_size"), self.stride)
         check_rate(self.false_alarm_rate)
         if self.calibration not in SCHEMES:

@@ -15,7 +15,9 @@ from patchbank.errors import ImageError
 
 Data: TypeAlias = "Path | bytes | NDArray[Any] | Image.Image"
 RGB_CHANNEL = "rgb"
+GEOMETRY_CHANNEL = "xyz"  # depths, heights or points
 PLAIN = "*"  # an image that was given without the name of its channel: whatever channel is looked at
+MADE_OF: dict[str, str] = {}  # channels that are computed, each with the one it is made of
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Sample:
         found = self._found
         if found is None:
             there = ", ".join(map(repr, self.channels))
-            raise ImageError(f"has no channel {self.channel!r} (it has {there})")
+            of = f", which is made of {MADE_OF[self.channel]!r}" if self.channel in MADE_OF else ""
+            raise ImageError(f"has no channel {self.channel!r}{of} (it has {there})")
         return found
 
     @property
@@ -58,7 +61,20 @@ class Sample:
 
     @property
     def _found(self) -> Data | None:
-        return self.channels.get(self.channel, self.channels.get(PLAIN))
+        for name in (self.channel, MADE_OF.get(self.channel), PLAIN):
+            if name in self.channels:
+                return self.channels[name]
+        return None
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it is known by: the first of its channels that is one."""
+        return next((data for data in self.channels.values() if isinstance(data, Path)), None)
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether depths, heights or points are among its channels."""
+        return GEOMETRY_CHANNEL in self.channels
 
     def seen_in(self, channel: str) -> Self:
         """The same sample, another channel looked at."""

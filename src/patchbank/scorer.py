@@ -7,7 +7,6 @@ runs eagerly, on a GPU, and traced for an export, where `traced` puts searches i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -18,6 +17,7 @@ from typing_extensions import Self
 
 from patchbank._system.passing import packed, unpacked
 from patchbank.errors import Progress
+from patchbank.features.levels import Levels
 from patchbank.features.planning import Plan, plan_fit
 from patchbank.features.store import FeatureStore
 from patchbank.sample import SampleRef
@@ -43,16 +43,6 @@ __all__ = [
 
 Memory: TypeAlias = dict[str, Tensor]
 Origin: TypeAlias = tuple[NDArray[np.int32], tuple[SampleRef, ...], int]
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The levels of the backbone in use, shallowest first: channels, and input pixels from one position to the next;
-    `dimension` D of a patch feature made of them."""
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    dimension: int
 
 
 class Scorer(nn.Module):

@@ -48,7 +48,7 @@ TEXTS = [
     "fit --method subspace --set variance=nan", "fit --method lmf --set channel_share=nan",
     "fit --method lmf --set projection=1000000", "fit --method fapm --set spread=nan",
     "fit --method fapm --set level_weights=nan,1", "fit --method fapm --set level_weights=-1,1",
-    "fit --method spade --set images_compared=0", "fit --method padim --set channels=0",
+    "fit --method spade --set images_compared=0", "fit --method padim --set n_features=0",
     "predict --false-discovery-rate 2", "predict --false-alarm-rate -1",
     "explain --at nan,3", "explain --at 1e3,3", "explain --at -1,3", "explain --at 3", "explain --count 0",
     "evaluate --pixel-memory nan", "evaluate --pixel-memory -1", "calibrate --cost-ratio 0",

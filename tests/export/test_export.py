@@ -38,7 +38,7 @@ def small(method: str, **options: Any) -> Detector:
     if method in ("fapm", "spade", "mahalanobis"):  # no stride
         del quick["stride"]
     if method == "padim":
-        quick["channels"] = 12
+        quick["n_features"] = 12
     return METHODS[method](**quick | options)  # type: ignore[arg-type]
 
 

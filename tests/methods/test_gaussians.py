@@ -41,7 +41,7 @@ def literal_padim(train: torch.Tensor, query: torch.Tensor, kind: str) -> list[f
 
 @pytest.mark.parametrize("kind", ["full", "diagonal", "tied"])
 def test_padim_is_the_mahalanobis_distance_at_each_position(kind: str) -> None:
-    model = PaDiM(**SMALL, covariance=kind, channels=20, seed=3).fit(GOOD)
+    model = PaDiM(**SMALL, covariance=kind, n_features=20, seed=3).fit(GOOD)
     assert len(set(model.scorer.channels.tolist())) == 20
     train, query = (features(model, images)[:, :, model.scorer.channels] for images in (GOOD, [bad_image(0)]))
     expected = np.array(literal_padim(train, query[0], kind))
@@ -53,7 +53,7 @@ def test_padim_is_the_mahalanobis_distance_at_each_position(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["full", "diagonal", "tied"])
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_padim_calibrates_with_each_image_left_out(kind: str, count: int) -> None:
-    model = PaDiM(**SMALL, covariance=kind, channels=20).fit(GOOD[:count])
+    model = PaDiM(**SMALL, covariance=kind, n_features=20).fit(GOOD[:count])
     train = features(model, GOOD[:count])[:, :, model.scorer.channels]
     for i in range(count):
         others = torch.cat([train[:i], train[i + 1 :]])
@@ -61,9 +61,9 @@ def test_padim_calibrates_with_each_image_left_out(kind: str, count: int) -> Non
 
 
 def test_channels_are_drawn_by_the_seed() -> None:
-    drawn = [PaDiM(**SMALL, channels=30, seed=seed).fit(GOOD[:2]).scorer.channels.tolist() for seed in (0, 0, 1)]
+    drawn = [PaDiM(**SMALL, n_features=30, seed=seed).fit(GOOD[:2]).scorer.channels.tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert PaDiM(**SMALL, channels=None).fit(GOOD[:2]).scorer.channels.tolist() == list(range(176))
+    assert PaDiM(**SMALL, n_features=None).fit(GOOD[:2]).scorer.channels.tolist() == list(range(176))
 
 
 def test_ledoit_wolf_is_that_of_scikit_learn() -> None:

@@ -197,7 +197,7 @@ def test_what_is_written_about_a_method(method: str) -> None:
 
 def test_options_that_make_no_sense_are_refused() -> None:
     wrong = {
-        "padim": [{"covariance": "round"}, {"channels": 0}],
+        "padim": [{"covariance": "round"}, {"n_features": 0}],
         "fapm": [{"coreset": 0.0}, {"spread": 2.0}, {"spread_unit": "mile"},
                  {"regions": 0}, {"radius": -1}, {"level_weights": (1.0,)},
                  {"stride": 2}, {"aggregation": "reference"}],

@@ -94,6 +94,12 @@ def benchmark(
     tile: o.Tile = None,
     overlap: o.Overlap = None,
     full_scale: o.FullScale = None,
+    channels: o.Channels = None,
+    fusion: o.Fusion = None,
+    depth_unit: o.DepthUnit = None,
+    depth_axis: o.DepthAxis = None,
+    invalid: o.Invalid = None,
+    camera: o.Camera = None,
     shots: o.Shots = None,
     assignments: o.Set = None,
     device: o.Device = "auto",
@@ -156,6 +162,9 @@ def benchmark(
         "tile": tile,
         "overlap": overlap,
         "value_range": o.range_up_to(full_scale),
+        "channels": channels,
+        "fusion": fusion,
+        "depth": o.depth_format(depth_unit, depth_axis, invalid, camera),
     }
     machine = {"device": device, "runtime": runtime, "threads": threads, "memory_budget": memory_budget}
     wanted = Wanted(

@@ -37,6 +37,12 @@ def fit(
     tile: o.Tile = None,
     overlap: o.Overlap = None,
     full_scale: o.FullScale = None,
+    channels: o.Channels = None,
+    fusion: o.Fusion = None,
+    depth_unit: o.DepthUnit = None,
+    depth_axis: o.DepthAxis = None,
+    invalid: o.Invalid = None,
+    camera: o.Camera = None,
     drop_suspicious: Annotated[
         bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
     ] = False,
@@ -72,6 +78,9 @@ def fit(
         tile=tile,
         overlap=overlap,
         value_range=o.range_up_to(full_scale),
+        channels=channels,
+        fusion=fusion,
+        depth=o.depth_format(depth_unit, depth_axis, invalid, camera),
         seed=seed,
         device=device,
         runtime=runtime,

@@ -15,8 +15,9 @@ from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
+    from patchbank.shape import DepthFormat
 
-_LEARNING, _MACHINE = "What is learned", "Machine"
+_LEARNING, _MACHINE, _GEOMETRY = "What is learned", "Machine", "Geometry of the parts"
 
 
 def _use_threads(count: int | None) -> int | None:
@@ -96,6 +97,48 @@ FullScale: TypeAlias = Annotated[
         rich_help_panel=_LEARNING,
     ),
 ]
+Channels: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--channels",
+        metavar="NAME,…",
+        help="What is inspected of each part: rgb, curvature, normals, height, shading, fpfh, valid "
+        "[default: rgb; rgb,curvature,normals where the parts have geometry].",
+        rich_help_panel=_GEOMETRY,
+    ),
+]
+Fusion: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="How several channels become one score: map-sum, max, learned or concat.", rich_help_panel=_GEOMETRY),
+]
+DepthUnit: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--depth-unit",
+        help="Unit of depths, heights or points: um, mm, cm, m, in, or a number of mm [default: auto].",
+        rich_help_panel=_GEOMETRY,
+    ),
+]
+DepthAxis: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--depth-axis",
+        help="depth: numbers grow away from the camera; height: towards it [default: depth].",
+        rich_help_panel=_GEOMETRY,
+    ),
+]
+Invalid: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--invalid", metavar="NUMBER,…", help="Numbers that mean `no point` [default: 0,-32768].",
+                 rich_help_panel=_GEOMETRY),
+]  # fmt: skip
+Camera: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--camera", help="A JSON file with fx, fy, cx, cy, or with the pitch of a height map in mm.",
+        rich_help_panel=_GEOMETRY,
+    ),
+]  # fmt: skip
 Shots: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="Learn from so many of the images, drawn by the seed.", rich_help_panel=_LEARNING),
@@ -143,6 +186,8 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         given["levels"] = _parse("levels", given["levels"], tuple[int, ...])
     if "memory_budget" in given:
         given["memory_budget"] = parse_bytes(given["memory_budget"])
+    if isinstance(given.get("channels"), str):
+        given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
     hints = typing.get_type_hints(detector_class)
     if isinstance(given.get("coreset"), str):
         given["coreset"] = _parse("coreset", given["coreset"], hints["coreset"])
@@ -174,6 +219,27 @@ def parse_bytes(text: str, option: str = "--memory-budget") -> int:
         return count
     except (ValueError, KeyError, OverflowError):
         raise OptionError(f"{option} takes a size such as 4GB or 500MB, not {text!r}") from None
+
+
+def depth_format(unit: str | None, axis: str | None, invalid: str | None, camera: Path | None) -> DepthFormat | None:
+    """What the numbers of geometry mean; None where no option says anything. Raises `OptionError`."""
+    if unit is axis is invalid is camera is None:
+        return None
+    from patchbank.shape import DepthFormat, read_camera
+
+    given: dict[str, Any] = {}
+    if unit is not None:
+        given["unit"] = float(unit) if unit.replace(".", "", 1).isdigit() else unit
+    if axis is not None:
+        given["axis"] = axis
+    if invalid is not None:
+        try:
+            given["invalid"] = tuple(float(number) for number in invalid.split(","))
+        except ValueError:
+            raise OptionError(f"--invalid takes numbers such as 0 or 0,65535, not {invalid!r}") from None
+    if camera is not None:
+        given["camera"] = read_camera(camera)
+    return DepthFormat(**given)
 
 
 def range_up_to(full_scale: float | None) -> tuple[float, float] | None:

@@ -1,17 +1,47 @@
-"""Readers of channels that are no pictures: one for each kind of channel."""
+"""The channels that a detector can look at: pictures with a reader, and what is made of geometry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.errors import OptionError
-from patchbank.sample import RGB_CHANNEL, Data
+from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL, Data, Sample
+
+if TYPE_CHECKING:
+    from patchbank.data.values import ValueRange
 
 Reader: TypeAlias = Callable[[Data], NDArray[Any]]
 READERS: dict[str, Reader] = {}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A channel that is computed from another one.
+
+    Attributes:
+        picture: the sample, seen in this channel, → H×W×3 uint8, for people and for networks.
+        stored: the sample → the H×W numbers that it is made of.
+        size: the sample → (height, width), from its header where that says it.
+
+    All raise `ImageError` without the name of the sample.
+    """
+
+    picture: Callable[[Sample, ValueRange], NDArray[np.uint8]]
+    stored: Callable[[Sample, ValueRange], NDArray[Any]]
+    size: Callable[[Sample, ValueRange], tuple[int, int]]
+
+
+MADE: dict[str, Made] = {}
+
+
+def made_of(source: Sample) -> Made | None:
+    """How the channel that is looked at is computed; None for a picture that can be read."""
+    return None if source.channel in source.channels else MADE.get(source.channel)
 
 
 def register_channel(name: str, reader: Reader) -> None:
@@ -23,7 +53,18 @@ def register_channel(name: str, reader: Reader) -> None:
     READERS[name] = reader
 
 
-def check_channel(name: str) -> None:
-    """Raise `OptionError` for a channel that nothing reads."""
-    if name != RGB_CHANNEL and name not in READERS:
-        raise OptionError(f"channel must be one of {', '.join([RGB_CHANNEL, *READERS])}, not {name!r}")
+def register_made(name: str, made: Made, source: str = GEOMETRY_CHANNEL) -> None:
+    """Make a channel known that is computed from the channel `source`."""
+    MADE[name], MADE_OF[name] = made, source
+
+
+def check_channels(names: tuple[str, ...]) -> None:
+    """Raise `OptionError` for channels that nothing reads, or that stand there twice."""
+    known = [RGB_CHANNEL, *READERS, *MADE]
+    for i, name in enumerate(names):
+        if name not in known:
+            raise OptionError(f"channels must be among {', '.join(known)}, not {name!r}")
+        if name in names[:i]:
+            raise OptionError(f"channels names {name!r} twice")
+    if not names:
+        raise OptionError("channels must name at least one channel, such as rgb")

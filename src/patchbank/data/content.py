@@ -6,11 +6,14 @@ import hashlib
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank._system.files import file_digest
+from patchbank.data.channels import made_of
 from patchbank.data.read import image_size, read_image
 from patchbank.data.values import RGB, ValueRange
 from patchbank.errors import ImageError, notify
@@ -19,10 +22,11 @@ from patchbank.sample import Sample
 _SAMPLE = 4096  # bytes at the start, the middle and the end of a file that are compared before all of it is read
 
 
-def pixel_digest(rgb: RGB) -> str:
-    """128 bits of a hash of an H×W×3 array: its size, type and pixels. A file and an array of one picture agree."""
-    digest = hashlib.blake2b(f"{rgb.shape} {rgb.dtype}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(rgb).data)
+def pixel_digest(values: RGB | NDArray[Any]) -> str:
+    """128 bits of a hash of an H×W×3 or H×W array: its size, type and numbers. A file and an array of one picture
+    agree."""
+    digest = hashlib.blake2b(f"{values.shape} {values.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 
@@ -30,7 +34,8 @@ def digest_of(source: Sample, values: ValueRange) -> str:
     """The digest of an image's pixels, read in the range of a model; "" where it cannot be read, which the one that
     inspects it tells."""
     try:
-        return pixel_digest(read_image(source, values))
+        made = made_of(source)
+        return pixel_digest(read_image(source, values) if made is None else made.stored(source, values))
     except ImageError:
         return ""
 

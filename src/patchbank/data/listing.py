@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = words(
     ".png .apng .jpg .jpeg .jpe .jfif .jif .mpo .bmp .dib .tif .tiff .webp .gif .ppm .pgm .pbm .pnm .pfm .tga .icb "
     ".vda .vst .jp2 .j2k .jpc .jpf .jpx .j2c .avif .pcx .sgi .qoi"
 )
+POINTS_SUFFIXES = words(".npy .npz .pcd .ply .stl")  # geometry, where a picture or nothing else lies beside it
 # Photographs in formats that are not read: a folder is not wholly inspected without them.
 _UNREAD_SUFFIXES = words(
     ".heic .heif .hif .raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .jxl "
@@ -25,7 +26,7 @@ _UNREAD_SUFFIXES = words(
 # Endings of something else. A file with none of these endings is known by its first bytes.
 _OTHER_SUFFIXES = words(
     ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .log .db .sqlite .html .htm .pdf .doc .docx "
-    ".xls .xlsx .ppt .pptx .py .ipynb .sh .bat .ps1 .zip .tar .gz .7z .rar .npy .npz .pt .pth .onnx .patchbank .mp4 "
+    ".xls .xlsx .ppt .pptx .py .ipynb .sh .bat .ps1 .zip .tar .gz .7z .rar .pt .pth .onnx .patchbank .mp4 "
     ".avi .mov .mkv .svg .ico .lnk .url .bak .old .orig .tmp .temp .part .partial .filepart .crdownload .download "
     ".upload .lock .sha256 .md5"
 )
@@ -45,13 +46,16 @@ Reason: TypeAlias = tuple[str, str]
 _UNREAD: Reason = ("image in a format that is not read", "images in formats that are not read")
 _UNOPENED: Reason = ("folder that cannot be opened", "folders that cannot be opened")
 _OTHER: Reason = ("file that is no image", "files that are no images")
+_POINTS: Reason = (
+    "file of numbers or points without a picture", "files of numbers or points without a picture",
+)  # fmt: skip
 _HIDDEN: Reason = ("hidden image or folder of images", "hidden images or folders of images")
 _SYSTEM: Reason = ("file or folder of the system", "files or folders of the system")
 _PIPE: Reason = ("pipe, socket or device", "pipes, sockets or devices")
 _SEEN: Reason = ("link to a folder that is listed already", "links to folders that are listed already")
 _BROKEN: Reason = ("broken link", "broken links")
 _OURS: Reason = ("result that patchbank wrote", "results that patchbank wrote")
-_REASONS = (_UNREAD, _UNOPENED, _OURS, _OTHER, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _BROKEN)
+_REASONS = (_UNREAD, _UNOPENED, _OURS, _OTHER, _POINTS, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _BROKEN)
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,23 @@ class Failed:
 
 @dataclass(frozen=True)
 class Listing:
-    """The images in a folder and below it, sorted by path; what fails; what else was passed over, counted."""
+    """The images in a folder and below it, sorted by path; what fails; what else was passed over, counted; and files
+    that may hold the `points` of what the images show, which count as passed over until they are `taken`."""
 
     root: Path
     files: tuple[Path, ...]
     failed: tuple[Failed, ...]
     passed_over: tuple[PassedOver, ...]
+    points: tuple[Path, ...] = ()
+
+    def taken(self, points: Collection[Path]) -> Listing:
+        """After some of the points have found their use."""
+        left = [path for path in self.points if path not in points]
+        groups = {group.reason: group for group in self.passed_over if group.reason != _POINTS}
+        if left:
+            groups[_POINTS] = PassedOver(_POINTS, len(left), left[0])
+        passed = tuple(groups[reason] for reason in _REASONS if reason in groups)
+        return replace(self, passed_over=passed, points=tuple(left))
 
     @property
     def note(self) -> str | None:
@@ -114,7 +129,8 @@ def list_folder(root: Path) -> Listing:
     that holds the root, is not followed. Hidden files and those of the system are no images."""
     walk = _Walk(root)
     walk.run()
-    return Listing(root, tuple(sorted(walk.files)), tuple(walk.failed), tuple(walk.passed_over()))
+    found = Listing(root, tuple(sorted(walk.files)), tuple(walk.failed), tuple(walk.passed_over()))
+    return replace(found, points=tuple(sorted(walk.points))).taken(())
 
 
 class _Walk:
@@ -124,6 +140,7 @@ class _Walk:
         self.root = root
         self.files: list[Path] = []
         self.failed: list[Failed] = []
+        self.points: list[Path] = []
         self._groups: dict[Reason, PassedOver] = {}
         self._folders = [root]
         self._links: list[Path] = []
@@ -188,6 +205,8 @@ class _Walk:
             self._take_no_file(path, suffix)
         elif suffix in IMAGE_SUFFIXES:
             self.files.append(path)
+        elif suffix in POINTS_SUFFIXES:
+            self.points.append(path)
         elif suffix in _UNREAD_SUFFIXES:
             self._fail(_UNREAD, path, f"{suffix} images are not read: convert it to PNG or TIFF")
         elif suffix not in _OTHER_SUFFIXES and _begins_as_image(path):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from patchbank.data.channels import READERS
+from patchbank.data.channels import READERS, made_of
 from patchbank.data.deep import decode_deep, deep_size, full_scale_of, is_for_opencv, png_orientation
 from patchbank.data.opening import check_pages, count, identify, is_eight_bit_start, open_file
 from patchbank.data.tiff import kind_of
@@ -50,6 +50,12 @@ class Raw:
 def read_image(source: Sample, values: ValueRange = _PLAIN, tell: Tell | None = None) -> RGB:
     """The RGB array of a source, turned. `values`: what its numbers mean to a model; `tell` hears a sentence where that
     is doubtful. Raises `ImageError`, one sentence, for anything that cannot be read."""
+    try:
+        if (made := made_of(source)) is not None:
+            picture = made.picture(source, values)
+            return turn(picture, source.angle) if source.angle else picture
+    except ImageError as error:
+        raise ImageError(f"{source.name}: {error}") from None
     raw = read_raw(source, tell)
     try:
         rgb = values.scaled(raw.values, source.name, raw.full_scale, tell)
@@ -92,6 +98,8 @@ def is_eight_bit(source: Sample) -> bool:
     """Whether an image has eight bits or fewer, from its header alone. Raises `ImageError`."""
     if source.channel in READERS:
         return False
+    if made_of(source) is not None:  # its picture
+        return True
     try:
         if isinstance(source.data, np.ndarray):
             return bool(source.data.dtype in (np.uint8, bool))
@@ -113,12 +121,14 @@ def _is_eight_bit(image: Image.Image) -> bool:
     return not image.mode.startswith(("I", "F")) and not is_for_opencv(image)
 
 
-def image_size(source: Sample) -> tuple[int, int]:
+def image_size(source: Sample, values: ValueRange = _PLAIN) -> tuple[int, int]:
     """(height, width) of the RGB array `read_image` would give, from the header alone. Raises `ImageError`."""
     if source.channel in READERS:
-        values = read_raw(source).values
-        return values.shape[0], values.shape[1]
+        read = read_raw(source).values
+        return read.shape[0], read.shape[1]
     try:
+        if (made := made_of(source)) is not None:
+            return made.size(source, values)
         if isinstance(source.data, np.ndarray):
             return _shaped(source.data).shape[:2]
         if isinstance(source.data, Image.Image):

@@ -15,8 +15,9 @@ from PIL import Image
 
 from patchbank.data.folder_content import Holds, check_content
 from patchbank.data.listing import IMAGE_SUFFIXES, Listing, list_folder
+from patchbank.data.pairing import ALIASES, Pairing
 from patchbank.errors import DatasetError, ImageError, OptionError, notify
-from patchbank.sample import Data, Sample
+from patchbank.sample import GEOMETRY_CHANNEL, Data, Sample
 
 Encoded: TypeAlias = "bytes | bytearray | memoryview"
 ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image | Encoded | Sample"
@@ -81,6 +82,7 @@ class _Gathering:
         self._on_error, self._of, self._lazily, self._leniently = on_error, of, lazily, leniently
         self._count, self._told = 0, False
         self._failed: list[tuple[str, DatasetError]] = []
+        self._pairing = Pairing()
 
     def all_of(self, images: Any) -> Iterator[Sample]:
         alone = isinstance(images, _SINGLE) or _is_file(images)
@@ -146,7 +148,7 @@ class _Gathering:
                 raise ImageError(f"{place}channel {channel!r}: {error}") from None
             if len(images) != 1:
                 raise OptionError(f"{place}channel {channel!r} must be one image, not {len(images)}")
-            found[channel] = images[0].data
+            found[GEOMETRY_CHANNEL if channel in ALIASES else channel] = next(iter(images[0].channels.values()))
         if not found:
             raise OptionError(f"{place}a sample needs at least one channel, such as {{'rgb': path}}")
         first = next(iter(found.values()))
@@ -165,7 +167,7 @@ class _Gathering:
         if os.path.isdir(path):
             return self._of_folder(Path(path), number)
         if os.path.lexists(path):
-            return [Sample.of(str(Path(path)), Path(path))]
+            return [self._pairing.sample(Path(path))]
         if glob.has_magic(path):
             found = sorted(glob.glob(path, recursive=True))
             if found:
@@ -189,16 +191,18 @@ class _Gathering:
 
     def _of_folder(self, folder: Path, number: int | None) -> list[Sample]:
         listing = list_folder(folder)
+        found = self._pairing.samples(listing.files, listing.points)
+        listing = listing.taken({path for sample in found for path in sample.channels.values()})
         if self._of:
-            check_content(listing.root, listing.files, holds=self._of)
+            check_content(listing.root, [path for sample in found if (path := sample.file)], holds=self._of)
         if listing.note:
             notify(listing.note)
-        if not listing.files:
+        if not found:
             return self._fail(str(folder), without_images(listing), number)
         if self._on_error is not None:
             for failed in listing.failed:
                 self._on_error(str(failed.path), failed.error)
-        return [Sample.of(str(path), path) for path in listing.files]
+        return found
 
 
 def without_images(listing: Listing) -> str:

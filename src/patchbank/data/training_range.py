@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank.data.channels import made_of
 from patchbank.data.prefetch import prefetch
 from patchbank.data.read import is_eight_bit, read_raw
 from patchbank.data.values import SIXTEEN_BITS, UNIT, Range, ValueRange, check_range
 from patchbank.errors import ImageError, notify
-from patchbank.sample import Sample
+from patchbank.sample import RGB_CHANNEL, Sample
 
 _FULL_SCALES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _MARGIN = 0.05  # of the observed range, on either side
@@ -21,13 +22,17 @@ _MOST_ZOOM = 5  # a range so many times as wide as what nearly all pixels have i
 _LOOKED_AT = 10_000  # values of each image that quantiles are taken of
 
 
-def decide_range(sources: Sequence[Sample], given: Any = None) -> ValueRange:
-    """The range of the training images' values: `given` as (low, high), or found in all of them.
+def decide_range(
+    sources: Sequence[Sample], given: Any = None, channels: Sequence[str] = (RGB_CHANNEL,)
+) -> ValueRange:
+    """The range of the training images' values: `given` as (low, high), or found in all of them, in all of the
+    `channels` that are pictures by themselves.
 
     Only images of more than eight bits are decoded for it. Whole numbers have the smallest usual full scale that holds
     all of them (8, 10, 12, 14 or 16 bits), floating-point values 0..1 or such a full scale where they look like one;
     others have what was observed, and a margin. What is not as usual is said. Raises `OptionError` for a wrong `given`.
     """
+    sources = [seen for c in channels for source in sources if made_of(seen := source.seen_in(c)) is None]
     if given is not None:
         check_range(given)
         low, high = (float(value) for value in given)

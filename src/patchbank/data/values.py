@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import cv2
@@ -30,16 +30,18 @@ UNIT: Range = (0.0, 1.0)
 class ValueRange:
     """The (low, high) of `integers`, of more than eight bits, and of `floats`, that become 0 and 255; None where no
     training image was of that kind. `eight_bit`: whether some training images had eight bits, or None had any others.
+    `depths`: what stored depths mean (`shape.decide.Depths`), None where no geometry is inspected.
     """
 
     integers: Range | None = None
     floats: Range | None = None
     eight_bit: bool = True
+    depths: Any = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it says nothing about images of more than eight bits."""
-        return self == ValueRange()
+        return replace(self, depths=None) == ValueRange()
 
     def scaled(self, values: NDArray[Any], name: str, full_scale: float | None = None, tell: Tell | None = None) -> RGB:
         """H×W or H×W×3 values of any type → H×W×3, uint8 where they have eight bits or fewer, else float32 in 0..255.
@@ -85,8 +87,13 @@ class ValueRange:
                     "the models cannot be merged: their pixel values have different ranges "
                     f"({self} in one, {other} in the other); fit both with the same value_range (--full-scale)"
                 )
+        if self.depths != other.depths:
+            raise OptionError(
+                "the models cannot be merged: their depths mean different things (unit, camera, or the height of the "
+                "tallest part); fit both with the same ones"
+            )
         return ValueRange(
-            self.integers or other.integers, self.floats or other.floats, self.eight_bit or other.eight_bit
+            self.integers or other.integers, self.floats or other.floats, self.eight_bit or other.eight_bit, self.depths
         )
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ from patchbank._system.numbers import check_threads
 from patchbank._system.threads import OfProcess, cores, torch_threads
 from patchbank.calibration.calibration import Calibration, standardised
 from patchbank.data import Geometry, Images, RegionOfInterest, Sample, ValueRange, View, gather, read_image, stream
-from patchbank.data.channels import check_channel
+from patchbank.data.channels import check_channels
 from patchbank.errors import (
     ImageError,
     MissingPackageError,
@@ -129,7 +129,7 @@ class ExportedGraph(Exported):
         self.geometry, self.inspected = Geometry(**d["geometry"]), tuple(d["inspected"])
         self.values = ValueRange.of(d.get("value_range"))
         self.channel = d.get("channel", RGB_CHANNEL)
-        check_channel(self.channel)
+        check_channels((self.channel,))
         self.squeezed = ""  # the image that was named because its longer side is squeezed
         self.roi, self.painted = (None if d[k] is None else RegionOfInterest.of(d[k]) for k in ("roi", "learned_roi"))
         self.masks = {i["name"]: tuple(i["shape"]) for i in d["inputs"] if i["name"].startswith("inside")}

@@ -111,7 +111,7 @@ def get_preset(name: str) -> Preset:
 FIVE = (0, 1, 2, 3, 4)
 _IDENTITY = {"sampler": "identity"}
 _IVFPQ = {"sampler": "identity", "search": "ivfpq"}
-_PADIM = {"channels": 550}  # of WideResNet50, as PaDiM's authors; fewer where the backbone has fewer
+_PADIM = {"n_features": 550}  # of WideResNet50, as PaDiM's authors; fewer where the backbone has fewer
 
 
 def _patchcore(share: float, published: Published | None = None) -> Variant:

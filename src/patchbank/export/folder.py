@@ -27,7 +27,7 @@ from patchbank.export.formats import WRITERS, check_format
 from patchbank.export.graph import Graph, make_graph
 from patchbank.methods import Ensemble
 from patchbank.prediction import finite
-from patchbank.sample import RGB_CHANNEL
+from patchbank.sample import MADE_OF, RGB_CHANNEL
 
 BANKS = ("inside", "external")
 _NOTE = "B×3×H×W float32, RGB in 0..255, resized as `geometry` says; scaled by mean and deviation inside the graph"
@@ -60,6 +60,12 @@ def export(
         raise OptionError(f"bank must be one of {', '.join(BANKS)}, not {bank!r}")
     if not detector.is_fitted:
         raise OptionError("this detector has not been fitted: there is nothing to export yet")
+    for part in detector.parts():
+        if len(part.inputs_.channels) > 1 or part.inputs_.channels[0] in MADE_OF:
+            raise OptionError(
+                f"a graph sees one picture, and this model looks at {','.join(part.inputs_.channels)}: fit a model of one "
+                "picture (--channels rgb), or run this one with patchbank itself"
+            )
     if int8 and (to != "onnx" or isinstance(detector, Ensemble)):
         raise OptionError("int8 is for single models exported to onnx")
     final = Path(folder)
@@ -210,7 +216,7 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
         },
         "roi": None if extractor.inputs.roi is None else extractor.inputs.roi.state(),
         **({} if detector.values_.is_plain else {"value_range": detector.values_.state()}),
-        **({} if detector.channel == RGB_CHANNEL else {"channel": detector.channel}),
+        **({} if (channel := detector.inputs_.channels[0]) == RGB_CHANNEL else {"channel": channel}),
         "learned_roi": None if extractor.inputs.painted is None else extractor.inputs.painted.state(),
         "backbone": {
             "name": extractor.backbone.name,

@@ -8,7 +8,7 @@ import hashlib
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from patchbank._system.files import reason, replacing, spelled
 from patchbank.data import Sample
 from patchbank.data.opening import open_file
 from patchbank.errors import ImageError, notify
+from patchbank.sample import RGB_CHANNEL
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -48,13 +49,19 @@ class FeatureCache:
         """Whether it is asked at all."""
         return not (self.asleep or self._broken)
 
-    def digest(self, source: Sample) -> str | None:
-        """The SHA-256 of an image's file and of the angle it is turned by; None for what is no file."""
-        if not self.active or source.path is None:
+    def digest(self, source: Sample, channels: Sequence[str] = (RGB_CHANNEL,)) -> str | None:
+        """The SHA-256 of the files of a sample's channels and of the angle it is turned by; None for what is no
+        file."""
+        paths = list(dict.fromkeys(source.seen_in(channel).path for channel in channels))
+        if not self.active or None in paths:
             return None
         try:
-            with open_file(source.path) as file:
-                return hashlib.sha256(file.read() + repr(source.angle).encode()).hexdigest()
+            whole = hashlib.sha256()
+            for path in filter(None, paths):
+                with open_file(path) as file:
+                    whole.update(file.read())
+            whole.update(repr(source.angle).encode())
+            return whole.hexdigest()
         except (ImageError, OSError):  # told by the one that reads the image
             return None
 

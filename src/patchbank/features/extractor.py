@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.data import Geometry, Sample, Tiling, View, image_size, prefetch
@@ -19,8 +21,8 @@ from patchbank.features.area import Area
 from patchbank.features.backbones import Backbone
 from patchbank.features.cache import FeatureCache
 from patchbank.features.loading import Inputs, Loaded, Loader
-from patchbank.features.storage import allocate, release
 from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.features.levels import Levels
 from patchbank.sample import RGB_CHANNEL
 
 _CUDA_BATCH = 16  # on a CPU one image at a time is as fast, and its features do not depend on its company
@@ -35,6 +37,7 @@ class Extractor:
         inputs: what the fit decided about its images.
         keeps_grid: whether patches that are not inspected are kept.
         cache: where features are kept that were computed before.
+        apart: whether the features of several channels are stored apart.
     """
 
     backbone: Backbone
@@ -44,11 +47,12 @@ class Extractor:
     keeps_grid: bool = False
     tiling: Tiling | None = None
     cache: FeatureCache | None = None
+    apart: bool = False
     loader: Loader = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         cache = None if self.inputs.reference else self.cache  # an image is read again to be laid over the reference
-        loader = Loader(self.inputs, self.geometry, self.tiling is not None, cache, self._how)
+        loader = Loader(self.inputs, self.geometry, self.grid, self.tiling is not None, cache, self._how)
         object.__setattr__(self, "loader", loader)
 
     @property
@@ -60,13 +64,24 @@ class Extractor:
             "tiling": self.tiling, "reference": inputs.reference,
         }  # fmt: skip
         values = [] if inputs.values.is_plain else [f"values={inputs.values!r}"]
-        values += [] if inputs.channel == RGB_CHANNEL else [f"channel={inputs.channel}"]
+        values += [] if inputs.channels == (RGB_CHANNEL,) else [f"channels={inputs.channels} {inputs.values.depths!r}"]
         return " ".join([self.backbone.identity, *(f"{k}={v!r}" for k, v in stages.items()), *values])
 
     @property
     def dimension(self) -> int:
-        """D of a patch feature."""
-        return self.arrangement.dimension(self.backbone.channels, self.backbone.strides)
+        """D of a patch feature, of all channels together."""
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> list[int]:
+        """The part of D that each channel has."""
+        return [levels.dimension for levels in self.levels]
+
+    @property
+    def levels(self) -> list[Levels]:
+        """Those of the features of each channel."""
+        found = [channel.levels(self.backbone, self.arrangement) for channel in self.loader.channels]
+        return [Levels(lengths, self.backbone.strides, dimension) for lengths, dimension in found]
 
     def grid(self, view: View) -> tuple[int, int]:
         """(rows, columns) of the patch grid of a view."""
@@ -99,11 +114,9 @@ class Extractor:
 
     def _try(self, source: Sample, digests: bool) -> Loaded | tuple[Sample, ImageError]:
         try:
-            item = self.loader.load(source, digests)
-            self.loader.checked_area(source, item.view, self.grid(item.view))
+            return self.loader.load(source, digests)
         except ImageError as error:
             return source, error
-        return item
 
     def _readable(self, loaded: Iterable[Loaded | tuple[Sample, ImageError]], on_error: OnError) -> Iterator[Loaded]:
         for item in loaded:
@@ -120,16 +133,21 @@ class Extractor:
 
     def _computed(self, batch: list[Loaded]) -> Iterable[Tensor]:
         """The features of each image of a batch, rows×columns×D."""
-        pixels = [item.pixels for item in batch if item.pixels is not None]
-        if self.tiling:
-            grid = self.grid(batch[0].view)
-            features = self.tiling.stitched(pixels[0], grid, lambda tile: self._arranged(tile)[0])[None]
-        else:
-            images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-            features = self._arranged(torch.from_numpy(images))
+        grid, parts = self.grid(batch[0].view), []
+        for number, channel in enumerate(self.loader.channels):
+            pieces = [item.pieces[number] for item in batch]
+            parts.append(channel.features(pieces, partial(self._seen_by_network, grid=grid)))
+        features = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts], dim=-1)
         for item, of_image in zip(batch, features, strict=True):
             self.loader.keep(item, of_image)
         return features
+
+    def _seen_by_network(self, pictures: Sequence[NDArray[Any]], grid: tuple[int, int]) -> Tensor:
+        """Pictures of one size, 3×h×w each (H×W×3 where they are cut into tiles), → B×rows×columns×D."""
+        if self.tiling:
+            return self.tiling.stitched(pictures[0], grid, lambda tile: self._arranged(tile)[0])[None]
+        images = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+        return self._arranged(torch.from_numpy(images))
 
     def _features(self, batch: list[Loaded]) -> Iterator[PatchFeatures]:
         started = time.perf_counter()
@@ -152,12 +170,16 @@ class Extractor:
         readable, reference = [], self.inputs.reference
         for source in sources:
             try:
-                size = image_size(source.seen_in(self.inputs.channel))
+                seen = [source.seen_in(channel) for channel in self.inputs.channels]
+                size = image_size(seen[0], self.inputs.values)
+                for other in seen[1:]:
+                    _ = other.data  # raises where a channel is missing, before any work
                 view = self.geometry.view(*(size if reference is None else reference.size))
                 count = self._count(source, view)
             except ImageError as error:
                 if not source.angle:  # said once for all the ways it is turned
-                    on_error(source.name, error)
+                    named = str(error).startswith(source.name)
+                    on_error(source.name, error if named else ImageError(f"{source.name}: {error}"))
                 continue
             readable.append((source, count))
         if not readable:
@@ -167,7 +189,7 @@ class Extractor:
     def _count(self, source: Sample, view: View) -> int:
         """Patches that an image of this view will give."""
         grid = self.grid(view)
-        area = None if self.keeps_grid else self.loader.checked_area(source, view, grid)
+        area = None if self.keeps_grid else self.loader.checked_area(source, view)
         return grid[0] * grid[1] if area is None else int(area.cells(grid).sum())
 
     def learn(
@@ -197,16 +219,14 @@ class Extractor:
         if patches is None:
             surveyed = self.survey(sources, on_error)
             sources, patches = [source for source, _ in surveyed], sum(count for _, count in surveyed)
-        vectors = allocate(patches, self.dimension, self.backbone.device, on_disk)
-        features = FeatureStore(vectors)
+        widths = self.widths if self.apart else [self.dimension]
+        features = FeatureStore.allocated(patches, widths, self.backbone.device, on_disk)
         for item in self.learn(sources, on_error, progress):
-            if len(features) + len(item.vectors) > len(vectors):
+            if len(features) + len(item.vectors) > patches:
                 on_error(item.source.name, ImageError(f"{item.source.name}: changed while it was learned from"))
                 continue
-            vectors[len(features) : len(features) + len(item.vectors)] = item.vectors
-            features.add(item)
-            release(vectors, only_many=True)
-        features.vectors = vectors[: len(features)]
+            features.take(item)
+        features.cut()
         return features
 
     def streamed(

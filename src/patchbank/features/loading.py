@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,14 +21,13 @@ from patchbank.data import (
     ValueRange,
     View,
     image_size,
-    read_image,
     turn,
 )
-from patchbank.data.content import pixel_digest
 from patchbank.data.read import no_memory
 from patchbank.errors import ImageError, notify
 from patchbank.features.area import Area
 from patchbank.features.cache import FeatureCache
+from patchbank.features.channels import Seen, channel_of
 from patchbank.sample import RGB_CHANNEL, Sample
 
 _AREAS = 8  # that are kept: images of one size have the same one
@@ -40,37 +43,47 @@ class Inputs:
         painted: the region that was learned from. What lies outside has the mean colour of what lies inside before the
             network sees it, whose patches look far beyond their own pixels.
         reference: what images are laid over first.
-        channel: of each sample, the one that is inspected.
+        channels: of each sample, those that are inspected; the first is the picture for people.
     """
 
     values: ValueRange = field(default_factory=ValueRange)
     roi: RegionOfInterest | None = None
     painted: RegionOfInterest | None = None
     reference: Reference | None = None
-    channel: str = RGB_CHANNEL
+    channels: tuple[str, ...] = (RGB_CHANNEL,)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image ready for the network, or its features that the cache had. `seconds`: what that took; `digest`: of its
-    file, for the cache; `pixel`: of its pixels."""
+    """A sample ready for the network, or its features that the cache had. `seconds`: what that took; `pieces`: what
+    each channel gave; `digest`: of its files, for the cache; `pixel`: of the pixels of its first channel."""
 
     source: Sample
     view: View
     area: Area | None
     seconds: float
-    pixels: NDArray[np.float32] | NDArray[np.uint8] | None = None
+    pieces: tuple[NDArray[Any], ...] = ()
     kept: Tensor | None = None
     digest: str | None = None
     pixel: str = ""
 
 
 class Loader:
-    """Reads images as one model sees them. `whole`: give H×W×3 pixels, which tiles are cut from; `how` names all that
-    decides features, for the `cache`."""
+    """Reads images as one model sees them. `grid` gives the (rows, columns) of the patches of a view; `whole`: give
+    H×W×3 pixels, which tiles are cut from; `how` names all that decides features, for the `cache`."""
 
-    def __init__(self, inputs: Inputs, geometry: Geometry, whole: bool, cache: FeatureCache | None, how: str):
-        self.inputs, self.geometry, self._whole, self._cache, self._how = inputs, geometry, whole, cache, how
+    def __init__(
+        self,
+        inputs: Inputs,
+        geometry: Geometry,
+        grid: Callable[[View], tuple[int, int]],
+        whole: bool,
+        cache: FeatureCache | None,
+        how: str,
+    ):
+        self.inputs, self.geometry, self._grid = inputs, geometry, grid
+        self._whole, self._cache, self._how = whole, cache, how
+        self.channels = tuple(channel_of(name) for name in inputs.channels)
         self._areas: dict[tuple[View, float], Area | None] = {}
         self._squeezed = False
 
@@ -96,24 +109,19 @@ class Loader:
             covered = inside if covered is None else inside & covered
         return None if covered is None else Area(view, covered)
 
-    def checked_area(self, source: Sample, view: View, grid: tuple[int, int]) -> Area | None:
-        """As `area`. Raises `ImageError` where none of it is inspected."""
-        area = self._area_of(source, view)
+    def checked_area(self, source: Sample, view: View) -> Area | None:
+        """As `area`, of one image. Raises `ImageError` where none of it is inspected."""
         try:
+            area = self.area(view, source.angle)
             if area is not None:
-                area.cells(grid)
+                area.cells(self._grid(view))
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from None
         return area
 
-    def _area_of(self, source: Sample, view: View) -> Area | None:
-        try:
-            return self.area(view, source.angle)
-        except ImageError as error:
-            raise ImageError(f"{source.name}: {error}") from None
-
     def load(self, source: Sample, digests: bool = False) -> Loaded:
-        """Raises `ImageError` for what cannot be read. `digests`: also take that of the pixels."""
+        """Raises `ImageError` for what cannot be read or has nothing to inspect. `digests`: also take that of the
+        pixels."""
         try:
             return self._load(source, digests)
         except MemoryError as error:
@@ -121,23 +129,33 @@ class Loader:
 
     def _load(self, source: Sample, digests: bool) -> Loaded:
         started = time.perf_counter()
-        seen = source.seen_in(self.inputs.channel)
-        digest = self._cache.digest(seen) if self._cache else None
+        inputs, names = self.inputs, self.inputs.channels
+        first = source.seen_in(names[0])
+        digest = self._cache.digest(first, names) if self._cache else None
         found = self._cache.get(digest, self._how) if self._cache else None
         if found is not None:
-            view = self.geometry.view(*image_size(seen))
-            area = self._area_of(source, view)
+            view = self.geometry.view(*image_size(first, inputs.values))
+            area = self.checked_area(source, view)
             return Loaded(source, view, area, time.perf_counter() - started, kept=found[0], pixel=found[1])
-        rgb = read_image(seen, self.inputs.values, notify)
+        seen = Seen(source, inputs.values)
+        size = seen.size(names)
         # also for the cache, where a later fit finds the features of this image
-        pixel = pixel_digest(rgb) if digests or digest is not None else ""
-        view = self.view(rgb, source.name)
-        rgb, area = view.laid(rgb), self._area_of(source, view)
-        if (painted := self.inputs.painted) is not None:
-            mask = _turned(painted.pixels(*view.input_size), source.angle)
-            rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
-        pixels = view.pixels(rgb) if self._whole else view.apply(rgb)
-        return Loaded(source, view, area, time.perf_counter() - started, pixels, digest=digest, pixel=pixel)
+        pixel = seen.digest(names[0]) if digests or digest is not None else ""
+        view = self.geometry.view(*size) if inputs.reference is None else self.view(seen.picture(names[0]), source.name)
+        area, grid = self.checked_area(source, view), self._grid(view)
+        paint = partial(self._paint, view=view, angle=source.angle)
+        pieces = tuple(channel.load(seen, view, grid, paint, whole=self._whole) for channel in self.channels)
+        return Loaded(source, view, area, time.perf_counter() - started, pieces, digest=digest, pixel=pixel)
+
+    def _paint(self, rgb: RGB, view: View, angle: float) -> RGB:
+        """The region that was learned from alone; `rgb`: at the size of the input, or smaller."""
+        if (painted := self.inputs.painted) is None:
+            return rgb
+        mask = _turned(painted.pixels(*view.input_size), angle)
+        if mask.shape != rgb.shape[:2]:
+            mask = cv2.resize(mask.astype(np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        filled: RGB = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
+        return filled
 
     def keep(self, item: Loaded, features: Tensor) -> None:
         """Give the features of an image to the cache."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.data import Sample, View
 from patchbank.data.groups import FOUND, NearCopies, find_near_copies
 from patchbank.features.area import Area
-from patchbank.features.storage import release
+from patchbank.features.storage import allocate, release
 from patchbank.sample import SampleRef
 
 _TILES, _CHANNELS = 4, 64  # of a descriptor
@@ -75,11 +76,12 @@ def describe(item: PatchFeatures) -> NDArray[np.float16]:
 class FeatureStore:
     """Patch features of many images. Image i has the rows starts[i] to starts[i + 1].
 
-    They are stored, in `vectors` N×D, or every walk over the images computes them: the first by `learn`, which notes
-    the images on its way, later ones by `again`.
+    They are stored, in `vectors` N×D or in `parts`, or every walk over the images computes them: the first by `learn`,
+    which notes the images on its way, later ones by `again`.
 
     Attributes:
-        vectors: N×D, None where they are not stored.
+        vectors: N×D, None where they are not stored, or in parts.
+        parts: of samples with several channels, N×D_c for each; a scorer that takes them apart works on them in place.
         prepared: whether the scorer has prepared the stored vectors in place.
         refs, views, inspected: of each image, as in `PatchFeatures`.
         descriptors: of the images that were not turned.
@@ -89,6 +91,7 @@ class FeatureStore:
     """
 
     vectors: Tensor | None = None
+    parts: list[Tensor] = field(default_factory=list)
     prepared: bool = False
     refs: list[SampleRef] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
@@ -101,6 +104,36 @@ class FeatureStore:
     chunk: int = 0
     learn: Callable[[], Iterator[PatchFeatures]] | None = None
     again: Callable[[], Iterator[Tensor]] | None = None
+
+    @classmethod
+    def allocated(cls, rows: int, widths: Sequence[int], device: torch.device, on_disk: bool) -> FeatureStore:
+        """Room for that many rows, of that many dimensions for each channel; on disk in a temporary file each."""
+        parts = [allocate(rows, width, device, on_disk) for width in widths]
+        return cls(parts[0]) if len(parts) == 1 else cls(parts=parts)
+
+    def take(self, item: PatchFeatures) -> None:
+        """Store one image in rows that were allocated."""
+        start, end, left = len(self), len(self) + len(item.vectors), 0
+        for part in self._all_parts:
+            part[start:end] = item.vectors[:, left : left + part.shape[1]]
+            left += part.shape[1]
+            release(part, only_many=True)
+        self.add(item)
+
+    def cut(self) -> None:
+        """Let go of rows that stayed empty."""
+        if self.vectors is not None:
+            self.vectors = self.vectors[: len(self)]
+        self.parts = [part[: len(self)] for part in self.parts]
+
+    def part(self, number: int) -> FeatureStore:
+        """The features of one channel, of the same images."""
+        noted = (self.refs, self.views, self.inspected, self.starts)
+        return _Part(self.parts[number], [], False, *noted, expected=len(self), images=len(self.refs))
+
+    @property
+    def _all_parts(self) -> list[Tensor]:
+        return self.parts if self.vectors is None else [self.vectors]
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -121,17 +154,19 @@ class FeatureStore:
 
     def walk(self) -> Iterator[Tensor]:
         """P×D of each image in turn; 0×D where it went away since it was learned from."""
-        if self.vectors is None:
+        if not self._all_parts:
             assert self.again is not None
             yield from self.again()
             return
         for i in range(len(self.refs)):
             yield self.of_image(i)
-            release(self.vectors)
+            for part in self._all_parts:
+                release(part)
 
     def of_image(self, i: int) -> Tensor:
         """P×D: the patches of image i."""
-        return self.stored[self.starts[i] : self.starts[i + 1]]
+        rows = slice(self.starts[i], self.starts[i + 1])
+        return torch.cat([part[rows] for part in self.parts], 1) if self.parts else self.stored[rows]
 
     def add(self, item: PatchFeatures) -> None:
         """Note an image whose features come next."""
@@ -182,3 +217,11 @@ class FeatureStore:
     def _is_compact(self, i: int) -> bool:
         rows, columns = self.refs[i].grid
         return self.starts[i + 1] - self.starts[i] < rows * columns
+
+
+class _Part(FeatureStore):
+    """The features of one channel. Its images are noted already."""
+
+    def first_walk(self) -> Iterator[PatchFeatures]:
+        for i, (ref, view) in enumerate(zip(self.refs, self.views, strict=True)):
+            yield PatchFeatures(Sample(ref.name, {}, ref.angle, ref.group), view, ref.grid, self.of_image(i), {})

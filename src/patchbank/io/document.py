@@ -13,7 +13,7 @@ from patchbank.io.model_file import FORMAT_VERSION
 if TYPE_CHECKING:
     from patchbank.detector import Detector
 
-_UNSAVED = ("device", "threads", "runtime", "memory_budget", "roi")  # of the machine, or kept apart
+_UNSAVED = ("device", "threads", "runtime", "memory_budget", "roi", "depth")  # of the machine, or kept apart
 
 
 def document_of(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -40,6 +40,7 @@ def document_of(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "roi": None if painted is None else painted.state(),
         "reference": aligned_to,
         **({} if values.is_plain else {"pixel_values": values.state()}),
+        **({} if values.depths is None else {"depths": values.depths.state()}),
         "memory": memory,
         "training": fitted.training,
     }

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from patchbank.calibration.calibration import CORRECTED, Calibration, standardised
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.data import Images, Sample
+from patchbank.data import Images, Sample, gather
 from patchbank.data.content import without_copies
 from patchbank.data.groups import labelled
 from patchbank.detector import Detector
@@ -93,7 +93,7 @@ class Ensemble(Detector):
     def parameters(self) -> dict[str, Any]:
         members = []
         for member in self.members:
-            options = {k: v for k, v in member.parameters().items() if k not in (*MACHINE, "roi")}
+            options = {k: v for k, v in member.parameters().items() if k not in (*MACHINE, "roi", "depth")}
             members.append({"method": member.method, **options})
         return {"members": members}
 
@@ -109,7 +109,7 @@ class Ensemble(Detector):
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error = monitor.on_error
         # an iterator is walked through once
-        sources, copies = without_copies(labelled(self.gather(images, on_error, of="good"), groups, self.group_by))
+        sources, copies = without_copies(labelled(gather(images, on_error, of="good"), groups, self.group_by))
         members = [copy.copy(member) for member in self.members]  # those in use stay as they are until all are fitted
         together = len({member.method for member in members}) > 1  # all must be calibrated on the same images
         for number, member in enumerate(members):
@@ -198,6 +198,7 @@ class Ensemble(Detector):
             mine = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
             calibration = Calibration.of(mine, value["calibration"])
             inputs = common.inputs if member.align else replace(common.inputs, reference=None)
+            inputs = replace(inputs, channels=member.channels or inputs.channels)
             own = replace(common, calibration=calibration, training=value["training"], inputs=inputs)
             member.restore(mine, value["memory"], own)
         first = self.members[0].require_fitted()

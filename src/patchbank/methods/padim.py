@@ -27,7 +27,7 @@ REGULARISATION = 0.01  # ε of Σ + εI (§III-B)
 _TOGETHER = 16  # images whose outer products are added at once
 _LOOKED_AT = 64  # positions that tell how much a channel weighs
 _WAYS_OUT = (
-    "use a smaller image size (--image-size), every second patch (--set stride=2), fewer channels (--set channels=50) "
+    "use a smaller image size (--image-size), every second patch (--set stride=2), fewer channels (--set n_features=50) "
     "or a smaller covariance (--set covariance=diagonal), or give it more memory (--memory-budget)"
 )
 
@@ -207,7 +207,7 @@ class PaDiM(Detector):
     is the maximum of the smoothed map, as in the paper.
 
     Args:
-        channels: how many of the backbone's, drawn by the seed (100 in the paper for a ResNet18, 550 for a
+        n_features: how many of the backbone's, drawn by the seed (100 in the paper for a ResNet18, 550 for a
             WideResNet50), or None for all.
         covariance: "full" for each position, "diagonal", or "tied": one for all positions.
     Other options: `Options`.
@@ -224,15 +224,15 @@ class PaDiM(Detector):
     aggregation: str | None = "mean"
     patch_size: int | None = 1
     image_score: str | None = "smoothed"
-    channels: int | None = 100
+    n_features: int | None = 100
     covariance: str = "full"
 
     def check(self) -> None:
         super().check()
         if self.covariance not in KINDS:
             raise OptionError(f"covariance must be one of {', '.join(KINDS)}, not {self.covariance!r}")
-        if self.channels is not None and self.channels < 1:
-            raise OptionError(f"channels must be at least 1, not {self.channels}")
+        if self.n_features is not None and self.n_features < 1:
+            raise OptionError(f"n_features must be at least 1, not {self.n_features}")
 
     def make_scorer(self, levels: Levels) -> PaDiMScorer:
-        return PaDiMScorer(levels, self.covariance, self.channels, self.seed, self.torch_device)
+        return PaDiMScorer(levels, self.covariance, self.n_features, self.seed, self.torch_device)

@@ -66,6 +66,25 @@ class Shape:
         points[~self.valid] = 0
         return points
 
+    def reduced(self, size: tuple[int, int]) -> Shape:
+        """Made smaller by a whole factor, as long as it stays at least `size` (height, width): the mean depth of the
+        valid points of each block. The same where there is no such factor above 1."""
+        factor = min(self.size[0] // max(size[0], 1), self.size[1] // max(size[1], 1))
+        if factor < 2:
+            return self
+        rows, columns = self.size[0] // factor, self.size[1] // factor
+        blocks = (rows, factor, columns, factor)
+        part = np.s_[: rows * factor, : columns * factor]
+        counts = self.valid[part].reshape(blocks).sum((1, 3))
+        totals = np.where(self.valid, self.z, 0)[part].reshape(blocks).sum((1, 3), dtype=np.float64)
+        camera: Camera
+        if isinstance(self.camera, Pinhole):
+            fx, fy, cx, cy = self.camera.fx, self.camera.fy, self.camera.cx, self.camera.cy
+            camera = Pinhole(fx / factor, fy / factor, (cx + 0.5) / factor - 0.5, (cy + 0.5) / factor - 0.5)
+        else:
+            camera = Pitch(self.camera.x * factor, self.camera.y * factor)
+        return Shape((totals / np.maximum(counts, 1)).astype(np.float32), counts > 0, camera)
+
     def pitch(self) -> float:
         """Millimetres from one pixel to the next, in the middle of the part; 0 without valid points."""
         if isinstance(self.camera, Pitch):

@@ -9,6 +9,7 @@ from patchbank.data.datasets.dataset import Dataset
 from patchbank.data.datasets.found import Found
 from patchbank.data.folder_content import find_mixed
 from patchbank.data.listing import PassedOver, Reason, list_folder
+from patchbank.data.pairing import Pairing
 from patchbank.data.sources import OnError, without_images
 from patchbank.errors import DatasetError, notify
 
@@ -100,9 +101,12 @@ def open_datasets(
 
 def _read_folder(root: Path) -> Dataset:
     listing = list_folder(root)
-    if not listing.files:
+    samples = Pairing().samples(listing.files, listing.points)
+    listing = listing.taken({path for sample in samples for path in sample.channels.values() if isinstance(path, Path)})
+    if not samples:
         raise DatasetError(f"{without_images(listing)}; {root} holds no images, also not in its sub-folders.")
-    return Dataset(root.resolve().name, root, "folder", listing.files, (), 0, Found.of([listing]))
+    files = tuple(file for sample in samples if (file := sample.file))
+    return Dataset(root.resolve().name, root, "folder", files, (), 0, Found.of([listing]))
 
 
 _READERS = {"folder": _read_folder, "mvtec": mvtec.read, "mvtec3d": mvtec.read_3d, "visa": visa.read}

@@ -1,0 +1,125 @@
+"""Which file holds the geometry of the part that a picture shows: found by where it lies and what it is called.
+
+    parts/rgb/007.png     parts/xyz/007.tiff        folders beside each other (MVTec 3D-AD), also z/, depth/, height/ …
+    parts/007.jpg         parts/007.tiff            one folder, one name, and the second file is no ordinary picture
+    parts/007.png         parts/007_depth.png       one folder, and the name says it
+
+So a sample on disk is known by the path of its picture alone, and whatever lists or names pictures need not know.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from patchbank.data.folder_names import joined_name, words
+from patchbank.data.listing import POINTS_SUFFIXES
+from patchbank.data.read import is_eight_bit
+from patchbank.errors import ImageError
+from patchbank.sample import GEOMETRY_CHANNEL, PLAIN, RGB_CHANNEL, Sample
+
+COLOURS = words("rgb color colour colors colours texture")  # names of folders of pictures, beside one of geometry
+GEOMETRIES = words(
+    "xyz z depth depths height heights heightmap heightmaps depthmap depthmaps points pointcloud pointclouds cloud "
+    "clouds pcd ply range"
+)
+ALIASES = words("xyz z depth height points cloud pcd ply range")  # of the channel, in a mapping
+_MAYBE_GEOMETRY = words(".tif .tiff .png .pfm .pgm")
+_ENDINGS = ("xyz", "depth", "height", "z", "points", "cloud")  # 007_depth.png
+_PICTURES = ("", "_rgb", "_color", "_colour", "_image", "-rgb", "-color")
+
+
+class Pairing:
+    """Finds partners; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._folders: dict[Path, list[str]] = {}
+
+    def sample(self, path: Path) -> Sample:
+        """A picture with its geometry, where it has one; the file alone otherwise."""
+        name = str(path)
+        if joined_name(path.parent.name) in COLOURS and (folders := self._geometry_folders(path.parent.parent)):
+            found = [f for folder in folders for f in self._of_stem(folder, path.stem)]
+            more = {GEOMETRY_CHANNEL: found[0]} if found else {}
+            return Sample(name, {RGB_CHANNEL: path, **more})
+        if is_surely_geometry(path) or self._beside_colours(path):
+            return Sample(name, {GEOMETRY_CHANNEL: path})
+        if (partner := self._beside(path)) is not None:
+            return Sample(name, {RGB_CHANNEL: path, GEOMETRY_CHANNEL: partner})
+        return Sample(name, {PLAIN: path})
+
+    def samples(self, paths: Sequence[Path], points: Sequence[Path] = ()) -> list[Sample]:
+        """One sample for each part. A geometry whose picture is missing is a sample of its own, which a detector that
+        needs the picture refuses.
+
+        Args:
+            paths: image files, sorted.
+            points: files that hold points or numbers by their ending. Where there are pictures, those without one are
+                left out, but in a folder of geometry beside one of pictures.
+        """
+        found = [self.sample(path) for path in paths]
+        partners = {s.channels[GEOMETRY_CHANNEL] for s in found if len(s.channels) > 1}
+        kept = [s for s in found if s.file not in partners]
+        alone = [p for p in points if p not in partners and (not paths or self._beside_colours(p))]
+        kept += [Sample(str(path), {GEOMETRY_CHANNEL: path}) for path in alone]
+        return sorted(kept, key=lambda sample: str(sample.file)) if alone else kept
+
+    def _beside_colours(self, path: Path) -> bool:
+        """Whether a file lies in a folder of geometry beside one of pictures."""
+        if joined_name(path.parent.name) not in GEOMETRIES:
+            return False
+        return any(joined_name(name) in COLOURS for name in self._folders_of(path.parent.parent))
+
+    def _beside(self, path: Path) -> Path | None:
+        """The geometry in the same folder."""
+        stem = next((path.stem.removesuffix(end) for end in _PICTURES if end and path.stem.endswith(end)), path.stem)
+        for candidate in (stem, *(f"{stem}{dash}{end}" for end in _ENDINGS for dash in "_-.")):
+            for file in self._of_stem(path.parent, candidate):
+                named = candidate != stem
+                if file != path and (named or is_surely_geometry(file) or (_is_deep(file) and not _is_deep(path))):
+                    return file
+        return None
+
+    def _of_stem(self, folder: Path, stem: str) -> list[Path]:
+        return self._files(folder).get(stem, [])
+
+    def _files(self, folder: Path) -> dict[str, list[Path]]:
+        """The files of a folder that may hold geometry, by their stems."""
+        if folder not in self._listed:
+            by_stem: dict[str, list[Path]] = {}
+            try:
+                names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+            except OSError:
+                names = []
+            for name in names:
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in POINTS_SUFFIXES | _MAYBE_GEOMETRY:
+                    by_stem.setdefault(stem, []).append(folder / name)
+            self._listed[folder] = by_stem
+        return self._listed[folder]
+
+    def _geometry_folders(self, folder: Path) -> list[Path]:
+        return [folder / name for name in self._folders_of(folder) if joined_name(name) in GEOMETRIES]
+
+    def _folders_of(self, folder: Path) -> list[str]:
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+            except OSError:
+                self._folders[folder] = []
+        return self._folders[folder]
+
+
+def is_surely_geometry(path: Path) -> bool:
+    """Whether a file cannot be a picture, by its ending."""
+    return path.suffix.lower() in POINTS_SUFFIXES
+
+
+def _is_deep(path: Path) -> bool:
+    """Whether an image has more than eight bits."""
+    try:
+        return not is_eight_bit(Sample.of(str(path), path))
+    except ImageError:
+        return False

@@ -1,0 +1,174 @@
+"""How one channel of a sample becomes patch features: as a picture that a network sees, or computed on the grid itself.
+
+A channel has two stages: `load` runs in a background thread while the network is at another sample, `features` beside
+the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchbank.data import RGB, Geometry, Sample, ValueRange, View, read_image
+from patchbank.data.channels import made_of
+from patchbank.data.content import pixel_digest
+from patchbank.errors import ImageError, notify
+from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
+from patchbank.shape import Shape
+from patchbank.shape.decide import read_sample_shape
+from patchbank.shape.images import FEATURE_LENGTHS, SHAPE_FEATURES, SHAPE_IMAGES, masked_cell_means
+from patchbank.shape.surface import Surface, surface_of
+
+if TYPE_CHECKING:
+    from patchbank.features.aggregation import Arrangement
+    from patchbank.features.backbones import Backbone
+
+# what was best on average over the drawn parts (docs/methods/geometry.md)
+WITH_GEOMETRY = ("rgb", "curvature", "normals")
+OF_GEOMETRY = ("curvature", "normals")
+Painted = Callable[[RGB], RGB]
+
+
+@dataclass
+class Seen:
+    """A sample while its channels are loaded: each file is read once."""
+
+    source: Sample
+    values: ValueRange
+    _pictures: dict[str, RGB] = field(default_factory=dict)
+
+    def picture(self, channel: str) -> RGB:
+        """H×W×3 of a channel that is a picture by itself."""
+        if channel not in self._pictures:
+            self._pictures[channel] = read_image(self.source.seen_in(channel), self.values, notify)
+        return self._pictures[channel]
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Its geometry, at the size of the file. Raises `ImageError`."""
+        return read_sample_shape(self.source.seen_in(GEOMETRY_CHANNEL), self.values.depths)
+
+    def surface(self, view: View) -> Surface:
+        """Of the geometry, at about the size at which it is inspected."""
+        if not hasattr(self, "_surface"):
+            try:
+                self._surface = surface_of(self.shape.reduced(view.resized))
+            except ImageError as error:
+                raise ImageError(f"{self.source.name}: {error}") from None
+        return self._surface
+
+    def digest(self, channel: str) -> str:
+        """Of the pixels of a channel, or of the depths that it is made of."""
+        is_made = made_of(self.source.seen_in(channel)) is not None
+        return pixel_digest(self.shape.z if is_made else self.picture(channel))
+
+    def size(self, channels: Sequence[str]) -> tuple[int, int]:
+        """(height, width) of all that is looked at. Raises `ImageError` where the channels differ."""
+        first: tuple[str, tuple[int, int]] | None = None
+        for channel in channels:
+            is_made = made_of(self.source.seen_in(channel)) is not None
+            size = self.shape.size if is_made else self.picture(channel).shape[:2]
+            named = MADE_OF[channel] if is_made else channel
+            if first is None:
+                first = named, size
+            elif size != first[1]:
+                raise ImageError(
+                    f"{self.source.name}: {first[0]} has {first[1][1]}×{first[1][0]} pixels and {named} "
+                    f"{size[1]}×{size[0]}: the channels of a sample must lie over each other, pixel by pixel"
+                )
+        assert first is not None
+        return first[1]
+
+
+class Channel(Protocol):
+    """One channel that a detector looks at. `name`: as the option `channels` has it."""
+
+    name: str
+
+    def levels(self, backbone: Backbone, arrangement: Arrangement) -> tuple[tuple[int, ...], int]:
+        """The lengths of the levels, and D of its part of a patch feature."""
+        ...
+
+    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> NDArray[Any]:
+        """What `features` needs of one sample. `whole`: H×W×3, for tiles. Raises `ImageError`."""
+        ...
+
+    def features(self, pieces: Sequence[NDArray[Any]], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+        """Of a batch of what `load` gave: B×rows×columns×D. `network`: pictures → their patch features."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureChannel:
+    """A picture, or a shape image: what the network makes of it."""
+
+    name: str
+
+    def levels(self, backbone: Backbone, arrangement: Arrangement) -> tuple[tuple[int, ...], int]:
+        return backbone.channels, arrangement.dimension(backbone.channels, backbone.strides)
+
+    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> NDArray[Any]:
+        rgb: RGB
+        if made_of(seen.source.seen_in(self.name)) is not None:
+            rgb = SHAPE_IMAGES[self.name](seen.surface(view), seen.values.depths.top_mm)
+        else:
+            rgb = seen.picture(self.name)
+        rgb = painted(view.laid(rgb))
+        return view.pixels(rgb) if whole else view.apply(rgb)
+
+    def features(self, pieces: Sequence[NDArray[Any]], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+        return network(pieces)
+
+
+@dataclass(frozen=True)
+class CellChannel:
+    """Features of the points themselves, averaged over the valid ones of each cell of the grid; 0 where there is
+    none."""
+
+    name: str
+
+    def levels(self, backbone: Backbone, arrangement: Arrangement) -> tuple[tuple[int, ...], int]:
+        return (FEATURE_LENGTHS[self.name],), FEATURE_LENGTHS[self.name]
+
+    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> NDArray[Any]:
+        features, counts = SHAPE_FEATURES[self.name](seen.surface(view))
+        rows, columns = _inspected(features.shape[:2], view)
+        means, _ = masked_cell_means(features[rows, columns], counts[rows, columns], *grid)
+        return means
+
+    def features(self, pieces: Sequence[NDArray[Any]], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+        return torch.from_numpy(np.stack(pieces))
+
+
+def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """The channels that a fit looks at: those that were asked for, else rgb, and what `WITH_GEOMETRY` and `OF_GEOMETRY`
+    say where the samples have geometry. What was chosen, or is left out, is said."""
+    with_geometry = any(sample.has_geometry for sample in samples)
+    if given is not None:
+        if with_geometry and not any(name in MADE_OF for name in given):
+            notify(f"the samples have geometry too, which the channels {','.join(given)} leave out (--channels)")
+        return given
+    if not with_geometry:
+        return (RGB_CHANNEL,)
+    chosen = WITH_GEOMETRY if any(RGB_CHANNEL in sample.channels for sample in samples) else OF_GEOMETRY
+    notify(f"the samples have geometry: the channels {','.join(chosen)} are inspected (--channels sets others)")
+    return chosen
+
+
+def channel_of(name: str) -> Channel:
+    """The channel of that name, as `data.channels.check_channels` knows it."""
+    return CellChannel(name) if name in SHAPE_FEATURES else PictureChannel(name)
+
+
+def _inspected(size: tuple[int, int], view: View) -> tuple[slice, slice]:
+    """Rows and columns of the inspected part of a view, in a grid of another size over its input."""
+    left, top, right, bottom = view.inspected_box
+    down, across = size[0] / view.input_size[0], size[1] / view.input_size[1]
+    return slice(round(top * down), round(bottom * down)), slice(round(left * across), round(right * across))

@@ -1,0 +1,286 @@
+"""Several channels of one sample, each with a memory of its own: their standardised distances become one map.
+
+Late fusion: distances of different channels have different units, so each is standardised by what good parts reach when
+they are left out of the memory. The fused map is scored and calibrated as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Self
+
+from patchbank.errors import OptionError, Progress
+from patchbank.features.planning import Plan, plan_fit
+from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.sample import SampleRef
+from patchbank.scorer import Grid, Memory, Origin, PatchScores, Scorer
+from patchbank.scoring.displacement import Response
+from patchbank.scoring.one_class import learned_weights
+
+_LOOKED_AT = 48  # good samples that distances are standardised by
+_LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same
+
+
+class FusedScorer(Scorer):
+    """One scorer for each of several `channels`, whose features lie beside each other.
+
+    Args:
+        members: the scorers, not fitted.
+        channels: their names.
+        fusion: "map-sum", the sum of the standardised distances; "max", the largest; "learned", a weighted sum whose
+            weights come from what good samples reach, left out.
+        device: of the memories.
+    """
+
+    def __init__(self, members: Sequence[Any], channels: Sequence[str], fusion: str, device: torch.device):
+        super().__init__(members[0].levels)
+        self.members, self.channel_names, self.fusion = list(members), tuple(channels), fusion
+        self.widths = [member.levels.dimension for member in members]  # of features
+        self.offsets, self.scales = torch.zeros(len(members)), torch.ones(len(members))
+        self.weights = torch.ones(len(members))
+        first = members[0]
+        self.localizes, self.keeps_grid = first.localizes, first.keeps_grid  # type: ignore[misc]
+        self.keeps_patches, self.leaves_parts_out = first.keeps_patches, first.leaves_parts_out  # type: ignore[misc]
+        self.can_reselect, self.can_add_held_out = first.can_reselect, first.can_add_held_out
+        self.loo_is_biased = any(member.loo_is_biased for member in members)
+        self._prepared: list[int] = []  # widths of prepared vectors
+        self._device = device
+
+    # ---- learn -------------------------------------------------------------------------------------------------------
+
+    def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
+        """All features are stored, also those of methods that would not need them one by one."""
+        for member in self.members:
+            member.reserved = self.reserved
+        kept = max(member.kept(patches) for member in self.members)
+        return plan_fit(images, patches, sum(self.widths), kept, device, budget, **self._plan_options())
+
+    def _plan_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        for member in self.members:
+            for name, value in member.plan_options().items():
+                options[name] = max(options.get(name, value), value)
+        return options
+
+    def kept(self, patches: int) -> int:
+        return sum(member.kept(patches) for member in self.members)
+
+    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
+        """Each member from its channel; then what good samples reach without themselves."""
+        stores = [features.part(number) for number in range(len(self.members))]
+        for member, store in zip(self.members, stores, strict=True):
+            member.reserved = self.reserved
+            member.fit(store, progress)
+        self._standardise(features, stores)
+        features.prepared = all(store.prepared for store in stores)
+        self._note_widths()
+        return self
+
+    def _note_widths(self) -> None:
+        empty = [torch.empty(0, width, device=self._device) for width in self.widths]
+        self._prepared = [m.prepare(none).shape[-1] for m, none in zip(self.members, empty, strict=True)]
+
+    def _standardise(self, features: FeatureStore, stores: Sequence[FeatureStore]) -> None:
+        """Mean and spread of each member's distances over cells of good samples, each without its own patches."""
+        upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
+        some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
+        peaks = np.zeros((len(some), len(self.members)))
+        for number, (member, store) in enumerate(zip(self.members, stores, strict=True)):
+            found = []
+            for row, i in enumerate(some):
+                vectors = store.of_image(i)
+                points = vectors if store.prepared else member.prepare(vectors)
+                cells = _cells(features.inspected[i], points.device) if self.keeps_grid else None
+                alone = len(upright) < 2  # nothing is left without it
+                scores = member.compare(points, features.refs[i].grid, cells, None if alone else i)
+                values = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)[None]
+                found.append(values.flatten().float().cpu())
+                peaks[row, number] = float(found[-1].max())
+            everything = torch.cat(found).double()
+            self.offsets[number] = everything.mean()
+            spread = everything.std(unbiased=False)
+            self.scales[number] = spread.clamp(min=_LEAST_SPREAD * float(everything.mean().abs()) + 1e-12)
+        if self.fusion == "learned":
+            standardised = (peaks - self.offsets.numpy()) / self.scales.numpy()
+            self.weights = torch.as_tensor(learned_weights(standardised), dtype=torch.float32)
+
+    def revisit(self, points: Tensor) -> None:
+        for member, part in zip(self.members, self._split(points), strict=True):
+            member.revisit(part)
+
+    def release(self) -> None:
+        for member in self.members:
+            member.release()
+
+    # ---- score -------------------------------------------------------------------------------------------------------
+
+    def prepare(self, vectors: Tensor) -> Tensor:
+        parts = torch.split(vectors, self.widths, -1)
+        return torch.cat([member.prepare(part) for member, part in zip(self.members, parts, strict=True)], -1)
+
+    def _split(self, points: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(points, self._prepared, -1)
+
+    def compare(
+        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
+    ) -> PatchScores:
+        parts = self._split(points)
+        scores = [m.compare(p.contiguous(), grid, inspected, exclude) for m, p in zip(self.members, parts, strict=True)]
+        if scores[0].distances is None:
+            values = torch.stack([torch.as_tensor(s.image, dtype=torch.float32).reshape(()) for s in scores])
+            return PatchScores(None, image=self._fused(values)[0])
+        distances = torch.stack([score.distances for score in scores])
+        fused, dominant = self._fused(distances)
+        nearest = None
+        if all(score.nearest is not None for score in scores):
+            shifted = torch.stack([s.nearest + first for s, first in zip(scores, self._first_references, strict=True)])
+            nearest = shifted.gather(0, dominant[None])[0]
+        return PatchScores(fused, nearest, by_channel=self._standardised(distances))
+
+    def _standardised(self, values: Tensor) -> Tensor:
+        """K×… distances of the members, in units of the spread over good samples."""
+        shape = (-1, *(1 for _ in values.shape[1:]))
+        offsets, scales = self.offsets.to(values.device), self.scales.to(values.device)
+        return (values - offsets.reshape(shape)) / scales.reshape(shape)
+
+    def _fused(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """K×… distances → … fused, and which member has the largest share."""
+        weights = self.weights.to(values.device).reshape((-1, *(1 for _ in values.shape[1:])))
+        shares = self._standardised(values) * weights
+        fused = shares.amax(0) if self.fusion == "max" else shares.sum(0)
+        return fused, shares.argmax(0)
+
+    def gain(self, response: Response) -> Tensor | None:
+        """The network's own response, through the first member that a network stands before."""
+        for member, width in zip(self.members, self.widths, strict=True):
+            if width == response.dimension:
+                found: Tensor | None = member.gain(response)
+                return found
+        return None
+
+    # ---- what it knows -----------------------------------------------------------------------------------------------
+
+    @property
+    def _first_references(self) -> list[int]:
+        """References of member k begin here."""
+        counts = [member.memory_vectors or 0 for member in self.members]
+        return [sum(counts[:k]) for k in range(len(counts))]
+
+    def channel_at(self, reference: int) -> str:
+        """The channel that a reference into the memory belongs to."""
+        return self.channel_names[int(np.searchsorted(self._first_references, reference, side="right")) - 1]
+
+    def closest(self, points: Tensor, patch: int, count: int, exclude: int | None) -> list[tuple[int, float]]:
+        """In the channel that has the largest share there."""
+        parts = self._split(points)
+        here = [m.compare(p[patch : patch + 1].contiguous(), (1, 1), None, exclude)
+                for m, p in zip(self.members, parts, strict=True)]  # fmt: skip
+        distances = torch.stack([torch.as_tensor(score.distances).reshape(()) for score in here])
+        number = int(self._fused(distances)[1])
+        return self.closest_in(number, points, patch, count, exclude)
+
+    def closest_in(
+        self, number: int, points: Tensor, patch: int, count: int, exclude: int | None
+    ) -> list[tuple[int, float]]:
+        """As `closest`, in the channel of that number; distances are standardised."""
+        part, first = self._split(points)[number].contiguous(), self._first_references[number]
+        offset, scale = float(self.offsets[number]), float(self.scales[number])
+        found = self.members[number].closest(part, patch, count, exclude)
+        return [(reference + first, (distance - offset) / scale) for reference, distance in found]
+
+    def origin_of(self, references: NDArray[np.int64]) -> Origin:
+        firsts = np.asarray(self._first_references)
+        member = np.searchsorted(firsts, references, side="right") - 1
+        origin = np.zeros((*references.shape, 3), np.int32)
+        fineness = 1
+        for k in np.unique(member):
+            here = member == k
+            origin[here], _, fineness = self.members[k].origin_of(references[here] - firsts[k])
+        return origin, self.refs, fineness
+
+    @property
+    def refs(self) -> tuple[SampleRef, ...]:
+        refs: tuple[SampleRef, ...] = self.members[0].refs
+        return refs
+
+    @property
+    def memory_vectors(self) -> int | None:
+        counts = [member.memory_vectors for member in self.members]
+        return None if None in counts else sum(counts)
+
+    @property
+    def memory_mb(self) -> float:
+        return sum(member.memory_mb for member in self.members)
+
+    def facts(self) -> dict[str, Any]:
+        found = {**self.members[0].facts(), "fusion": self.fusion}
+        if self.fusion == "learned":
+            found["fusion_weights"] = dict(zip(self.channel_names, self.weights.tolist(), strict=True))
+        return found
+
+    # ---- it grows, shrinks and is merged -----------------------------------------------------------------------------
+
+    def _with(self, members: Sequence[Any]) -> Self:
+        scorer = self.copied()
+        scorer.members = list(members)
+        return scorer
+
+    def reselected(self, features: FeatureStore, held: Sequence[int]) -> Self:
+        """Each member without some images."""
+        stores = [features.part(number) for number in range(len(self.members))]
+        return self._with([m.reselected(store, held) for m, store in zip(self.members, stores, strict=True)])
+
+    def take_in(self, items: Iterable[PatchFeatures]) -> None:
+        """Held-out images, channel by channel."""
+        held = list(items)
+        left = 0
+        for member, width in zip(self.members, self.widths, strict=True):
+            member.take_in([replace(item, vectors=item.vectors[:, left : left + width]) for item in held])
+            left += width
+
+    def without(self, images: Sequence[int]) -> Self:
+        """Without the vectors of some images, in all channels."""
+        return self._with([member.without(images) for member in self.members])
+
+    def merge(self, others: Sequence[Any], skipped: Sequence[set[str]], names: Sequence[Mapping[str, str]]) -> Self:
+        """Channel by channel; distances stay standardised as in this one."""
+        return self._with([
+            member.merge([other.members[k] for other in others], skipped, names)
+            for k, member in enumerate(self.members)
+        ])  # fmt: skip
+
+    # ---- files -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[Memory, dict[str, Any]]:
+        tensors: Memory = {"fusion.offsets": self.offsets, "fusion.scales": self.scales, "fusion.weights": self.weights}
+        values = []
+        for name, member in zip(self.channel_names, self.members, strict=True):
+            of_member, value = member.state()
+            tensors |= {f"{name}/{key}": tensor for key, tensor in of_member.items()}
+            values.append(value)
+        return tensors, {"channels": values}
+
+    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
+        self.offsets, self.scales = tensors["fusion.offsets"].cpu(), tensors["fusion.scales"].cpu()
+        self.weights = tensors["fusion.weights"].cpu()
+        for name, member, value in zip(self.channel_names, self.members, values["channels"], strict=True):
+            mine = {key.partition("/")[2]: t for key, t in tensors.items() if key.startswith(f"{name}/")}
+            member.restore(mine, value)
+        self._note_widths()
+        return self
+
+    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
+        raise OptionError(
+            "a model of several channels cannot be exported yet: fit one channel (--channels rgb), or use the service"
+        )
+
+
+def _cells(inspected: NDArray[np.bool_] | None, device: torch.device) -> Tensor | None:
+    return None if inspected is None else torch.from_numpy(inspected).to(device)
