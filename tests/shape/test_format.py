@@ -41,7 +41,17 @@ def test_a_projection_comes_back() -> None:
 
 @pytest.mark.parametrize(
     ("unit", "millimetres"),
-    [("um", 1e-3), ("µm", 1e-3), ("MM", 1), ("cm", 10), ("m", 1000), ("in", 25.4), (0.25, 0.25), ("0.25", 0.25), ("auto", None)],
+    [
+        ("um", 1e-3),
+        ("µm", 1e-3),
+        ("MM", 1),
+        ("cm", 10),
+        ("m", 1000),
+        ("in", 25.4),
+        (0.25, 0.25),
+        ("0.25", 0.25),
+        ("auto", None),
+    ],
 )
 def test_units(unit: Any, millimetres: float | None) -> None:
     assert DepthFormat(unit=unit).millimetres == millimetres
