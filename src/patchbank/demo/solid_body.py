@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.demo.drawing import Field, smooth_noise
+
+Colour: TypeAlias = "tuple[float, float, float]"
 
 _EXTENT = 116.0  # mm along each side: what the camera sees of the ground, and a margin for its tilt
 _PIXELS = 640  # along each side for a picture of 400 pixels: finer than the picture, so that nothing aliases
@@ -69,6 +72,7 @@ class Body:
         solid: n×n, 0..1, where the part is.
         colour: n×n×3, the share of red, green and blue light that the surface reflects.
         gloss: 0..1, how much of the lamp it mirrors.
+        stains: colours that stand out from it, as 3 shares.
         dents: mm, the range of depths of a dent that stands out from what good parts have anyway.
     """
 
@@ -76,16 +80,17 @@ class Body:
     solid: Field
     colour: Field
     gloss: float
+    stains: tuple[Colour, ...]
     dents: tuple[float, float]
 
     def pressed(self, depth: Field) -> Body:
         """The same with the surface lowered by `depth` (mm; negative: raised), never below the ground."""
         return replace(self, height=np.maximum(self.height - depth * self.solid, np.float32(0)))
 
-    def painted(self, cover: Field, colour: NDArray[np.float32]) -> Body:
+    def painted(self, cover: Field, colour: Colour) -> Body:
         """The same with `colour` (3 shares) laid over it, opaque where `cover` is 1."""
         share = (cover * self.solid)[..., None]
-        return replace(self, colour=self.colour + share * (colour - self.colour))
+        return replace(self, colour=self.colour + share * (np.array(colour, np.float32) - self.colour))
 
 
 def on_ground(part: Field, solid: Field, rng: np.random.Generator, raster: Raster) -> Field:
@@ -97,6 +102,6 @@ def on_ground(part: Field, solid: Field, rng: np.random.Generator, raster: Raste
     return np.asarray(ground + solid[..., None] * (part - ground), dtype=np.float32)
 
 
-def tinted(rng: np.random.Generator, colour: tuple[float, float, float], spread: float) -> NDArray[np.float32]:
-    """A colour as it varies from part to part: brightness by `spread`, each channel by a third of that."""
-    return np.asarray(np.array(colour) * rng.normal(1, spread) * rng.normal(1, spread / 3, size=3), dtype=np.float32)
+def tinted(rng: np.random.Generator, colour: Colour, spread: float) -> NDArray[np.float32]:
+    """A colour as it varies from part to part: brightness by `spread`, each channel by a quarter of that."""
+    return np.asarray(np.array(colour) * rng.normal(1, spread) * rng.normal(1, spread / 4, size=3), dtype=np.float32)

@@ -15,8 +15,7 @@ from patchbank.demo.drawing import Field, blob, curve, stroke
 from patchbank.demo.solid_body import Body, Raster
 from patchbank.demo.solid_view import Hits
 
-_INKS = np.array([[0.10, 0.16, 0.42], [0.42, 0.10, 0.08], [0.05, 0.05, 0.055], [0.62, 0.63, 0.58], [0.25, 0.30, 0.16]])
-_DARK = np.array([0.03, 0.03, 0.03], dtype=np.float32)
+_DARK = (0.03, 0.03, 0.03)
 
 
 def dent(body: Body, at: tuple[float, float], rng: np.random.Generator, raster: Raster) -> tuple[Body, Field]:
@@ -36,8 +35,8 @@ def stain(body: Body, at: tuple[float, float], rng: np.random.Generator, raster:
         spot = blob(rng, raster.shape, centre, radius, softness=0.5 * radius, roughness=0.2)
     else:
         spot = _line(rng, at, raster, length=rng.uniform(6, 14), width=rng.uniform(0.8, 1.6), softness=0.25)
-    ink = _INKS[rng.integers(len(_INKS))].astype(np.float32)
-    return body.painted(np.float32(rng.uniform(0.45, 0.85)) * spot, ink), spot
+    colour = body.stains[rng.integers(len(body.stains))]
+    return body.painted(np.float32(rng.uniform(0.45, 0.85)) * spot, colour), spot
 
 
 def cut(body: Body, at: tuple[float, float], rng: np.random.Generator, raster: Raster) -> tuple[Body, Field]:

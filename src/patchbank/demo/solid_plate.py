@@ -14,6 +14,7 @@ _RIM_WIDTH, _RIB_WIDTH, _RIB_PITCH = 2.4, 2.2, 9.5
 _DRAFT = 0.9  # how far each side of a rib leans
 _HOLE, _HOLE_INSET = 2.4, 7.0
 _BOSS_RADIUS, _BORE = 7.0, 3.2
+_STAINS = ((0.70, 0.70, 0.66), (0.05, 0.05, 0.05), (0.50, 0.10, 0.08), (0.55, 0.42, 0.16))
 _PLASTICS = ((0.16, 0.25, 0.36), (0.30, 0.33, 0.34), (0.20, 0.32, 0.27))
 
 
@@ -29,7 +30,9 @@ def plate(rng: np.random.Generator, raster: Raster) -> Body:
     plastic = tinted(rng, _PLASTICS[rng.integers(len(_PLASTICS))], 0.08)
     flow = 1 + 0.05 * raster.noise(rng, 18) + 0.04 * raster.noise(rng, 4) + 0.05 * raster.grain(rng)
     colour = on_ground(flow[..., None] * plastic, solid, rng, raster)
-    return Body(np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.22, dents=(0.3, 0.8))
+    return Body(
+        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.22, stains=_STAINS, dents=(0.3, 0.8)
+    )
 
 
 def _outline(x: Field, y: Field) -> tuple[Field, Field]:

@@ -16,6 +16,7 @@ _TOP, _LOWEST = 11.0, 4.0  # heights of the face, and of the thread at the bore
 _SLOTS, _SLOT_WIDTH, _SLOT_DEPTH = 6, 7.0, 4.0
 _THREAD_PITCH, _THREAD_DEPTH = 2.1, 0.9
 _CHAMFER = 0.8
+_STAINS = ((0.10, 0.16, 0.42), (0.32, 0.14, 0.06), (0.06, 0.06, 0.06), (0.55, 0.10, 0.08))
 _ENGRAVED = 0.25
 _LETTERS = 4.2  # height of the lettering
 _TEXT_PIXELS = 8.0  # of its drawing, per mm
@@ -32,11 +33,13 @@ def ring(rng: np.random.Generator, raster: Raster) -> Body:
     height -= np.maximum(_CHAMFER - inside, 0)
     height += 0.01 * raster.noise(rng, 1.5) + np.float32(rng.normal(0, 0.05))
     marks = _lathe_marks(rng, radius)
-    metal = tinted(rng, rng.choice([(0.50, 0.49, 0.47), (0.56, 0.49, 0.34)]), 0.07)
+    metal = tinted(rng, rng.choice([(0.50, 0.49, 0.47), (0.56, 0.48, 0.33)]), 0.05)
     wear = 1 + 0.05 * raster.noise(rng, 14) + 0.05 * raster.noise(rng, 2.5) + 0.07 * marks + 0.04 * raster.grain(rng)
     wear *= 1 - 0.25 * letters
     colour = on_ground(wear[..., None] * metal, solid, rng, raster)
-    return Body(np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.35, dents=(0.3, 0.8))
+    return Body(
+        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.5, stains=_STAINS, dents=(0.3, 0.8)
+    )
 
 
 def _outline(x: Field, y: Field, radius: Field, raster: Raster) -> tuple[Field, Field]:

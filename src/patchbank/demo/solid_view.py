@@ -83,7 +83,7 @@ def scene(rng: np.random.Generator, size: int) -> Scene:
         axes=np.stack([right, np.cross(right, normal), normal]),
         lamp=lamp,
         ambient=rng.uniform(0.30, 0.42),
-        exposure=(rng.normal(1.25, 0.06) * rng.normal(1, 0.012, size=3)).astype(np.float32),
+        exposure=(rng.normal(1.45, 0.06) * rng.normal(1, 0.012, size=3)).astype(np.float32),
         depth_noise=rng.uniform(0.02, 0.05),
         invalid=rng.uniform(0.13, 0.28),
     )
@@ -203,16 +203,18 @@ def reached(body: Body, hits: Hits, scene: Scene) -> NDArray[np.bool_]:
 
 
 def speckle(hits: Hits, reached: NDArray[np.bool_], scene: Scene, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Points that the sensor loses, single ones and clusters, more of them on steep surfaces.
+    """Points that the sensor loses, single ones and clusters, more of them on steep surfaces and on the dark ground.
 
     With the shadows of the good part they make up the share that the scene says, and at least 4 % of the picture.
     """
     shape = (scene.size, scene.size)
     fine = rng.standard_normal(shape, dtype=np.float32)
-    clusters = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 1.2 * scene.size / 400)
+    clusters = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 2.2 * scene.size / 400)
     steep = np.hypot(cv2.Sobel(hits.z, cv2.CV_32F, 1, 0), cv2.Sobel(hits.z, cv2.CV_32F, 0, 1))
     steep *= np.float32(scene.size / 400)
-    loss = fine + clusters / clusters.std() + np.minimum(steep, 3)
+    on_ground = np.float32(0.9) + np.float32(0.3) * smooth_noise(rng, shape, (5, 5))
+    loss = np.float32(0.6) * fine + clusters / clusters.std() + np.float32(0.4) * np.minimum(steep, 4)
+    loss += np.where(hits.h > 0.05, np.float32(0), on_ground)
     share = max(scene.invalid - float(np.mean(~reached)), 0.04)
     return np.asarray(loss > np.quantile(loss[reached], 1 - share / np.mean(reached)))
 
