@@ -78,7 +78,8 @@ def draw_solid(kind: str, defect: str | None, rng: np.random.Generator, size: in
     bad, mask = good, np.zeros((size, size), dtype=bool)
     if defect is not None:
         bad, mask = _damaged(good, defect, lost, view, np.random.default_rng(defect_seed))
-    pictured, measured = (bad if channel in SHOWN_BY.get(defect or "", ()) else good for channel in ("rgb", "xyz"))
+    changed = SHOWN_BY[defect] if defect else ()
+    pictured, measured = (bad if channel in changed else good for channel in ("rgb", "xyz"))
     valid = measured.reached & ~lost & ~(mask & (defect == "missing"))
     rgb = picture(pictured.body, pictured.hits, view, np.random.default_rng(picture_seed))
     return SolidPart(rgb, measure(measured.hits, valid, view, depth_rng), mask)

@@ -46,7 +46,8 @@ def _outline(x: Field, y: Field, radius: Field, raster: Raster) -> tuple[Field, 
     """Where the ring is (0..1), and how far each point is from its outline (mm, positive within the ring)."""
     inside = np.minimum(_OUTER - radius, radius - _BORE)
     for turn in np.arange(_SLOTS) * 2 * np.pi / _SLOTS:
-        along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+        cos, sin = float(np.cos(turn)), float(np.sin(turn))
+        along, across = x * cos + y * sin, y * cos - x * sin
         beside = np.maximum(np.abs(across) - _SLOT_WIDTH / 2, _OUTER - _SLOT_DEPTH - along)
         inside = np.minimum(inside, beside)
     inside = inside.astype(np.float32)

@@ -115,7 +115,10 @@ def trace(body: Body, scene: Scene) -> Hits:
 
 
 def _first_crossing(above: Callable[[Field], Field], top: float, shape: tuple[int, ...]) -> Field:
-    """The greatest height at which `above` is not negative, by steps down from `top` and two of regula falsi."""
+    """The greatest height at which `above` is not negative: steps down from `top` to 0, then three of regula falsi.
+
+    At 0 it is never negative, because nothing lies below the ground.
+    """
     high = np.full(shape, np.float32(top + 0.01))
     gap_high = above(high)
     low, gap_low = high.copy(), gap_high.copy()
@@ -127,7 +130,6 @@ def _first_crossing(above: Callable[[Field], Field], top: float, shape: tuple[in
         low[enters], gap_low[enters] = level, gap[enters]
         high[passes], gap_high[passes] = level, gap[passes]
         found |= enters
-    low[~found], gap_low[~found] = 0, 0
     for _ in range(3):
         middle = high + (low - high) * (gap_high / np.minimum(gap_high - gap_low, np.float32(-1e-6)))
         gap = above(middle)
