@@ -46,7 +46,7 @@ def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 def pixels_of(path: Path) -> NDArray[Any]:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert image is not None
-    return image
+    return np.asarray(image)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
