@@ -42,7 +42,7 @@ def test_the_stamp_is_of_all_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before = numba_jit.stamp()
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/kernel.py").write_text("x = 1")
-    monkeypatch.setattr(numba_jit, "_KERNELS", tmp_path)
+    monkeypatch.setattr(numba_jit, "_KERNELS", (tmp_path,))
     stamps = []
     for text in ("x = 1", "x = 2"):
         (tmp_path / "deep/kernel.py").write_text(text)
@@ -50,3 +50,9 @@ def test_the_stamp_is_of_all_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyP
         stamps.append(numba_jit.stamp())
     numba_jit.stamp.cache_clear()
     assert len({before, *stamps}) == 3
+
+
+def test_all_compiled_loops_are_in_the_stamp() -> None:
+    for path in numba_jit._PACKAGE.rglob("*.py"):
+        if "numba_jit import" in path.read_text(encoding="utf-8"):
+            assert any(folder in path.parents for folder in numba_jit._KERNELS), path

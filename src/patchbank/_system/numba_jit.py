@@ -14,7 +14,8 @@ from patchbank._system.environment import package_version
 
 # what lets a sum be vectorised, and nothing about NaN or infinity
 REASSOCIATE = {"reassoc", "contract"}
-_KERNELS = Path(__file__).parents[1] / "memory"  # where all compiled loops are
+_PACKAGE = Path(__file__).parents[1]
+_KERNELS = (_PACKAGE / "memory", _PACKAGE / "shape")  # where all compiled loops are
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -43,6 +44,6 @@ def keep_apart(compiled: Any, by: str) -> None:
 def stamp() -> str:
     """The version of the package and a digest of the sources of all kernels."""
     digest = hashlib.sha256()
-    for path in sorted([*_KERNELS.rglob("*.py"), Path(__file__)]):
+    for path in sorted([*(file for folder in _KERNELS for file in folder.rglob("*.py")), Path(__file__)]):
         digest.update(path.read_bytes())
     return f"{package_version('patchbank')} {digest.hexdigest()[:16]}"
