@@ -48,7 +48,7 @@ class Extractor:
 
     def __post_init__(self) -> None:
         cache = None if self.inputs.reference else self.cache  # an image is read again to be laid over the reference
-        loader = Loader(self.inputs, self.geometry, self.tiling is not None, cache, self._how)
+        loader = Loader(self.inputs, self.geometry, self.grid, self.tiling is not None, cache, self._how)
         object.__setattr__(self, "loader", loader)
 
     @property
@@ -99,11 +99,9 @@ class Extractor:
 
     def _try(self, source: Sample, digests: bool) -> Loaded | tuple[Sample, ImageError]:
         try:
-            item = self.loader.load(source, digests)
-            self.loader.checked_area(source, item.view, self.grid(item.view))
+            return self.loader.load(source, digests)
         except ImageError as error:
             return source, error
-        return item
 
     def _readable(self, loaded: Iterable[Loaded | tuple[Sample, ImageError]], on_error: OnError) -> Iterator[Loaded]:
         for item in loaded:
@@ -167,7 +165,7 @@ class Extractor:
     def _count(self, source: Sample, view: View) -> int:
         """Patches that an image of this view will give."""
         grid = self.grid(view)
-        area = None if self.keeps_grid else self.loader.checked_area(source, view, grid)
+        area = None if self.keeps_grid else self.loader.checked_area(source, view)
         return grid[0] * grid[1] if area is None else int(area.cells(grid).sum())
 
     def learn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,11 +67,20 @@ class Loaded:
 
 
 class Loader:
-    """Reads images as one model sees them. `whole`: give H×W×3 pixels, which tiles are cut from; `how` names all that
-    decides features, for the `cache`."""
+    """Reads images as one model sees them. `grid` gives the (rows, columns) of the patches of a view; `whole`: give
+    H×W×3 pixels, which tiles are cut from; `how` names all that decides features, for the `cache`."""
 
-    def __init__(self, inputs: Inputs, geometry: Geometry, whole: bool, cache: FeatureCache | None, how: str):
-        self.inputs, self.geometry, self._whole, self._cache, self._how = inputs, geometry, whole, cache, how
+    def __init__(
+        self,
+        inputs: Inputs,
+        geometry: Geometry,
+        grid: Callable[[View], tuple[int, int]],
+        whole: bool,
+        cache: FeatureCache | None,
+        how: str,
+    ):
+        self.inputs, self.geometry, self._grid = inputs, geometry, grid
+        self._whole, self._cache, self._how = whole, cache, how
         self._areas: dict[tuple[View, float], Area | None] = {}
         self._squeezed = False
 
@@ -96,24 +106,19 @@ class Loader:
             covered = inside if covered is None else inside & covered
         return None if covered is None else Area(view, covered)
 
-    def checked_area(self, source: Sample, view: View, grid: tuple[int, int]) -> Area | None:
-        """As `area`. Raises `ImageError` where none of it is inspected."""
-        area = self._area_of(source, view)
+    def checked_area(self, source: Sample, view: View) -> Area | None:
+        """As `area`, of one image. Raises `ImageError` where none of it is inspected."""
         try:
+            area = self.area(view, source.angle)
             if area is not None:
-                area.cells(grid)
+                area.cells(self._grid(view))
         except ImageError as error:
             raise ImageError(f"{source.name}: {error}") from None
         return area
 
-    def _area_of(self, source: Sample, view: View) -> Area | None:
-        try:
-            return self.area(view, source.angle)
-        except ImageError as error:
-            raise ImageError(f"{source.name}: {error}") from None
-
     def load(self, source: Sample, digests: bool = False) -> Loaded:
-        """Raises `ImageError` for what cannot be read. `digests`: also take that of the pixels."""
+        """Raises `ImageError` for what cannot be read or has nothing to inspect. `digests`: also take that of the
+        pixels."""
         try:
             return self._load(source, digests)
         except MemoryError as error:
@@ -126,13 +131,13 @@ class Loader:
         found = self._cache.get(digest, self._how) if self._cache else None
         if found is not None:
             view = self.geometry.view(*image_size(seen))
-            area = self._area_of(source, view)
+            area = self.checked_area(source, view)
             return Loaded(source, view, area, time.perf_counter() - started, kept=found[0], pixel=found[1])
         rgb = read_image(seen, self.inputs.values, notify)
         # also for the cache, where a later fit finds the features of this image
         pixel = pixel_digest(rgb) if digests or digest is not None else ""
         view = self.view(rgb, source.name)
-        rgb, area = view.laid(rgb), self._area_of(source, view)
+        rgb, area = view.laid(rgb), self.checked_area(source, view)
         if (painted := self.inputs.painted) is not None:
             mask = _turned(painted.pixels(*view.input_size), source.angle)
             rgb = np.where(mask[:, :, None], rgb, rgb[mask].mean(axis=0).astype(rgb.dtype))
