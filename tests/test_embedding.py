@@ -26,6 +26,7 @@ from patchbank.calibration.calibration import Calibration
 from patchbank.data import RegionOfInterest
 from patchbank.detector import Detector
 from patchbank.edge import runtime
+from patchbank.errors import OptionError
 from patchbank.export import FORMATS, export
 from patchbank.features.planning import Plan
 from patchbank.methods import METHODS, Ensemble, PatchCore
@@ -87,6 +88,39 @@ def arrays_of(value: Any) -> set[int]:
     elif hasattr(value, "__dict__") and type(value).__module__.startswith("patchbank"):
         items = [item for name, item in vars(value).items() if name != "_extractor"]
     return set().union(*map(arrays_of, items))
+
+
+# ---- predictions that went elsewhere ---------------------------------------------------------------------------------
+
+
+def test_a_prediction_that_was_copied_names_the_nearest_patch(model: Detector) -> None:
+    x, y = 40, 30  # inspected also with the region of interest
+    prediction = model.predict(SEEN[0])
+    for copied in (pickle.loads(pickle.dumps(prediction)), copy.deepcopy(prediction), copy.copy(prediction)):
+        if not model.parts()[0].keeps_patches:
+            with pytest.raises(OptionError, match="keeps no training patches"):
+                model.nearest(copied, x, y)
+            continue
+        neighbour = model.nearest(copied, x, y)
+        assert neighbour == prediction.nearest(x, y)
+        assert neighbour.image in model.parts()[0].digests
+        assert neighbour.distance >= 0
+        left, top, right, bottom = neighbour.box
+        assert 0 <= left < right <= SIZE[1]
+        assert 0 <= top < bottom <= SIZE[0]
+        for outside in ((SIZE[1], 0), (0, SIZE[0]), (-1, 0)):
+            with pytest.raises(OptionError, match="lies outside"):
+                model.nearest(copied, *outside)
+        with pytest.raises(OptionError, match="a position is a pixel column and row"):
+            model.nearest(copied, 1.5, 2)  # type: ignore[arg-type]
+
+
+def test_an_exported_model_names_no_patches(tmp_path: Path) -> None:
+    model = small().fit(GOOD)
+    export(model, tmp_path / "e", to="onnx", size=SIZE, images=GOOD[:1])
+    exported = runtime.load(tmp_path / "e").predict(SEEN[0])
+    with pytest.raises(OptionError, match="exported model, which names no patches: predict with this one"):
+        model.nearest(exported, 3, 3)
 
 
 # ---- pickle and copies -----------------------------------------------------------------------------------------------
@@ -280,6 +314,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[2])
 from tests.conftest import bad_image
 from patchbank.edge import runtime
+from patchbank.errors import OptionError
 exported = runtime.load(sys.argv[1], threads=2)
 image = bad_image(1, (160, 224))
 expected = exported.predict(image)

@@ -48,7 +48,7 @@ from patchbank.io.model_file import write
 from patchbank.io.thumbnails import Thumbnail
 from patchbank.maintenance import add, calibrate, forget, known_images, merge
 from patchbank.options import Options
-from patchbank.prediction import Explanation, Prediction
+from patchbank.prediction import Explanation, Neighbour, Prediction
 from patchbank.registry import COMBINATIONS
 from patchbank.sample import RGB_CHANNEL
 from patchbank.scorer import Levels, Memory, Scorer
@@ -229,6 +229,23 @@ class Detector(Options):
         """
         with self.context.active():
             return explain(self, image, at, count, without_image)
+
+    def nearest(self, prediction: Prediction, x: int, y: int) -> Neighbour:
+        """The nominal patch that pixel column `x`, row `y` of an image was compared with: its training image, its box
+        in pixels of that image, and the distance. An ensemble names that of its first member.
+
+        Predictions are plain data, so this one may have been pickled or copied; the image is not needed again. For
+        more than one patch at a position: `explain`.
+
+        Raises:
+            OptionError: the method keeps no patches, the prediction is of an exported model, or the position lies
+                outside the image or its inspected part.
+        """
+        if prediction._nearest is None and self.parts()[0].keeps_patches:
+            raise OptionError(
+                f"{prediction.path}: was predicted by an exported model, which names no patches: predict with this one"
+            )
+        return prediction.nearest(x, y)
 
     def explained(self, source: Sample, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
         """Features and prediction of one source, a training image left out of the memory."""

@@ -70,6 +70,9 @@ def _unfitted(
         for name in ("levels", "value_range", "level_weights", "channels"):
             if of_part.get(name) is not None:
                 of_part[name] = tuple(of_part[name])
+        # older versions took, and kept, options that have no effect
+        for name in METHODS.get(of_part.get("method", ""), method).without_effect:
+            of_part.pop(name, None)
     try:
         detector = method(**options)
     except TypeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ class Options:
             to decide from the training images (docs/pixel-values.md).
     """
 
+    without_effect: ClassVar[frozenset[str]] = frozenset()  # options that change nothing of what a method computes
+
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     levels: tuple[int, ...] | None = None
@@ -104,7 +106,10 @@ class Options:
 
     def option(self, name: str) -> Any:
         """The value of an option; where it is None and the geometry decides, that of the geometry."""
-        value = getattr(self, name)
+        return self.in_effect(name, getattr(self, name))
+
+    def in_effect(self, name: str, value: Any) -> Any:
+        """A value for an option; for None, that of the geometry."""
         defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
         return defaults.get(name) if value is None else value
 
@@ -113,6 +118,11 @@ class Options:
         """The options' names, in order."""
         return [f.name for f in dataclasses.fields(cls) if f.init]
 
+    @classmethod
+    def takes(cls, name: str) -> bool:
+        """Whether there is an option of that name, and it has an effect."""
+        return name in cls.parameter_names() and name not in cls.without_effect
+
     def check(self) -> None:
         """Raise `OptionError` for values that cannot be used, before any work."""
         if self.value_range is not None:
@@ -120,6 +130,7 @@ class Options:
         if isinstance(self.channels, str):
             self.channels = tuple(self.channels.split(","))
         check_numbers(self)
+        check_effects(self)
         if self.channels is not None:
             check_channels(self.channels)
         if self.fusion not in FUSIONS:
@@ -172,6 +183,15 @@ def check_numbers(options: Options) -> None:
             raise OptionError(f"{name} must be {why}, not {value!r}")
         if isinstance(value, np.generic):
             setattr(options, name, value.item())
+
+
+def check_effects(options: Options) -> None:
+    """Raise `OptionError` where an option was given that has no effect on the method. The value that is in effect
+    anyway is none: `parameters` has it too."""
+    for name in sorted(options.without_effect):
+        if options.option(name) != options.in_effect(name, getattr(type(options), name)):
+            method = getattr(options, "method", "this method")
+            raise OptionError(f"{name} has no effect on {method}: leave it out")
 
 
 def check_augment(augment: str | None, align: bool) -> None:

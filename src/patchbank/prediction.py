@@ -85,15 +85,15 @@ class Prediction:
     def nearest(self, x: int, y: int) -> Neighbour:
         """The nominal patch nearest to the patch at pixel column `x`, row `y` of the input image.
 
-        Raises `ValueError` for a position outside the image or not inspected.
+        Raises `OptionError` for a position outside the image or not inspected.
         """
         if self._nearest is None:
-            raise ValueError(f"{self.path}: this method keeps no training patches to compare with")
+            raise OptionError(f"{self.path}: this method keeps no training patches to compare with")
         height, width = self.map.shape
         if not (is_whole(x) and is_whole(y)):
-            raise ValueError(f"{self.path}: a position is a pixel column and row, not ({x}, {y})")
+            raise OptionError(f"{self.path}: a position is a pixel column and row, not ({x}, {y})")
         if not (0 <= x < width and 0 <= y < height) or np.isnan(self.map[y, x]):
-            raise ValueError(
+            raise OptionError(
                 f"{self.path}: position ({x}, {y}) lies outside the inspected part of the {width}×{height} image"
             )
         return self._nearest.at(x, y)

@@ -153,8 +153,9 @@ def test_a_cell_that_cannot_be_run_does_not_end_a_grid(parts: Path, tmp_path: Pa
     shutil.copytree(parts, mixed)
     Image.fromarray(good_image(9, (96, 256))).save(mixed / "train" / "good" / "wide.png")
     command = ["benchmark", mixed, "-o", tmp_path / "out", "--image-size", "96"]
-    done = patchbank(*command, "--methods", "padim,mahalanobis")
+    done = patchbank(*command, "--methods", "padim,mahalanobis", "--set", "sigma=5")
     assert done.returncode == 1
+    assert done.stderr.count("--set sigma: left out for mahalanobis, where it has no effect") == 1
     assert "geometry=paper" in done.stderr
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [row["method"] for row in rows] == ["mahalanobis"]

@@ -166,12 +166,14 @@ def benchmark(
         "fusion": fusion,
         "depth": o.depth_format(depth_unit, depth_axis, invalid, camera),
     }
+    names = tuple(methods.split(",")) if methods else ()
+    in_grid = [v.method for v in chosen.variants if not names or v.method in names] if chosen else names
     machine = {"device": device, "runtime": runtime, "threads": threads, "memory_budget": memory_budget}
     wanted = Wanted(
         opened,
-        lambda method, given: o.make_detector(method, assignments, **given),
+        o.maker_for(in_grid or ("patchcore",), learning, assignments),
         learning | machine,
-        tuple(methods.split(",")) if methods else (),
+        names,
         tuple(backbones.split(",")) if backbones else (),
         tuple(map(o.parse_seed, seeds.split(","))) if seeds else (),
         shots,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import types
 import typing
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from patchbank.cli.numbers import LARGEST_SEED, MOST_THREADS
-from patchbank.errors import OptionError
+from patchbank.errors import OptionError, notify
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -171,13 +172,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
 
     Raises `OptionError` for unknown methods, keys and values that do not parse.
     """
-    from patchbank.methods import find_method
-
-    try:
-        detector_class, preset = find_method(method)
-    except OptionError as error:
-        words = str(error)
-        raise OptionError(f"--{words}" if words.startswith("method ") else f"--method: {words}") from None
+    detector_class, preset = _find_method(method)
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in detector_class.parameter_names():
@@ -202,6 +197,46 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
     if "+" in given.get("backbone", ""):
         given["backbone"] = given["backbone"].split("+")
     return detector_class(**(preset | given))
+
+
+def maker_for(
+    methods: Iterable[str], options: Mapping[str, Any], assignments: list[str] | None
+) -> Callable[[str, Mapping[str, Any]], Detector]:
+    """As `make_detector`, for several methods that were given the same options: one that only some of them take is left
+    out for the others, and a warning says so once.
+
+    Raises `OptionError` for unknown methods.
+    """
+    classes = {method: _find_method(method)[0] for method in methods}
+    spelled = {key: f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None}
+    spelled |= {_key(assignment): f"--set {_key(assignment)}" for assignment in assignments or []}
+    left_out: dict[str, set[str]] = {method: set() for method in classes}
+    for key, words in spelled.items():
+        without = [method for method, detector in classes.items() if not detector.takes(key)]
+        if 0 < len(without) < len(classes):
+            notify(f"{words}: left out for {', '.join(without)}, where it has no effect")
+            for method in without:
+                left_out[method].add(key)
+
+    def make(method: str, given: Mapping[str, Any]) -> Detector:
+        passed = {key: value for key, value in given.items() if key not in left_out[method]}
+        return make_detector(method, [a for a in assignments or [] if _key(a) not in left_out[method]], **passed)
+
+    return make
+
+
+def _key(assignment: str) -> str:
+    return assignment.partition("=")[0]
+
+
+def _find_method(method: str) -> tuple[type[Detector], dict[str, Any]]:
+    from patchbank.methods import find_method
+
+    try:
+        return find_method(method)
+    except OptionError as error:
+        words = str(error)
+        raise OptionError(f"--{words}" if words.startswith("method ") else f"--method: {words}") from None
 
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -23,7 +23,8 @@ from patchbank.errors import ImageError, notify
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
 from patchbank.shape import Shape
 from patchbank.shape.decide import read_sample_shape
-from patchbank.shape.images import FEATURE_LENGTHS, SHAPE_FEATURES, SHAPE_IMAGES, masked_cell_means
+from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, masked_cell_means
+from patchbank.shape.images import SHAPE_IMAGES
 from patchbank.shape.surface import Surface, surface_of
 
 if TYPE_CHECKING:

@@ -115,7 +115,7 @@ class MahalanobisAD(Detector):
     """A normal distribution of each level's average over the image, with the covariance of Ledoit and Wolf; the score
     is the sum of the levels' Mahalanobis distances. For whole images only: the map is empty (NaN).
 
-    By default levels 1 to 4 are in use. Other options: `Options`; those of patches and maps have no effect.
+    By default levels 1 to 4 are in use. Other options: `Options`, but those of patches and maps.
     """
 
     method: ClassVar[str] = "mahalanobis"
@@ -124,6 +124,9 @@ class MahalanobisAD(Detector):
     needs: ClassVar[str] = "parts that look alike as a whole"
     scorer_class: ClassVar[type[MahalanobisADScorer]] = MahalanobisADScorer
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
+    without_effect: ClassVar[frozenset[str]] = frozenset(
+        {"aggregation", "patch_size", "stride", "overlap", "image_score", "sigma"}
+    )
 
     def check(self) -> None:
         super().check()

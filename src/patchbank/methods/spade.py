@@ -227,7 +227,7 @@ class SPADE(Detector):
     Args:
         images_compared: K.
         bank_dtype: "float16" halves the memory and the file, which hold the features of all nominal images.
-    Other options: `Options`; image_score has no effect.
+    Other options: `Options`, but aggregation and image_score.
     """
 
     method: ClassVar[str] = "spade"
@@ -236,6 +236,7 @@ class SPADE(Detector):
     needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
     scorer_class: ClassVar[type[SPADEScorer]] = SPADEScorer
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
+    without_effect: ClassVar[frozenset[str]] = frozenset({"aggregation", "image_score"})
 
     aggregation: str | None = "mean"
     image_size: int | None = 224

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from patchbank._system.files import shown
-from patchbank.data.datasets.layouts import read_dataset
+from patchbank.data.datasets import open_dataset
 from patchbank.data.folder_names import Kind, kind_of
 from patchbank.data.listing import IMAGE_SUFFIXES, is_system_folder
 from patchbank.errors import DatasetError, OptionError, PatchbankError
@@ -45,7 +45,7 @@ def images_to_learn(root: Path, name: str) -> tuple[list[Path], list[str]]:
     if folder is None or not os.path.isdir(folder):  # is_dir() raises for a name that is too long
         raise DatasetError(f"{name}: is not a folder of the listing (GET /v1/fits/folders)")
     try:
-        dataset = read_dataset(folder)
+        dataset = open_dataset(folder, quiet=True)
     except PatchbankError as error:
         raise DatasetError(shown(str(error).replace(f"{root}{os.sep}", ""))) from None
     images = [path.relative_to(root) for path in dataset.train if path.resolve().is_relative_to(root)]

@@ -10,19 +10,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data import RGB, Sample, ValueRange, prefetch
+from patchbank.data import Sample, ValueRange
 from patchbank.data.channels import Made, made_of, register_made
 from patchbank.errors import ImageError, notify
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF
-from patchbank.shape.format import AUTO, DepthFormat
-from patchbank.shape.images import SHAPE_FEATURES, SHAPE_IMAGES
-from patchbank.shape.read import describe, read_shape, shape_size, unit_of
-from patchbank.shape.shape import Shape
+from patchbank.shape.extent import describe
+from patchbank.shape.features import SHAPE_FEATURES
+from patchbank.shape.format import DepthFormat
+from patchbank.shape.images import SHAPE_IMAGES, relief
+from patchbank.shape.read import decide_unit, read_shape, shape_size
+from patchbank.shape.shape import Pitch, Shape
 from patchbank.shape.surface import surface_of
 
 _LOOKED_AT = 24  # samples that the tallest part is measured on
 _REDUCED = (384, 384)  # at about this size
-_MARGIN = 1.1  # a part may be a little taller than those that were seen
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,16 @@ def decide_depths(samples: Sequence[Sample], channels: Sequence[str], given: Dep
     for sample in some:
         try:
             data = sample.seen_in(GEOMETRY_CHANNEL).data
-            if form.unit == AUTO:
-                form = form.in_unit(unit_of(data, form, sample.name))
+            form = decide_unit(data, form, sample.name)
             shape = read_shape(data, form, sample.name)
         except ImageError:  # told by the one that learns from it
             continue
         if not tops:
-            known = "" if form.camera_is_known or not _is_plain(shape) else "; no camera is known: one pixel counts as 1 mm"
-            notify(f"geometry of {sample.name}: {describe(shape)}{known}")
-        tops.append(_tallest(shape.reduced(_REDUCED)))
-    top = max((t for t in tops if t > 0), default=0.0)
-    return Depths(form, _MARGIN * top or 1.0)
+            unknown = form.camera is None and shape.camera == Pitch(1.0, 1.0)
+            words = "; no camera is known, so one pixel counts as 1 mm (--camera)" if unknown else ""
+            notify(f"geometry of {sample.name}: {describe(shape)}{words}")
+        tops.append(relief(surface_of(shape.reduced(_REDUCED))))
+    return Depths(form, max(tops, default=1.0))
 
 
 def _has(sample: Sample, channel: str) -> bool:
@@ -80,13 +80,6 @@ def _has(sample: Sample, channel: str) -> bool:
         return sample.seen_in(channel).data is not None
     except ImageError:
         return False
-
-
-def _tallest(shape: Shape) -> float:
-    """The height of a part above its background, in millimetres."""
-    surface = surface_of(shape)
-    heights = surface.height[surface.part & shape.valid]
-    return float(np.quantile(heights, 0.999)) if heights.size else 0.0
 
 
 # ---- shape images as pictures of a sample ----------------------------------------------------------------------------

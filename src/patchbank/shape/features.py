@@ -42,6 +42,7 @@ SHAPE_FEATURES: dict[str, ShapeFeature] = {
     "fpfh": fpfh_feature,  # 33 numbers: how the normals of 36 neighbours are turned against each other
     "valid": valid_feature,  # 1 number: whether there is a point
 }
+FEATURE_LENGTHS = {"fpfh": 33, "valid": 1}
 
 
 def masked_cell_means(features: Floats, mask: Mask, rows: int, columns: int) -> tuple[Floats, Floats]:

@@ -27,18 +27,26 @@ def open_dataset(
     split: str | Path | None = None,
     train_list: str = "train",
     on_error: OnError | None = None,
+    quiet: bool = False,
 ) -> Dataset:
     """The one dataset (or category) in the folder `root`.
 
-    `layout` is one of `LAYOUTS`, or "auto" to recognise it. `seed` draws the training images of layouts
-    without a fixed split (mtd); `split` is a JSON file that lists them instead, and `train_list` the list of
-    that file to train on. `on_error(name, error)` hears of what should have been trained on and cannot be, such as a
-    folder that may not be opened; what else is not trained on is said in a `PatchbankWarning`.
+    Args:
+        root: the folder.
+        layout: one of `LAYOUTS`, or "auto" to recognise it.
+        seed: draws the training images of layouts without a fixed split (mtd).
+        split: a JSON file that lists the training images instead.
+        train_list: the list of that file to train on.
+        on_error: called with (name, error) for what should have been trained on and cannot be, such as a folder that
+            may not be opened. What else is not trained on is said in a `PatchbankWarning`.
+        quiet: say neither; `Dataset.train_found` has both.
 
-    Raises `DatasetError` where the folder is missing, has no images, holds several categories, or is not of
-    that layout.
+    Raises:
+        DatasetError: the folder is missing, has no images, holds several categories, or is not of that layout.
     """
-    dataset = read_dataset(root, layout=layout, seed=seed, split=split, train_list=train_list)
+    dataset = _read(_existing(root), layout, seed, split, train_list)
+    if quiet:
+        return dataset
     if words := dataset.train_found.sentence(dataset.root, "training"):
         notify(words)
     if on_error is not None:
@@ -47,16 +55,7 @@ def open_dataset(
     return dataset
 
 
-def read_dataset(
-    root: str | Path,
-    *,
-    layout: str = "auto",
-    seed: int = 0,
-    split: str | Path | None = None,
-    train_list: str = "train",
-) -> Dataset:
-    """As `open_dataset`, without a word about what lies there beside the images: `Dataset.train_found` has it."""
-    root = _existing(root)
+def _read(root: Path, layout: str, seed: int, split: str | Path | None, train_list: str) -> Dataset:
     if layout == "auto":
         layout = _recognise(root)
     elif layout not in LAYOUTS:
