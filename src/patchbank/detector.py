@@ -37,7 +37,7 @@ from patchbank.explain import explain
 from patchbank.features.aggregation import Arrangement, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
-from patchbank.features.channels import decide_channels
+from patchbank.features.channels import check_together, decide_channels
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan
@@ -51,7 +51,7 @@ from patchbank.options import Options
 from patchbank.prediction import Explanation, Neighbour, Prediction
 from patchbank.registry import COMBINATIONS
 from patchbank.sample import RGB_CHANNEL
-from patchbank.scorer import Levels, Memory, Scorer
+from patchbank.scorer import Levels, Memory, Scorer, by_channel
 from patchbank.scoring.decision import decide
 from patchbank.scoring.nearest import Placement, nearest_patches
 from patchbank.shape.decide import decide_depths
@@ -144,6 +144,7 @@ class Detector(Options):
         on_error, roi = monitor.on_error, self._given_roi()
         gathered = gather(images, on_error, of="good")
         channels = decide_channels(self.channels, gathered)
+        check_together(self, channels)
         seen = [sample.seen_in(channels[0]) for sample in gathered]
         given, copies = without_copies(labelled(seen, groups, self.group_by))
         monitor.finds_groups = not any(source.group for source in given)
@@ -214,7 +215,8 @@ class Detector(Options):
         nearest = nearest_patches(fitted.scorer, scored.patches, item, self.placement(fitted))
         timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
         return decide(
-            item.source.name, scored.score, anomaly, fitted.calibration, nearest=nearest, timings=timings
+            item.source.name, scored.score, anomaly, fitted.calibration, nearest=nearest, timings=timings,
+            channels=by_channel(fitted.scorer, scored),
         )  # fmt: skip
 
     def explain(

@@ -53,7 +53,8 @@ class Prediction:
     `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which
     the image is called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is
     float32, H×W of the input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from
-    which `regions` are drawn; an accepted image has none, a rejected one at least one. Plain data: it can be pickled,
+    which `regions` are drawn; an accepted image has none, a rejected one at least one. `channels`: where several are
+    inspected, how far the patches at the peak are from good ones in each, in standard deviations of good ones. Plain data: it can be pickled,
     does not hold the model, and equals another of the same image, scores, map and regions, whatever the timings.
     """
 
@@ -66,6 +67,7 @@ class Prediction:
     map_threshold: float
     regions: tuple[Region, ...]
     timings: dict[str, float] = field(default_factory=dict)
+    channels: dict[str, float] = field(default_factory=dict)
     _nearest: NearestPatches | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
@@ -117,6 +119,7 @@ class Prediction:
             "is_anomalous": self.is_anomalous,
             "regions": [{"box": list(r.box), "area": r.area, "score": r.score} for r in self.regions],
             "timings": self.timings,
+            **({"channels": self.channels} if self.channels else {}),
         }
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "PatchScores",
     "Scorer",
     "Updatable",
+    "by_channel",
     "lengths",
     "masked",
     "pick",
@@ -219,6 +220,14 @@ class Updatable(Protocol):
     def joined(self, points: Tensor, features: FeatureStore, rows: Tensor, refs: Sequence[SampleRef]) -> Any: ...
 
     def without(self, images: Sequence[int]) -> Any: ...
+
+
+def by_channel(scorer: Any, scored: Any) -> dict[str, float]:
+    """How far the patches at the peak of a fused map are from good ones in each channel, in standard deviations of good
+    ones; empty for a scorer of one channel."""
+    if scored.by_channel is None:
+        return {}
+    return {name: float(value) for name, value in zip(scorer.channel_names, scored.by_channel, strict=True)}
 
 
 # ---- what several scorers share, eagerly and traced ------------------------------------------------------------------

@@ -19,7 +19,7 @@ from torch import Tensor
 from patchbank.data import RGB, Geometry, Sample, ValueRange, View, read_image
 from patchbank.data.channels import made_of
 from patchbank.data.content import pixel_digest
-from patchbank.errors import ImageError, notify
+from patchbank.errors import ImageError, OptionError, notify
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
 from patchbank.shape import Shape
 from patchbank.shape.decide import read_sample_shape
@@ -161,6 +161,17 @@ def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) ->
     chosen = WITH_GEOMETRY if any(RGB_CHANNEL in sample.channels for sample in samples) else OF_GEOMETRY
     notify(f"the samples have geometry: the channels {','.join(chosen)} are inspected (--channels sets others)")
     return chosen
+
+
+def check_together(options: Any, channels: Sequence[str]) -> None:
+    """Raise `OptionError` for options that do not go with what is inspected."""
+    geometry = [name for name in channels if name in MADE_OF]
+    if geometry and options.align:
+        raise OptionError(f"align lays pictures over each other, not {geometry[0]}: leave it out, or look at rgb alone")
+    if geometry and getattr(options, "augment", None):
+        raise OptionError(f"augment turns pictures, not {geometry[0]}: leave it out, or look at rgb alone")
+    if len(channels) > 1 and getattr(options, "coreset", None) == "stream":
+        raise OptionError("coreset='stream' is for one channel: name one (--channels rgb), or give a share to keep")
 
 
 def channel_of(name: str) -> Channel:

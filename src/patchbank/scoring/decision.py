@@ -22,6 +22,7 @@ def decide(
     *,
     nearest: NearestPatches | None = None,
     timings: dict[str, float] | None = None,
+    channels: dict[str, float] | None = None,
 ) -> Prediction:
     """The prediction for an image score and a map in input pixels.
 
@@ -39,5 +40,6 @@ def decide(
         map_threshold=calibration.map_threshold,
         regions=regions_of(anomaly, calibration.map_threshold) if is_anomalous else (),
         timings=timings or {},
+        channels=channels or {},
         _nearest=nearest,
     )

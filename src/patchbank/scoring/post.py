@@ -20,12 +20,14 @@ from patchbank.scoring.patch_scores import PatchScores
 @dataclass(frozen=True, eq=False)
 class Scored:
     """One image: its score, the `smoothed` map at the inspected size (None without one), the map's peak (NaN without
-    one), and the scores of its patches on a grid."""
+    one), the scores of its patches on a grid; and how far the patches at the peak are from good ones in each of several
+    channels, K standardised distances, None for one channel."""
 
     score: float
     smoothed: NDArray[np.float32] | None
     peak: float
     patches: PatchScores
+    by_channel: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,30 @@ class Post:
                 score = image_score(self.image_score, distances, seen) * float(scores.factor)
             else:
                 score = float(scores.image)
-        return Scored(_normalised(score, normal), smoothed, float(seen.max()), replace(scores, image=None))
+        by_channel = None if scores.by_channel is None else at_peak(scores.by_channel, smoothed, self.lattice, cells)
+        return Scored(_normalised(score, normal), smoothed, float(seen.max()), replace(scores, image=None), by_channel)
+
+
+def at_peak(
+    by_channel: Tensor, smoothed: NDArray[np.float32], lattice: Lattice, inspected: Tensor | None
+) -> NDArray[np.float32]:
+    """K×h×w distances and the fused map → K: their means over the 3×3 patches around the peak of the map."""
+    seen = smoothed if inspected is None else np.where(_enlarged(inspected, smoothed.shape), smoothed, -np.inf)
+    peak = np.unravel_index(int(seen.argmax()), seen.shape)
+    place = []
+    for axis in (0, 1):
+        count = int(by_channel.shape[1 + axis])
+        first, step = lattice.along(axis, count, smoothed.shape[axis])
+        place.append(min(max(round((int(peak[axis]) - first) / step), 0), count - 1))
+    row, column = place
+    around = by_channel[:, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+    means: NDArray[np.float32] = around.mean((1, 2)).cpu().numpy()
+    return means
+
+
+def _enlarged(cells: Tensor, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    rows, columns = (np.arange(size[axis]) * cells.shape[axis] // size[axis] for axis in (0, 1))
+    return cells.cpu().numpy()[rows][:, columns]
 
 
 def _normalised(score: float, normal: tuple[float, float]) -> float:

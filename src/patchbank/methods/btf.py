@@ -1,0 +1,66 @@
+"""BTF: Horwitz and Hoshen, "Back to the Feature: Classical 3D Features are (Almost) All You Need for 3D Anomaly
+Detection" (2022), arXiv 2203.05550.
+
+Colour and geometry of each patch: the features of a network (§4.3) and the mean of the points' FPFH (§4.2.4), which do
+not change when a part is turned. The paper puts both side by side into one PatchCore memory (§4.4, the preset
+`btf.paper`). Here each has a memory of its own by default, since the 33 numbers of FPFH, 0 to 100, drown those of a
+network or are drowned by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from patchbank.detector import Detector
+from patchbank.memory.bank_scorer import BankSize, check_bank_search
+from patchbank.memory.selecting import Selecting
+from patchbank.methods.patchcore import PatchCoreScorer
+from patchbank.registry import register
+from patchbank.scorer import Levels
+
+
+@register
+@dataclass(kw_only=True, eq=False)
+class BTF(Detector):
+    """PatchCore on the picture and on FPFH, a classical feature of points that does not change when a part is turned.
+
+    Args:
+        coreset: share of all patches to keep in each memory (by default 10 %, but no more than 10 000 patches).
+        bank_size: how many patches to keep instead.
+        neighbours: b of Eq. 7 of PatchCore, 0 or 1 for no re-weighting.
+        search: how neighbours are found, see `patchbank.memory.search`.
+        balance: scale the levels of the network to equal variance.
+    Other options: `Options`.
+    """
+
+    method: ClassVar[str] = "btf"
+    summary: ClassVar[str] = "PatchCore on the picture and on FPFH of the points; for RGB + 3D"
+    needs: ClassVar[str] = "geometry beside the picture: depth, height or points"
+    scorer_class: ClassVar[type[PatchCoreScorer]] = PatchCoreScorer
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"fusion": "concat", "geometry": "paper", "balance": False, "levels": (2, 3)}
+    }
+
+    channels: tuple[str, ...] | None = ("rgb", "fpfh")
+    coreset: float | None = None
+    bank_size: int | None = None
+    neighbours: int | None = 0
+    search: str = "auto"
+    balance: bool | None = None
+
+    def check(self) -> None:
+        super().check()
+        self._size().check()
+        check_bank_search(self.search, self.torch_device, self.option("neighbours"))
+
+    def make_scorer(self, levels: Levels) -> PatchCoreScorer:
+        select = Selecting("greedy", None, self.seed, self.torch_device)
+        balanced = self.option("balance") and self.option("aggregation") == "mean"
+        return PatchCoreScorer(
+            levels, self._size(), select, balanced, takes_held_out=self.geometry != "paper",
+            neighbours=self.option("neighbours"), search=self.search, device=self.torch_device, seed=self.seed,
+        )  # fmt: skip
+
+    def _size(self) -> BankSize:
+        return BankSize(self.coreset, self.bank_size)
