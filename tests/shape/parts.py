@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from patchbank.shape import Camera, Pinhole, Pitch, Shape
 
 PINHOLE = Pinhole(fx=900.0, fy=905.0, cx=23.5, cy=19.25)
 SIZE = (40, 48)
+BINARIES = ("binary_little_endian", "binary_big_endian")
 
 
 def part(camera: Camera = PINHOLE, seed: int = 0, missing: float = 0.2, size: tuple[int, int] = SIZE) -> Shape:
@@ -92,6 +94,40 @@ def stl_bytes(corners: NDArray[Any], text: bool) -> bytes:
         return ("solid part\n" + "".join(facets) + "endsolid part\n").encode()
     rows = [struct.pack("<12fH", 0, 0, 1, *triangle.ravel().tolist(), 0) for triangle in corners]
     return b"\0" * 80 + struct.pack("<I", len(corners)) + b"".join(rows)
+
+
+def npy_bytes(values: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def npz_bytes(**arrays: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def pfm_bytes(values: NDArray[Any], order: str) -> bytes:
+    kind = b"PF" if values.ndim == 3 else b"Pf"
+    scale = b"-1.0" if order == "<" else b"1.0"
+    size = f"{values.shape[1]} {values.shape[0]}".encode()
+    return kind + b"\n" + size + b"\n" + scale + b"\n" + values[::-1].astype(f"{order}f4").tobytes()
+
+
+def organised(shape: Shape, coding: str) -> bytes:
+    """A PLY or PCD with a point for each pixel, NaN where there is none."""
+    points = shape.xyz().astype(np.float64).reshape(-1, 3)
+    points[~shape.valid.ravel()] = np.nan
+    if coding.startswith("pcd "):
+        return pcd_bytes(points, coding.removeprefix("pcd "), shape.size[1], shape.size[0])
+    return ply_bytes(points, coding.removeprefix("ply "), shape.size)
+
+
+def table_bytes(values: NDArray[Any], divider: str, comma: bool = False, end: str = "\n", after: str = "") -> bytes:
+    rows = (divider.join("" if np.isnan(v) else repr(float(v)) for v in row) + after for row in values)
+    text = end.join(rows) + end
+    return (text.replace(".", ",") if comma else text).encode()
 
 
 def same(found: Shape, expected: Shape, tolerance: float = 1e-4) -> None:

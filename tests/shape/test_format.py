@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchbank.errors import OptionError
@@ -21,6 +21,7 @@ cameras: st.SearchStrategy[Camera | None] = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     unit=st.one_of(st.sampled_from(["auto", "um", "mm", "cm", "m", "in"]), above),
     scale=above,

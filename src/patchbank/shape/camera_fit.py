@@ -76,11 +76,11 @@ def _of_points(points: Points) -> Camera:
 
 
 def _is_ahead(z: Numbers) -> bool:
-    return bool((z > 0).mean() > _PERCENT / 100)
+    return len(z) > 0 and bool((z > 0).mean() > _PERCENT / 100)
 
 
 def _fitted(points: Points) -> _Fit | None:
-    """The better of a pinhole and a pitch."""
+    """The better of a pinhole and a pitch; of equal ones a pinhole, unless the points would lie behind it."""
     x, y, z = points.xyz.T
     (sx, _, ex), (sy, _, ey) = _line(points.columns, x), _line(points.rows, y)
     fits = [_Fit(Pitch(sx, sy), max(ex, ey))]
@@ -94,7 +94,9 @@ def _fitted(points: Points) -> _Fit | None:
         )
         fits.append(_Fit(Pinhole(1 / sx, 1 / sy, cx, cy), max(ex, ey), is_behind))
     fits = [fit for fit in fits if np.isfinite(fit.error)]
-    return min(fits, key=lambda fit: fit.error + _ALIKE * isinstance(fit.camera, Pitch), default=None)
+    return min(
+        fits, key=lambda fit: fit.error + _ALIKE * (2 * fit.is_behind + isinstance(fit.camera, Pitch)), default=None
+    )
 
 
 def _line(places: Numbers, values: Numbers) -> tuple[float, float, float]:

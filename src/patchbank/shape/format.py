@@ -51,8 +51,8 @@ class DepthFormat:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", _checked_unit(self.unit))
-        _check_number("scale", self.scale, zero=False)
-        _check_number("offset", self.offset)
+        object.__setattr__(self, "scale", _checked_number("scale", self.scale, zero=False))
+        object.__setattr__(self, "offset", _checked_number("offset", self.offset))
         object.__setattr__(self, "invalid", _checked_invalid(self.invalid))
         if self.axis not in AXES:
             raise OptionError(f"axis must be depth (away from the camera) or height (towards it), not {self.axis!r}")
@@ -81,13 +81,14 @@ class DepthFormat:
 
     def state(self) -> dict[str, Any]:
         """As plain values, for the model file."""
+        camera = None if self.camera is None else {key: float(value) for key, value in asdict(self.camera).items()}
         return {
             "unit": self.unit,
             "scale": self.scale,
             "offset": self.offset,
             "invalid": list(self.invalid),
             "axis": self.axis,
-            "camera": None if self.camera is None else asdict(self.camera),
+            "camera": camera,
             "projection": None if self.projection is None else list(self.projection),
         }
 
@@ -129,9 +130,10 @@ def _checked_unit(unit: Any) -> str | float:
     return float(unit)
 
 
-def _check_number(name: str, value: Any, zero: bool = True) -> None:
+def _checked_number(name: str, value: Any, zero: bool = True) -> float:
     if not is_finite(value) or (value == 0 and not zero):
         raise OptionError(f"{name} must be a finite number{'' if zero else ' other than 0'}, not {value!r}")
+    return float(value)
 
 
 def _checked_invalid(values: Any) -> tuple[float, ...]:

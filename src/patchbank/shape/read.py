@@ -153,19 +153,23 @@ def _is_any(values: NDArray[Any], wanted: Iterable[float]) -> NDArray[np.bool_]:
 
 
 def _sampled(values: NDArray[Any], z: NDArray[np.float32], valid: NDArray[np.bool_], scale: float) -> Points:
-    """Some of the valid points of a grid, at equal steps."""
-    steps = _steps(valid.shape)
-    rows, columns = np.nonzero(valid[steps])
-    some = values[steps][rows, columns].astype(np.float64) * scale
-    some[:, 2] = z[steps][rows, columns]
-    return Points(some, (columns * steps[1].step).astype(np.float64), (rows * steps[0].step).astype(np.float64))
+    """Some of the valid points of a grid."""
+    some = _some(valid.shape)
+    at, across = np.nonzero(valid[some])
+    rows, columns = some[0][at, 0], some[1][0, across]
+    xyz = values[rows, columns].astype(np.float64) * scale
+    xyz[:, 2] = z[rows, columns]
+    return Points(xyz, columns.astype(np.float64), rows.astype(np.float64))
 
 
-def _steps(size: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a grid, so many that `_SAMPLED` points or not many more are on them."""
-    step = max(1, math.ceil(math.sqrt(size[0] * size[1] / _SAMPLED)))
-    row, column = (max(1, min(step, side // 8)) for side in size[:2])
-    return slice(None, None, row), slice(None, None, column)
+def _some(size: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """An index of `_SAMPLED` pixels of a grid, or all: some rows and columns, drawn, since what is missing may have a
+    pattern."""
+    generator = np.random.default_rng(0)
+    rows = min(size[0], math.isqrt(_SAMPLED))
+    columns = min(size[1], _SAMPLED // rows)
+    drawn = (np.sort(generator.choice(side, n, replace=False)) for side, n in ((size[0], rows), (size[1], columns)))
+    return next(drawn)[:, None], next(drawn)[None]
 
 
 def _blocks(size: tuple[int, ...]) -> Iterator[slice]:
@@ -181,7 +185,7 @@ def _is_in_metres(stored: Stored, format: DepthFormat) -> bool:
     values = stored.values
     if values.dtype.kind != "f":
         return False
-    some = values[_steps(values.shape)]
+    some = values[_some(values.shape)]
     with np.errstate(over="ignore"):
         some = some[_is_point(some, format.invalid)].astype(np.float64) * format.scale
     if values.ndim == 3:

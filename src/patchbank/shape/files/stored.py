@@ -13,7 +13,7 @@ from patchbank.errors import ImageError
 from patchbank.shape.format import MOST_PIXELS
 
 START = 1 << 16  # bytes at the beginning of a file that its header must lie in
-_MOST_PACKED = 4096  # times that a compressed file can be smaller than what it holds
+_MOST_PACKED = 1100  # deflate packs 1032 bytes into one, at most; LZW fewer than that of 16-bit pixels
 
 _LONGEST = 64  # characters of a number
 
@@ -72,9 +72,10 @@ def check_length(needed: int, there: int) -> None:
 
 
 def check_packed(size: int, packed: int) -> None:
-    """Raise `ImageError` where a header promises more than a compressed file of so many bytes can hold."""
+    """Raise `ImageError` where a header promises more than a compressed file of so many bytes can hold. `size`: bytes,
+    or the pixels of a picture."""
     if size > _MOST_PACKED * packed:
-        raise ImageError(f"is cut off, or its header is wrong: {packed} bytes cannot hold the {size} that it promises")
+        raise ImageError(f"is cut off, or its header is wrong: it promises far more than its {packed} bytes can hold")
 
 
 def as_grid(values: NDArray[Any]) -> Grid:
