@@ -1,7 +1,8 @@
 """Point-MAE as an extractor of point features, as M3DM uses it.
 
 Pang et al. 2022, "Masked Autoencoders for Point Cloud Self-supervised Learning": the encoder, without the decoder. Wang
-et al. 2023, "Multimodal Industrial Anomaly Detection via Hybrid Fusion" (M3DM), section 3.3: what is made of it.
+et al. 2023, "Multimodal Industrial Anomaly Detection via Hybrid Fusion" (M3DM): which outputs are used, and how they
+become features of pixels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from patchbank.features.points import farthest_points, interpolation, nearest_po
 
 CENTRES, NEIGHBOURS = 1024, 128
 _WIDTH, _HEADS, _DEPTH = 384, 6, 12
+_AT_ONCE = 128  # groups: 512 numbers of each of their points are in memory at a time
 _OUTPUTS = (3, 7, 11)  # blocks, from 0, whose outputs are the features
 DIMENSION = _WIDTH * len(_OUTPUTS)
 _PREFIXES = ("module.", "base_model.", "MAE_encoder.")  # what training in parallel and the autoencoder put before names
@@ -108,7 +110,8 @@ class PointMAE(nn.Module):
         """N×3 points → G×3 centres and their G×1152 features: the outputs of blocks 3, 7 and 11, each normalised."""
         centres = points[farthest_points(points, self.centres)]
         _, index = nearest_points(centres, points, self.neighbours)
-        tokens = self.encoder(points[index] - centres[:, None])
+        groups = points[index] - centres[:, None]
+        tokens = torch.cat([self.encoder(some) for some in groups.split(_AT_ONCE)])
         outputs = self.blocks(tokens, self.pos_embed(centres))
         return centres, torch.cat([self.norm(output) for output in outputs], 1)
 
@@ -164,7 +167,7 @@ def point_features(
     model: PointMAE, xyz: Tensor, valid: Tensor, size: int | tuple[int, int] = 56, unit: float = 1000.0
 ) -> tuple[Tensor, Tensor]:
     """Point features on a grid over the image: interpolated to every valid pixel, then averaged within each cell over
-    its valid pixels (M3DM, section 3.3, "point feature alignment").
+    its valid pixels (M3DM, "Point Feature Alignment").
 
     Interpolation and averaging are both linear in the features of the centres. So their product, a matrix of cells ×
     centres, is computed first, and no feature of a pixel is ever made. The released code averages over pixels without

@@ -56,7 +56,7 @@ def nearest_points(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Ten
 def interpolation(centres: Tensor, points: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:
     """Indices and weights, each N×k, with which the k nearest centres enter into each point.
 
-    w_i ∝ 1/‖p − c_i‖², with a sum of 1 (PointNet++, Eq. 2 with p = 2; M3DM, section 3.3).
+    w_i ∝ 1/‖p − c_i‖², with a sum of 1 (PointNet++, Eq. 2 with p = 2, as in M3DM).
 
     A point that coincides with a centre takes that centre's feature.
 
