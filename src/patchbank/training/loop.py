@@ -72,16 +72,18 @@ def train(scorer: Trainable, patches: Tensor, training: Training, progress: Prog
 
 def build(make: Callable[[], Network], seed: int) -> Network:
     """The network that a function makes, its linear and convolutional layers drawn by a seed of their own (Kaiming
-    uniform). The global random state is neither used nor changed."""
+    uniform), its normalising layers the identity. The global random state is neither used nor changed."""
     with torch.device("meta"):  # where nothing is drawn
         network = make()
     network.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             bound = (1 / module.weight[0].numel()) ** 0.5
             for parameter in (module.weight, module.bias):
                 if parameter is not None:
                     drawn = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound
                     parameter.data.copy_(drawn)
+        elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()  # which draws nothing; without it they would hold whatever lay in memory
     return network

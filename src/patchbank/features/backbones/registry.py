@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -151,8 +153,9 @@ def fold_batch_norm(network: nn.Module, spec: BackboneSpec, state: Mapping[str, 
     return folded
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a `.safetensors` or torch file, tensors only: nothing in the file is executed."""
+def read_state(path: Path, within: str = "state_dict") -> dict[str, Tensor]:
+    """A state dict from a `.safetensors` or torch file, tensors only: nothing in the file is executed. `within`: the
+    entry of a checkpoint that holds it, if the file is a checkpoint."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
     try:
@@ -160,13 +163,29 @@ def read_state(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state = _load(path)
     except Exception as error:  # torch and safetensors raise many types for a damaged file
         raise WeightsError(f"{path}: cannot be read as weights ({type(error).__name__}): is it complete?") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = state.get(within, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path}: holds no state dict (names with tensors)")
     return state
+
+
+def _load(path: Path) -> Any:
+    """What a torch file holds, if it holds tensors and plain values only. Plain numbers of numpy count as plain values:
+    checkpoints keep their accuracy as one."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not hasattr(torch.serialization, "safe_globals"):  # torch 2.4
+            raise
+    scalar = np.float64(0).__reduce__()[0]
+    names: list[Any] = [
+        (scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
+    ]  # before and in numpy 2
+    with torch.serialization.safe_globals([*names, np.dtype, *(type(np.dtype(kind)) for kind in "fd")]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def initialise(network: nn.Module, seed: int) -> None:
