@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from patchbank.errors import PatchbankError
     from patchbank.loading import load
-    from patchbank.methods import FAPM, SPADE, Ensemble, LMFCore, MahalanobisAD, PaDiM, PatchCore, SubspaceAD
+    from patchbank.methods import (
+        BTF,
+        CFM,
+        FAPM,
+        M3DM,
+        SPADE,
+        Ensemble,
+        LMFCore,
+        MahalanobisAD,
+        PaDiM,
+        PatchCore,
+        SubspaceAD,
+    )
     from patchbank.prediction import Prediction
 
 try:
@@ -23,7 +35,10 @@ except PackageNotFoundError:  # run from a source tree that was not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "BTF",
+    "CFM",
     "FAPM",
+    "M3DM",
     "SPADE",
     "AnomalyDINO",
     "Ensemble",

@@ -47,6 +47,7 @@ from patchbank.io.document import document_of
 from patchbank.io.model_file import write
 from patchbank.io.thumbnails import Thumbnail
 from patchbank.maintenance import add, calibrate, forget, known_images, merge
+from patchbank.memory.fused_scorer import FusedScorer
 from patchbank.options import Options
 from patchbank.prediction import Explanation, Neighbour, Prediction
 from patchbank.registry import COMBINATIONS
@@ -86,6 +87,11 @@ class Detector(Options):
     def make_scorer(self, levels: Levels) -> Scorer:
         """A scorer with the options of this detector, not fitted."""
         raise NotImplementedError
+
+    def fuse(self, levels: Sequence[Levels], channels: Sequence[str]) -> Scorer:
+        """A scorer for several channels, not fitted, given the levels of each."""
+        members = [self.make_scorer(each) for each in levels]
+        return FusedScorer(members, channels, self.fusion, self.torch_device)
 
     def arrange(self) -> Arrangement:
         """How the maps of the levels become vectors."""
@@ -505,8 +511,9 @@ class Detector(Options):
         if tiling:
             tiling.check(backbone.multiple)
         keeps_grid = self.scorer_class.keeps_grid
+        points = getattr(self, "point_weights", None)
         apart = len(inputs.channels) > 1 and self.fusion != "concat"
-        return Extractor(backbone, geometry, arrangement, inputs, keeps_grid, tiling, self.feature_cache, apart)
+        return Extractor(backbone, geometry, arrangement, inputs, keeps_grid, tiling, self.feature_cache, apart, points)
 
     # ---- processes and copies ----------------------------------------------------------------------------------------
 

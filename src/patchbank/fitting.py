@@ -18,7 +18,6 @@ from patchbank.features.planning import Plan
 from patchbank.features.store import FeatureStore
 from patchbank.io.thumbnails import Thumbnail, make_thumbnails
 from patchbank.maintenance import noted
-from patchbank.memory.fused_scorer import FusedScorer
 from patchbank.sample import SampleRef
 from patchbank.scorer import Levels, Scorer
 from patchbank.scoring.displacement import response_of
@@ -119,8 +118,7 @@ def fresh_scorer(detector: Detector, extractor: Extractor) -> Scorer:
     """A detector's scorer for the features of an extractor, not fitted; of several channels, one for each."""
     of_channels = extractor.levels
     if extractor.apart:
-        members = [detector.make_scorer(levels) for levels in of_channels]
-        return FusedScorer(members, extractor.inputs.channels, detector.fusion, detector.torch_device)
+        return detector.fuse(of_channels, extractor.inputs.channels)
     lengths = tuple(length for levels in of_channels for length in levels.channels)
     return detector.make_scorer(Levels(lengths, extractor.backbone.strides, extractor.dimension))
 

@@ -67,9 +67,9 @@ def _unfitted(
         options["members"] = [_with_new_names(each["method"], each) for each in options["members"]]
     options = _with_new_names(method.method, options)
     for of_part in (options, *options.get("members", [])):
-        for name in ("levels", "value_range", "level_weights", "channels"):
-            if of_part.get(name) is not None:
-                of_part[name] = tuple(of_part[name])
+        for name, value in of_part.items():
+            if isinstance(value, list) and name != "members":  # JSON has no tuples
+                of_part[name] = tuple(value)
         # older versions took, and kept, options that have no effect
         for name in METHODS.get(of_part.get("method", ""), method).without_effect:
             of_part.pop(name, None)
@@ -88,7 +88,9 @@ def _unfitted(
 def _with_new_names(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options as they are called today, from files that have them under older names."""
     renamed = dict(options)
-    if isinstance(renamed.get("channels"), int) or (method == "padim" and "n_features" not in renamed and "channels" in renamed):
+    if isinstance(renamed.get("channels"), int) or (
+        method == "padim" and "n_features" not in renamed and "channels" in renamed
+    ):
         renamed["n_features"] = renamed.pop("channels")
     if "channel" in renamed:
         renamed["channels"] = (renamed.pop("channel"),)

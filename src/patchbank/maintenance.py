@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _TOO_LOW = "these images score far below the training images, as other pictures of the same parts do"
 _OF_FEATURES = (
-    "channels", "fusion", "backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride", "align",
-    "tile", "overlap",
+    "channels", "fusion", "backbone", "levels", "image_size", "geometry", "aggregation", "patch_size", "stride",
+    "align", "tile", "overlap",
 )  # fmt: skip
 _OF_SCORES = (
     "bank_dtype", "image_score", "sigma", "neighbours", "foreground", "covariance", "n_features", "variance", "radius",

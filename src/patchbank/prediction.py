@@ -54,8 +54,9 @@ class Prediction:
     the image is called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is
     float32, H×W of the input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from
     which `regions` are drawn; an accepted image has none, a rejected one at least one. `channels`: where several are
-    inspected, how far the patches at the peak are from good ones in each, in standard deviations of good ones. Plain data: it can be pickled,
-    does not hold the model, and equals another of the same image, scores, map and regions, whatever the timings.
+    inspected, how far the patches at the peak are from good ones in each, in standard deviations of good ones. Plain
+    data: it can be pickled, does not hold the model, and equals another of the same image, scores, map and regions,
+    whatever the timings.
     """
 
     path: str

@@ -62,7 +62,7 @@ class Sample:
     @property
     def _found(self) -> Data | None:
         for name in (self.channel, MADE_OF.get(self.channel), PLAIN):
-            if name in self.channels:
+            if name is not None and name in self.channels:
                 return self.channels[name]
         return None
 

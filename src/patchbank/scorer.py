@@ -56,6 +56,7 @@ class Scorer(nn.Module):
     keeps_grid: ClassVar[bool] = False  # whether it needs all patches, also those that are not inspected
     keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
     leaves_parts_out: ClassVar[bool] = False  # whether its leave-one-out leaves all pictures of a part out
+    can_leave_out: ClassVar[bool] = True  # whether it scores a training image as if it had not learned from it
     can_reselect: bool = False  # whether a memory without some images can be had from the stored features
     can_add_held_out: bool = False  # whether held-out images can be taken in so that no score grows by it
     loo_is_biased: bool = False  # whether leave-one-out scores are too high: no substitutes for the removed patches

@@ -26,6 +26,7 @@ from patchbank.sample import SampleRef
 if TYPE_CHECKING:
     from patchbank.scoring.post import Post
 
+LEAST_HELD_OUT = 50  # parts: a fifth of fewer says little of how high good parts score
 Readable = list[tuple[Sample, int]]  # images, each with its number of patches
 
 
@@ -108,6 +109,8 @@ class Calibrator:
         enough = parts >= FOLDS * WELL_RESOLVED / self.rate
         if parts < 2:
             return "leave-one-out"
+        if not scorer.can_leave_out:
+            return "k-fold" if self.scheme == "k-fold" or parts < LEAST_HELD_OUT else "held-out"
         if parts < images and not scorer.leaves_parts_out and self.scheme != "held-out":
             return "k-fold"  # its leave-one-out would keep the other images of the part
         if self.scheme not in ("auto", CORRECTED):

@@ -110,7 +110,9 @@ Channels: TypeAlias = Annotated[
 ]
 Fusion: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="How several channels become one score: map-sum, max, learned or concat.", rich_help_panel=_GEOMETRY),
+    typer.Option(
+        help="How several channels become one score: map-sum, max, learned or concat.", rich_help_panel=_GEOMETRY
+    ),
 ]
 DepthUnit: TypeAlias = Annotated[
     str | None,
@@ -258,7 +260,7 @@ def parse_bytes(text: str, option: str = "--memory-budget") -> int:
 
 def depth_format(unit: str | None, axis: str | None, invalid: str | None, camera: Path | None) -> DepthFormat | None:
     """What the numbers of geometry mean; None where no option says anything. Raises `OptionError`."""
-    if unit is axis is invalid is camera is None:
+    if all(value is None for value in (unit, axis, invalid, camera)):
         return None
     from patchbank.shape import DepthFormat, read_camera
 

@@ -93,7 +93,7 @@ class Listing:
     passed_over: tuple[PassedOver, ...]
     points: tuple[Path, ...] = ()
 
-    def taken(self, points: Collection[Path]) -> Listing:
+    def taken(self, points: Collection[Any]) -> Listing:
         """After some of the points have found their use."""
         left = [path for path in self.points if path not in points]
         groups = {group.reason: group for group in self.passed_over if group.reason != _POINTS}

@@ -192,7 +192,7 @@ class _Gathering:
     def _of_folder(self, folder: Path, number: int | None) -> list[Sample]:
         listing = list_folder(folder)
         found = self._pairing.samples(listing.files, listing.points)
-        listing = listing.taken({path for sample in found for path in sample.channels.values()})
+        listing = listing.taken({file for sample in found for file in sample.channels.values()})
         if self._of:
             check_content(listing.root, [path for sample in found if (path := sample.file)], holds=self._of)
         if listing.note:

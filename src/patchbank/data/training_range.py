@@ -22,9 +22,7 @@ _MOST_ZOOM = 5  # a range so many times as wide as what nearly all pixels have i
 _LOOKED_AT = 10_000  # values of each image that quantiles are taken of
 
 
-def decide_range(
-    sources: Sequence[Sample], given: Any = None, channels: Sequence[str] = (RGB_CHANNEL,)
-) -> ValueRange:
+def decide_range(sources: Sequence[Sample], given: Any = None, channels: Sequence[str] = (RGB_CHANNEL,)) -> ValueRange:
     """The range of the training images' values: `given` as (low, high), or found in all of them, in all of the
     `channels` that are pictures by themselves.
 
@@ -32,7 +30,8 @@ def decide_range(
     all of them (8, 10, 12, 14 or 16 bits), floating-point values 0..1 or such a full scale where they look like one;
     others have what was observed, and a margin. What is not as usual is said. Raises `OptionError` for a wrong `given`.
     """
-    sources = [seen for c in channels for source in sources if made_of(seen := source.seen_in(c)) is None]
+    of_channels = [one.seen_in(channel) for channel in channels for one in sources]
+    sources = [source for source in of_channels if made_of(source) is None]
     if given is not None:
         check_range(given)
         low, high = (float(value) for value in given)

@@ -63,8 +63,8 @@ def export(
     for part in detector.parts():
         if len(part.inputs_.channels) > 1 or part.inputs_.channels[0] in MADE_OF:
             raise OptionError(
-                f"a graph sees one picture, and this model looks at {','.join(part.inputs_.channels)}: fit a model of one "
-                "picture (--channels rgb), or run this one with patchbank itself"
+                f"a graph sees one picture, and this model looks at {','.join(part.inputs_.channels)}: fit a model of "
+                "one picture (--channels rgb), or run this one with patchbank itself"
             )
     if int8 and (to != "onnx" or isinstance(detector, Ensemble)):
         raise OptionError("int8 is for single models exported to onnx")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank.data import RGB, Geometry, Sample, ValueRange, View, read_image
+from patchbank.data import RGB, Sample, ValueRange, View, read_image
 from patchbank.data.channels import made_of
 from patchbank.data.content import pixel_digest
 from patchbank.errors import ImageError, OptionError, notify
+from patchbank.features import point_mae
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
 from patchbank.shape import Shape
-from patchbank.shape.decide import read_sample_shape
+from patchbank.shape.decide import POINTS, read_sample_shape
 from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, masked_cell_means
 from patchbank.shape.images import SHAPE_IMAGES
 from patchbank.shape.surface import Surface, surface_of
@@ -91,17 +92,18 @@ class Seen:
 class Channel(Protocol):
     """One channel that a detector looks at. `name`: as the option `channels` has it."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def levels(self, backbone: Backbone, arrangement: Arrangement) -> tuple[tuple[int, ...], int]:
         """The lengths of the levels, and D of its part of a patch feature."""
         ...
 
-    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> NDArray[Any]:
+    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> Any:
         """What `features` needs of one sample. `whole`: H×W×3, for tiles. Raises `ImageError`."""
         ...
 
-    def features(self, pieces: Sequence[NDArray[Any]], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+    def features(self, pieces: Sequence[Any], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
         """Of a batch of what `load` gave: B×rows×columns×D. `network`: pictures → their patch features."""
         ...
 
@@ -124,7 +126,7 @@ class PictureChannel:
         rgb = painted(view.laid(rgb))
         return view.pixels(rgb) if whole else view.apply(rgb)
 
-    def features(self, pieces: Sequence[NDArray[Any]], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+    def features(self, pieces: Sequence[Any], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
         return network(pieces)
 
 
@@ -144,8 +146,44 @@ class CellChannel:
         means, _ = masked_cell_means(features[rows, columns], counts[rows, columns], *grid)
         return means
 
-    def features(self, pieces: Sequence[NDArray[Any]], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+    def features(self, pieces: Sequence[Any], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
         return torch.from_numpy(np.stack(pieces))
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of one sample, H×W×3 millimetres, which pixels have one, and the (rows, columns) of its patches."""
+
+    xyz: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PointChannel:
+    """The points as Point-MAE sees them. `weights`: the file of its weights."""
+
+    name: str
+    weights: str
+
+    def levels(self, backbone: Backbone, arrangement: Arrangement) -> tuple[tuple[int, ...], int]:
+        return (point_mae.DIMENSION,), point_mae.DIMENSION
+
+    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> Any:
+        surface = seen.surface(view)
+        part = _inspected(surface.shape.size, view)
+        return Points(surface.shape.xyz()[part], surface.part[part], grid)
+
+    def features(self, pieces: Sequence[Any], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+        model = opened_points(self.weights)
+        clouds = [(torch.from_numpy(each.xyz), torch.from_numpy(each.valid), each.grid) for each in pieces]
+        return torch.stack([point_mae.point_features(model, *cloud)[0] for cloud in clouds])
+
+
+@lru_cache(maxsize=2)
+def opened_points(weights: str) -> point_mae.PointMAE:
+    """Point-MAE with the weights of a file. Raises `OptionError`."""
+    return point_mae.load_point_mae(weights)
 
 
 def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -174,8 +212,13 @@ def check_together(options: Any, channels: Sequence[str]) -> None:
         raise OptionError("coreset='stream' is for one channel: name one (--channels rgb), or give a share to keep")
 
 
-def channel_of(name: str) -> Channel:
-    """The channel of that name, as `data.channels.check_channels` knows it."""
+def channel_of(name: str, point_weights: str | None = None) -> Channel:
+    """The channel of that name, as `data.channels.check_channels` knows it. Raises `OptionError`."""
+    if name == POINTS:
+        if point_weights is None:
+            raise OptionError("the channel points needs weights of Point-MAE: use the method m3dm with point_weights")
+        opened_points(point_weights)
+        return PointChannel(name, point_weights)
     return CellChannel(name) if name in SHAPE_FEATURES else PictureChannel(name)
 
 

@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank._system.files import file_digest
 from patchbank.data import Geometry, Sample, Tiling, View, image_size, prefetch
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, warn
 from patchbank.features.aggregation import Arrangement
 from patchbank.features.area import Area
 from patchbank.features.backbones import Backbone
 from patchbank.features.cache import FeatureCache
+from patchbank.features.levels import Levels
 from patchbank.features.loading import Inputs, Loaded, Loader
 from patchbank.features.store import FeatureStore, PatchFeatures
-from patchbank.features.levels import Levels
 from patchbank.sample import RGB_CHANNEL
 
 _CUDA_BATCH = 16  # on a CPU one image at a time is as fast, and its features do not depend on its company
@@ -38,6 +39,7 @@ class Extractor:
         keeps_grid: whether patches that are not inspected are kept.
         cache: where features are kept that were computed before.
         apart: whether the features of several channels are stored apart.
+        point_weights: a file of weights, for the channel that a network of points sees.
     """
 
     backbone: Backbone
@@ -48,11 +50,14 @@ class Extractor:
     tiling: Tiling | None = None
     cache: FeatureCache | None = None
     apart: bool = False
+    point_weights: str | None = None
     loader: Loader = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         cache = None if self.inputs.reference else self.cache  # an image is read again to be laid over the reference
-        loader = Loader(self.inputs, self.geometry, self.grid, self.tiling is not None, cache, self._how)
+        loader = Loader(
+            self.inputs, self.geometry, self.grid, self.tiling is not None, cache, self._how, self.point_weights
+        )
         object.__setattr__(self, "loader", loader)
 
     @property
@@ -65,6 +70,8 @@ class Extractor:
         }  # fmt: skip
         values = [] if inputs.values.is_plain else [f"values={inputs.values!r}"]
         values += [] if inputs.channels == (RGB_CHANNEL,) else [f"channels={inputs.channels} {inputs.values.depths!r}"]
+        if self.point_weights is not None:
+            values.append(f"points={file_digest(self.point_weights)}")
         return " ".join([self.backbone.identity, *(f"{k}={v!r}" for k, v in stages.items()), *values])
 
     @property

@@ -62,7 +62,7 @@ class Loaded:
     view: View
     area: Area | None
     seconds: float
-    pieces: tuple[NDArray[Any], ...] = ()
+    pieces: tuple[Any, ...] = ()
     kept: Tensor | None = None
     digest: str | None = None
     pixel: str = ""
@@ -80,10 +80,11 @@ class Loader:
         whole: bool,
         cache: FeatureCache | None,
         how: str,
+        point_weights: str | None = None,
     ):
         self.inputs, self.geometry, self._grid = inputs, geometry, grid
         self._whole, self._cache, self._how = whole, cache, how
-        self.channels = tuple(channel_of(name) for name in inputs.channels)
+        self.channels = tuple(channel_of(name, point_weights) for name in inputs.channels)
         self._areas: dict[tuple[View, float], Area | None] = {}
         self._squeezed = False
 

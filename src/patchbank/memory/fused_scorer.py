@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class FusedScorer(Scorer):
         for member, store in zip(self.members, stores, strict=True):
             member.reserved = self.reserved
             member.fit(store, progress)
-        self._standardise(features, stores)
+        self._weigh(features, stores)
         features.prepared = all(store.prepared for store in stores)
         self._note_widths()
         return self
@@ -87,29 +87,37 @@ class FusedScorer(Scorer):
         empty = [torch.empty(0, width, device=self._device) for width in self.widths]
         self._prepared = [m.prepare(none).shape[-1] for m, none in zip(self.members, empty, strict=True)]
 
-    def _standardise(self, features: FeatureStore, stores: Sequence[FeatureStore]) -> None:
-        """Mean and spread of each member's distances over cells of good samples, each without its own patches."""
+    def _weigh(self, features: FeatureStore, stores: Sequence[FeatureStore]) -> None:
+        """Mean and spread of each member's distances over patches of good samples; the weights of "learned" from their
+        peaks."""
+        patches, peaks = self.good_distances(features, stores)
+        self.offsets = torch.as_tensor(patches.mean(0), dtype=torch.float32)
+        spread = patches.std(0)
+        self.scales = torch.as_tensor(np.maximum(spread, _LEAST_SPREAD * patches.mean(0) + 1e-12), dtype=torch.float32)
+        if self.fusion == "learned":
+            standardised = (peaks - self.offsets.numpy()) / self.scales.numpy()
+            self.weights = torch.as_tensor(learned_weights(standardised) * len(self.members), dtype=torch.float32)
+
+    def good_distances(
+        self, features: FeatureStore, stores: Sequence[FeatureStore]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the members say of some good samples, each without its own patches: P×K distances of patches (of images,
+        for methods without a map), and N×K largest ones of the samples."""
         upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
         some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
-        peaks = np.zeros((len(some), len(self.members)))
-        for number, (member, store) in enumerate(zip(self.members, stores, strict=True)):
-            found = []
-            for row, i in enumerate(some):
+        patches = []
+        for i in some:
+            columns = []
+            for member, store in zip(self.members, stores, strict=True):
                 vectors = store.of_image(i)
                 points = vectors if store.prepared else member.prepare(vectors)
                 cells = _cells(features.inspected[i], points.device) if self.keeps_grid else None
                 alone = len(upright) < 2  # nothing is left without it
                 scores = member.compare(points, features.refs[i].grid, cells, None if alone else i)
-                values = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)[None]
-                found.append(values.flatten().float().cpu())
-                peaks[row, number] = float(found[-1].max())
-            everything = torch.cat(found).double()
-            self.offsets[number] = everything.mean()
-            spread = everything.std(unbiased=False)
-            self.scales[number] = spread.clamp(min=_LEAST_SPREAD * float(everything.mean().abs()) + 1e-12)
-        if self.fusion == "learned":
-            standardised = (peaks - self.offsets.numpy()) / self.scales.numpy()
-            self.weights = torch.as_tensor(learned_weights(standardised), dtype=torch.float32)
+                found = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)
+                columns.append(found.flatten().double().cpu().numpy())
+            patches.append(np.stack(columns, axis=1))
+        return np.concatenate(patches), np.stack([of_sample.max(0) for of_sample in patches])
 
     def revisit(self, points: Tensor) -> None:
         for member, part in zip(self.members, self._split(points), strict=True):
@@ -217,7 +225,7 @@ class FusedScorer(Scorer):
 
     @property
     def memory_mb(self) -> float:
-        return sum(member.memory_mb for member in self.members)
+        return float(sum(member.memory_mb for member in self.members))
 
     def facts(self) -> dict[str, Any]:
         found = {**self.members[0].facts(), "fusion": self.fusion}

@@ -1,9 +1,12 @@
 """The methods: one file each, which is its paper. Importing this package registers them."""
 
 from patchbank.methods.anomaly_dino import AnomalyDINO
+from patchbank.methods.btf import BTF
+from patchbank.methods.cfm import CFM
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
+from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
 from patchbank.methods.padim import PaDiM
 from patchbank.methods.patchcore import PatchCore
@@ -12,7 +15,10 @@ from patchbank.methods.subspace_ad import SubspaceAD
 from patchbank.registry import METHODS, create, find_method, list_methods
 
 __all__ = [
+    "BTF",
+    "CFM",
     "FAPM",
+    "M3DM",
     "METHODS",
     "SPADE",
     "AnomalyDINO",

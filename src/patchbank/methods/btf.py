@@ -1,10 +1,10 @@
 """BTF: Horwitz and Hoshen, "Back to the Feature: Classical 3D Features are (Almost) All You Need for 3D Anomaly
 Detection" (2022), arXiv 2203.05550.
 
-Colour and geometry of each patch: the features of a network (§4.3) and the mean of the points' FPFH (§4.2.4), which do
-not change when a part is turned. The paper puts both side by side into one PatchCore memory (§4.4, the preset
-`btf.paper`). Here each has a memory of its own by default, since the 33 numbers of FPFH, 0 to 100, drown those of a
-network or are drowned by them.
+Colour and geometry of each patch: the features of a network, and the mean of the FPFH of its points, which do not
+change when a part is turned. The paper puts both side by side into one memory of PatchCore (the preset `btf.paper`). By
+default each has a memory of its own here: the 33 numbers of FPFH lie in 0..100, drown the features of a network or are
+drowned by them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from patchbank.shape.read import decide_unit, read_shape, shape_size
 from patchbank.shape.shape import Pitch, Shape
 from patchbank.shape.surface import surface_of
 
+POINTS = "points"  # the channel of a network that sees points
 _LOOKED_AT = 24  # samples that the tallest part is measured on
 _REDUCED = (384, 384)  # at about this size
 
@@ -86,7 +87,8 @@ def _has(sample: Sample, channel: str) -> bool:
 
 
 def _picture(sample: Sample, values: ValueRange) -> NDArray[np.uint8]:
-    """The shape image of the channel that is looked at, at the size of the file; of features of points, the curvature."""
+    """The shape image of the channel that is looked at, at the size of the file; the curvature for features of
+    points."""
     shape = read_sample_shape(sample, values.depths)
     name = sample.channel if sample.channel in SHAPE_IMAGES else "curvature"
     small = SHAPE_IMAGES[name](surface_of(shape.reduced(_REDUCED)), values.depths.top_mm)
@@ -104,5 +106,5 @@ def _size(sample: Sample, values: ValueRange) -> tuple[int, int]:
     return shape_size(sample.seen_in(GEOMETRY_CHANNEL).data, values.depths.format)
 
 
-for _name in (*SHAPE_IMAGES, *SHAPE_FEATURES):
+for _name in (*SHAPE_IMAGES, *SHAPE_FEATURES, POINTS):
     register_made(_name, Made(_picture, _stored, _size))

@@ -101,7 +101,7 @@ def open_datasets(
 def _read_folder(root: Path) -> Dataset:
     listing = list_folder(root)
     samples = Pairing().samples(listing.files, listing.points)
-    listing = listing.taken({path for sample in samples for path in sample.channels.values() if isinstance(path, Path)})
+    listing = listing.taken({path for sample in samples for path in sample.channels.values()})
     if not samples:
         raise DatasetError(f"{without_images(listing)}; {root} holds no images, also not in its sub-folders.")
     files = tuple(file for sample in samples if (file := sample.file))
