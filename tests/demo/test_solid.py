@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from patchbank._system import threads
-from patchbank.demo import solid_view
+from patchbank.demo import solid_defects, solid_view
 from patchbank.demo.drawing import Field
 from patchbank.demo.solid import SHOWN_BY, SOLID_DEFECTS, SOLID_KINDS, SolidPart, draw_solid, write_solid_dataset
 from patchbank.demo.solid_body import Body, Raster
@@ -175,6 +175,19 @@ def test_the_mask_lies_on_the_part(kind: str, defect: str) -> None:
         assert 5 < bad.mask.sum() < 0.03 * bad.mask.size
         above = height(good)[bad.mask & good.shape.valid]
         assert np.mean(above > 0.5) > 0.95
+
+
+def test_a_defect_is_placed_neither_in_a_hole_nor_at_an_edge() -> None:
+    candidates = np.zeros((40, 40), dtype=bool)
+    candidates[5:35, 5:35] = True
+    candidates[18:21, 18:21] = False  # so small that closing fills it
+    v, u = np.mgrid[:40, :40].astype(np.float32)
+    hits = solid_view.Hits(u, v, u, u)
+    rng = np.random.default_rng(0)
+    places = np.array([solid_defects.place(candidates, hits, 10, rng) for _ in range(300)]).astype(int)
+    assert candidates[places[:, 1], places[:, 0]].all()
+    assert places.min() >= 13
+    assert places.max() <= 26
 
 
 @pytest.mark.parametrize("kind", SOLID_KINDS)

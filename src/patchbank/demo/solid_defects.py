@@ -61,7 +61,7 @@ def _line(
     """A slightly curved line through `at`, lengths in mm: 0..1."""
     points = curve(rng, (0.0, 0.0), length / raster.pitch, rng.uniform(0, 2 * np.pi), bend=0.4)
     points += np.asarray(raster.pixels(*at), np.float32) - points[len(points) // 2]
-    line = stroke(raster.shape, points, max(round(width / raster.pitch), 1))
+    line = stroke(raster.shape, points, max(round(width / raster.pitch), 2))  # a thinner one falls between pixels
     return np.asarray(cv2.GaussianBlur(line, (0, 0), max(softness / raster.pitch, 0.3)))
 
 
@@ -71,7 +71,7 @@ def place(candidates: NDArray[np.bool_], hits: Hits, margin: int, rng: np.random
     Where the part is wide enough the point is `margin` pixels from its edges and shadows; single gaps do not count.
     """
     whole = cv2.morphologyEx(candidates.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    inner = cv2.distanceTransform(whole, cv2.DIST_L2, 5)
+    inner = cv2.distanceTransform(whole, cv2.DIST_L2, 5) * candidates
     among = np.flatnonzero(inner >= min(float(margin), 0.7 * float(inner.max())))
     pixel = among[rng.integers(len(among))]
     return float(hits.u.flat[pixel]), float(hits.v.flat[pixel])

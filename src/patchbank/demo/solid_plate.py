@@ -31,7 +31,7 @@ def plate(rng: np.random.Generator, raster: Raster) -> Body:
     flow = 1 + 0.05 * raster.noise(rng, 18) + 0.04 * raster.noise(rng, 4) + 0.05 * raster.grain(rng)
     colour = on_ground(flow[..., None] * plastic, solid, rng, raster)
     return Body(
-        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.22, stains=_STAINS, dents=(0.3, 0.8)
+        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.22, stains=_STAINS, dents=(0.4, 1.0)
     )
 
 
@@ -50,7 +50,7 @@ def _raised(x: Field, y: Field, inside: Field, from_holes: Field, ribs: float) -
     nearest = np.abs((x / np.float32(_RIB_PITCH) + np.float32(0.5)) % 1 - np.float32(0.5)) * np.float32(_RIB_PITCH)
     between = np.abs(x) < _RIB_PITCH * 3.5
     rib = (_RIB + ribs) * _wall(_RIB_WIDTH / 2 - nearest) * between
-    rib *= smoothstep((from_holes - 2.5) / 2)
+    rib *= smoothstep((from_holes - 2.5) / 2) * smoothstep(inside - 1)  # they end at the rim
     collar = 1.5 * _wall(_HOLE - np.abs(from_holes - 1.0))
     boss = _BOSS * _wall(np.asarray(_BOSS_RADIUS - np.hypot(x, y), np.float32))
     return np.asarray(np.maximum.reduce([rim, rib, np.minimum(collar, 1.5), boss]), dtype=np.float32)
