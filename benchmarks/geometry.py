@@ -1,0 +1,110 @@
+"""What each channel finds of which defect, and what a fusion of several does: the drawn solid parts, or other sets.
+
+    python -m benchmarks.geometry --kinds ring,plate,body --seeds 0,1,2 --out geometry.json
+    python -m benchmarks.geometry --data ../shared/data/road --out road.json
+
+Each set is learned from and inspected once, with one memory for each channel; fusions are sums of the standardised maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchbank.data import gather
+from patchbank.data.datasets import GOOD, Dataset, open_dataset
+from patchbank.errors import give_up
+from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.methods import PatchCore
+from patchbank.metrics.image import auroc
+from patchbank.scoring.maps import anomaly_map
+
+CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "valid")
+
+
+def maps_of(dataset: Dataset, channels: tuple[str, ...], **options: Any) -> tuple[list[str], NDArray[np.float32]]:
+    """Kind of defect of each test sample, and N×K×h×w standardised maps."""
+    model = PatchCore(channels=channels, thumbnails=0, **options).fit(dataset.train)
+    scorer, post = model.scorer, model.require_fitted().post
+    assert isinstance(scorer, FusedScorer)
+    kinds, maps = [], []
+    for sample in dataset.test:
+        item = next(model.extractor.stream(gather(sample.path), give_up))
+        scores = scorer.compare(scorer.prepare(item.vectors), item.grid)
+        assert scores.by_channel is not None
+        grids = scores.by_channel.reshape(-1, *item.grid)
+        maps.append(np.stack([anomaly_map(g, item.view.inspected, post.sigma, None, post.lattice) for g in grids]))
+        kinds.append(sample.defect)
+    return kinds, np.stack(maps)
+
+
+def image_auroc(kinds: list[str], scores: NDArray[np.float64]) -> dict[str, float]:
+    """Of each kind of defect against the good ones, and their mean."""
+    names = np.array(kinds)
+    good = scores[names == GOOD]
+    found = {}
+    for defect in sorted(set(kinds) - {GOOD}):
+        bad = scores[names == defect]
+        labels = np.concatenate([np.zeros(len(good), bool), np.ones(len(bad), bool)])
+        found[defect] = float(auroc(labels, np.concatenate([good, bad])))
+    return found | {"mean": float(np.mean(list(found.values())))}
+
+
+def table(kinds: list[str], maps: NDArray[np.float32], channels: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Image AUROC of each channel, and of the sum of every two and more of them."""
+    rows = {}
+    for count in range(1, len(channels) + 1):
+        for chosen in combinations(range(len(channels)), count):
+            scores = maps[:, list(chosen)].sum(1).max((1, 2)).astype(np.float64)
+            rows["+".join(channels[k] for k in chosen)] = image_auroc(kinds, scores)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", default="ring,plate,body")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--data", type=Path, action="append", help="sets to take instead of drawn ones")
+    parser.add_argument("--channels", default=",".join(CHANNELS))
+    parser.add_argument("--drawn", type=Path, help="where drawn sets are kept")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    channels = tuple(given.channels.split(","))
+    results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in given.data or drawn(given, Path(scratch)):
+            if path.name in results:
+                continue
+            started = time.perf_counter()
+            kinds, maps = maps_of(open_dataset(path), channels)
+            results[path.name] = table(kinds, maps, channels)
+            given.out.write_text(json.dumps(results))
+            print(f"{path.name}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def drawn(given: Any, scratch: Path) -> list[Path]:
+    """The drawn sets, `KIND-SEED` each."""
+    from patchbank.demo.solid import write_solid_dataset
+
+    paths = []
+    for seed in map(int, given.seeds.split(",")):
+        for kind in given.kinds.split(","):
+            path = (given.drawn or scratch) / f"{kind}-{seed}"
+            if not path.exists():
+                write_solid_dataset(path, kind, train=60, test_good=30, per_defect=10, seed=seed)
+            paths.append(path)
+    return paths
+
+
+if __name__ == "__main__":
+    main()
