@@ -111,7 +111,7 @@ class PointMAE(nn.Module):
         centres = points[farthest_points(points, self.centres)]
         _, index = nearest_points(centres, points, self.neighbours)
         groups = points[index] - centres[:, None]
-        tokens = torch.cat([self.encoder(some) for some in groups.split(_AT_ONCE)])
+        tokens = torch.cat([self.encoder(some) for some in torch.split(groups, _AT_ONCE)])
         outputs = self.blocks(tokens, self.pos_embed(centres))
         return centres, torch.cat([self.norm(output) for output in outputs], 1)
 
