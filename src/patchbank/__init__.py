@@ -37,6 +37,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 __all__ = [
     "BTF",
     "CFM",
+    "CPMF",
     "FAPM",
     "M3DM",
     "SPADE",

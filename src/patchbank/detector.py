@@ -97,7 +97,7 @@ class Detector(Options):
         """How the maps of the levels become vectors."""
         return OneGrid(self.option("aggregation"), self.option("patch_size"), self.stride)
 
-    def views(self, sources: list[Sample]) -> list[Sample]:
+    def augmented(self, sources: list[Sample]) -> list[Sample]:
         """What is learned of each image: itself, and what a method makes of it."""
         return sources
 

@@ -53,7 +53,7 @@ def fitted_to(
 ) -> Fitted:
     """Fit and calibrate a detector's scorer. `copies`: what was left out as a copy of what. The detector stays as it
     is."""
-    readable = extractor.survey(detector.views(given), monitor.on_error)
+    readable = extractor.survey(detector.augmented(given), monitor.on_error)
     calibrator = Calibrator(
         detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor)
     )  # fmt: skip

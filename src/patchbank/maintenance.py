@@ -103,7 +103,7 @@ def add(
     if not unknown:
         raise OptionError("all of these images are in the model already: there is nothing to add")
     sources, extractor = named_apart(fitted, detector.folder, unknown), detector.extractor
-    readable = extractor.survey(detector.views(sources), on_error)
+    readable = extractor.survey(detector.augmented(sources), on_error)
     patches = 3 * sum(count for _, count in readable)  # as they come, as the bank keeps them, and together
     plan = scorer.plan(len(readable), patches, detector.torch_device, detector.memory_budget)
     if plan.where not in ("memory", "stream"):

@@ -7,7 +7,7 @@ the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,10 +23,11 @@ from patchbank.errors import ImageError, OptionError, notify
 from patchbank.features import point_mae
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
 from patchbank.shape import Shape
-from patchbank.shape.decide import POINTS, read_sample_shape
+from patchbank.shape.decide import POINTS, VIEWS, read_sample_shape
 from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, masked_cell_means
 from patchbank.shape.images import SHAPE_IMAGES
 from patchbank.shape.surface import Surface, surface_of
+from patchbank.shape.views import View2D, gather, views
 
 if TYPE_CHECKING:
     from patchbank.features.aggregation import Arrangement
@@ -151,6 +152,41 @@ class CellChannel:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A part drawn from several sides, and the (rows, columns) of its patches."""
+
+    views: list[View2D]
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ViewsChannel:
+    """The part drawn from `count` sides, as CPMF does: a patch has the mean of its features over the views in which it
+    is seen, of length 1; 0 where it has no point."""
+
+    name: str
+    count: int
+
+    def levels(self, backbone: Backbone, arrangement: Arrangement) -> tuple[tuple[int, ...], int]:
+        return backbone.channels, arrangement.dimension(backbone.channels, backbone.strides)
+
+    def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> Any:
+        surface = seen.surface(view)
+        part = replace(surface.shape, valid=surface.part).cropped(*_inspected(surface.shape.size, view))
+        return Drawn(views(part, self.count, view.inspected), grid)
+
+    def features(self, pieces: Sequence[Any], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
+        found = []
+        for drawn in pieces:
+            pictures = [each.image.transpose(2, 0, 1).astype(np.float32) for each in drawn.views]
+            maps = [network([picture])[0].cpu().numpy() for picture in pictures]
+            means, _ = gather(maps, drawn.views, *drawn.grid)
+            lengths = np.linalg.norm(means, axis=-1, keepdims=True)
+            found.append(torch.from_numpy(means / np.maximum(lengths, 1e-12)))
+        return torch.stack(found)
+
+
+@dataclass(frozen=True)
 class Points:
     """The points of one sample, H×W×3 millimetres, which pixels have one, and the (rows, columns) of its patches."""
 
@@ -219,6 +255,8 @@ def channel_of(name: str, point_weights: str | None = None) -> Channel:
             raise OptionError("the channel points needs weights of Point-MAE: use the method m3dm with point_weights")
         opened_points(point_weights)
         return PointChannel(name, point_weights)
+    if name in VIEWS:
+        return ViewsChannel(name, VIEWS[name])
     return CellChannel(name) if name in SHAPE_FEATURES else PictureChannel(name)
 
 

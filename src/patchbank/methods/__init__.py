@@ -3,6 +3,7 @@
 from patchbank.methods.anomaly_dino import AnomalyDINO
 from patchbank.methods.btf import BTF
 from patchbank.methods.cfm import CFM
+from patchbank.methods.cpmf import CPMF
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
@@ -17,6 +18,7 @@ from patchbank.registry import METHODS, create, find_method, list_methods
 __all__ = [
     "BTF",
     "CFM",
+    "CPMF",
     "FAPM",
     "M3DM",
     "METHODS",

@@ -28,7 +28,8 @@ _TOGETHER = 16  # images whose outer products are added at once
 _LOOKED_AT = 64  # positions that tell how much a channel weighs
 _WAYS_OUT = (
     "use a smaller image size (--image-size), every second patch (--set stride=2), fewer channels "
-    "(--set n_features=50) or a smaller covariance (--set covariance=diagonal), or give it more memory (--memory-budget)"
+    "(--set n_features=50) or a smaller covariance (--set covariance=diagonal), or give it more memory "
+    "(--memory-budget)"
 )
 
 

@@ -156,7 +156,7 @@ class PatchCore(Detector):
             raise OptionError("sampler='identity' keeps all patches: leave out coreset, bank_size and bank_mb")
         check_augment(self.augment, self.align)
 
-    def views(self, sources: list[Sample]) -> list[Sample]:
+    def augmented(self, sources: list[Sample]) -> list[Sample]:
         return turned_by(sources) if self.augment else sources
 
     def make_scorer(self, levels: Levels) -> PatchCoreScorer:

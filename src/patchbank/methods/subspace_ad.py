@@ -182,7 +182,7 @@ class SubspaceAD(Detector):
             raise OptionError(f"variance must lie in (0, 1), such as 0.99, not {self.variance}")
         check_augment(self.augment, self.align)
 
-    def views(self, sources: list[Sample]) -> list[Sample]:
+    def augmented(self, sources: list[Sample]) -> list[Sample]:
         return turned_by(sources) if self.augment else sources
 
     def make_scorer(self, levels: Levels) -> SubspaceADScorer:

@@ -21,7 +21,9 @@ from patchbank.shape.images import SHAPE_IMAGES, relief
 from patchbank.shape.read import decide_unit, read_shape, shape_size
 from patchbank.shape.shape import Pitch, Shape
 from patchbank.shape.surface import surface_of
+from patchbank.shape.views import COUNTS
 
+VIEWS = {f"views{count}": count for count in COUNTS}  # channels of a part drawn from several sides
 POINTS = "points"  # the channel of a network that sees points
 _LOOKED_AT = 24  # samples that the tallest part is measured on
 _REDUCED = (384, 384)  # at about this size
@@ -106,5 +108,5 @@ def _size(sample: Sample, values: ValueRange) -> tuple[int, int]:
     return shape_size(sample.seen_in(GEOMETRY_CHANNEL).data, values.depths.format)
 
 
-for _name in (*SHAPE_IMAGES, *SHAPE_FEATURES, POINTS):
+for _name in (*SHAPE_IMAGES, *SHAPE_FEATURES, *VIEWS, POINTS):
     register_made(_name, Made(_picture, _stored, _size))

@@ -85,6 +85,13 @@ class Shape:
             camera = Pitch(self.camera.x * factor, self.camera.y * factor)
         return Shape((totals / np.maximum(counts, 1)).astype(np.float32), counts > 0, camera)
 
+    def cropped(self, rows: slice, columns: slice) -> Shape:
+        """Some of its rows and columns, from a first to before a last one."""
+        camera, top, left = self.camera, rows.start or 0, columns.start or 0
+        if isinstance(camera, Pinhole):
+            camera = Pinhole(camera.fx, camera.fy, camera.cx - left, camera.cy - top)
+        return Shape(self.z[rows, columns], self.valid[rows, columns], camera)
+
     def pitch(self) -> float:
         """Millimetres from one pixel to the next, in the middle of the part; 0 without valid points."""
         if isinstance(self.camera, Pitch):
