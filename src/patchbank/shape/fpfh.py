@@ -6,7 +6,8 @@ the point with the larger |a|; for it and its target:
     v = (d × n₁)/‖·‖,  w = n₁ × v,  α = v·n₂,  θ = atan2(w·n₂, n₁·n₂),  φ = n₁·d
 
 With unit normals none of the vectors is needed: w·n₂ = (a₂ − a₁c)/s and α = d·(n₁ × n₂)/s, where c = n₁·n₂ and
-s = ‖d × n₁‖ = √(1 − a₁²). A pair gives the same three numbers from both ends, so each is computed once.
+s = ‖d × n₁‖ = √(1 − a₁²). A pair gives the same three numbers from both ends, so each is computed once. Only where
+|a₁| = |a₂| is each end its own source.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ def fpfh(
 ) -> NDArray[np.float32]:
     """Fast point feature histogram of each trusted point.
 
-    Neighbours are the trusted points of the window, without those beyond a depth step. Each of k neighbours adds 100/k to
-    one bin of each block (SPFH). The result is SPFH + Σ SPFH(j)/‖p_j − p‖² over the neighbours j, the sum scaled to 100
-    for each block. Length cancels out: any unit gives the same numbers.
+    Neighbours are the trusted points of the window, without those beyond a depth step. Each of k neighbours adds 100/k
+    to one bin of each block (SPFH). The result is SPFH + Σ SPFH(j)/‖p_j − p‖² over the neighbours j, where the sum is
+    scaled to 100 for each block. Length cancels out: any unit gives the same numbers.
 
     Args:
         xyz: H×W×3 points in the camera's frame.
         normals: H×W×3, unit length, towards the camera.
         trusted: H×W, which points count.
         radius: Of the window in pixels, 1 to 8; see `window`.
-        step: Two points are neighbours if their distance is at most `step` times that of their pixels, in pixel pitches.
+        step: Largest distance of two neighbours, as a multiple of the distance of their pixels in pitches.
 
     Returns:
         H×W×33 float32: 11 bins each of θ, α and φ; 0 where a point is not trusted or has no neighbour.
@@ -85,7 +86,8 @@ def fpfh(
 def _shares(counts: NDArray[np.uint8]) -> NDArray[np.float32]:
     """100/k for the k neighbours of each point, 0 without one. Each is counted once in each block."""
     total = counts[:, :BINS].sum(1, dtype=np.uint8)
-    return np.where(total > 0, np.float32(100) / np.maximum(total, 1).astype(np.float32), np.float32(0))
+    shares: NDArray[np.float32] = np.where(total > 0, 100 / np.maximum(total, 1), 0).astype(np.float32)
+    return shares
 
 
 def _pitch(xyz: NDArray[np.floating], trusted: NDArray[np.bool_]) -> float:
@@ -131,7 +133,7 @@ def _count(xyz, normals, trusted, steps, reach, unit, counts, inverse, start, st
                 two = mx * dx + my * dy + mz * dz
                 cosine = nx * mx + ny * my + nz * mz
                 triple = dx * (ny * mz - nz * my) + dy * (nz * mx - nx * mz) + dz * (nx * my - ny * mx)
-                other = abs(one) < abs(two)  # the other end is the source; selected without a branch, which is a coin toss
+                other = abs(one) < abs(two)  # the other end is the source; no branch, which would be a coin toss
                 first, second = -two if other else one, -one if other else two
                 theta, alpha, phi = _bins(first, second, cosine, triple, squared)
                 if row >= start:
@@ -140,6 +142,8 @@ def _count(xyz, normals, trusted, steps, reach, unit, counts, inverse, start, st
                     counts[row, alpha, column] += 1
                     counts[row, phi, column] += 1
                 if y < stop:
+                    if abs(one) == abs(two):  # each end is its own source: normals that are exactly parallel
+                        theta, alpha, phi = _bins(-two, -one, cosine, triple, squared)
                     counts[y, theta, x] += 1
                     counts[y, alpha, x] += 1
                     counts[y, phi, x] += 1
@@ -173,14 +177,14 @@ def _gather(steps, share, inverse, counts, out, start, stop):  # type: ignore[no
     for row in range(start, stop):
         for k in range(len(steps)):
             y, dx = row + steps[k, 0], steps[k, 1]
-            if 0 <= y < height:
+            if 0 <= y < height and abs(dx) < width:
                 pair = inverse[k - half, row] if k >= half else inverse[half - 1 - k, y]
                 _weights(pair, share[y], dx, k >= half, weight[k])
         near[:] = 0
         for b in range(3 * BINS):
             for k in range(len(steps)):
                 y, dx = row + steps[k, 0], steps[k, 1]
-                if 0 <= y < height:
+                if 0 <= y < height and abs(dx) < width:
                     low, high = max(-dx, 0), width - max(dx, 0)
                     _add_products(near[b, low:high], weight[k, low:high], counts[y, b, low + dx : high + dx])
         for block in range(0, 3 * BINS, BINS):
@@ -197,8 +201,8 @@ def _gather(steps, share, inverse, counts, out, start, stop):  # type: ignore[no
 
 @jit()
 def _weights(pair, share, dx, forward, weight):  # type: ignore[no-untyped-def]
-    """Weight of the neighbour `dx` columns away: the inverse square of its distance times the share of its counts. A pair
-    is kept at its upper or left end."""
+    """Weight of the neighbour `dx` columns away: the inverse square of its distance times the share of its counts.
+    A pair is kept at its upper or left end."""
     low, high = max(-dx, 0), len(weight) - max(dx, 0)
     kept = pair[low:high] if forward else pair[low + dx : high + dx]
     shares, weights = share[low + dx : high + dx], weight[low:high]

@@ -68,8 +68,8 @@ def _difference(before, after):  # type: ignore[no-untyped-def]
 def divergence(sums, weights, valid, turn, pitch, curvature, start, stop):  # type: ignore[no-untyped-def]
     """∂n_x/∂x + ∂n_y/∂y times `pitch`, by the chain rule from the gradients of normals and positions along the grid.
 
-    `sums`: H×W×4, weighted sums of n_x, n_y, x, y. `weights`: H×W×4, the last is the sum of weights. `turn`: the sign of
-    the grid's area in the plane. An area below a share of pitch² is taken for that: beside a depth step the grid folds.
+    `sums`: H×W×4, weighted sums of n_x, n_y, x, y. `weights`: H×W×4, the last is the sum of weights. `turn`: the sign
+    of the grid's area in the plane. Beside a depth step the grid folds: there the area is taken for `LEAST_AREA`.
     """
     height, width = valid.shape
     least = LEAST_AREA * pitch * pitch

@@ -29,8 +29,9 @@ _FLAT = 0.02  # largest spread of a plane, as a share of the extent of its point
 _CUT = 5.0  # spreads: points farther than this do not belong to the background
 _STANDS = 3.0  # cuts: the median height of a part that stands on a background
 _LEAST_PART = 0.02  # of the valid points, for a part that stands on a background
-_LEAST_COMPONENT = 1e-4  # of the picture: least area of a component, times its mean distance in cuts
+_LEAST_LEVELS = 16  # steps between depths that show a quantised height map
 _LEAST_PIXELS = 4  # of a component, however far it is
+_LEAST_VOLUME = 8, 1e-4  # of a component, pixels times mean distance in cuts: that, and that share of the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Plane:
         normal: (3,) float64, unit length, towards the camera.
         offset: millimetres.
         spread: millimetres, the robust standard deviation of the plane's points from it; never 0.
-        is_background: True where the part lies on it; False where it is only the frame of a part that fills the picture.
+        is_background: Whether the part lies on it; otherwise it is the frame of a part that fills the picture.
     """
 
     normal: Doubles
@@ -83,7 +84,7 @@ def background_plane(xyz: Points, valid: Mask, border: int = BORDER, seed: int =
     if len(seen) < max(3, _LEAST_SEEN * rim.sum()):
         return None
     random = np.random.default_rng(seed)
-    points, floor = _sample(seen, random), _resolution(xyz, valid, border, seen)
+    points, floor = _sample(seen, random), _resolution(xyz, valid)
     plane, least = None, _LEAST_SHARE * len(points)
     while len(points) >= least:
         found = _search(points, floor, random)
@@ -103,15 +104,15 @@ def best_plane(xyz: Points, valid: Mask) -> Plane:
         xyz: H×W×3 points, millimetres.
         valid: H×W, which points count; at least one.
     """
-    points = _sample(xyz[valid], np.random.default_rng(0))
-    mean = points.mean(0)
-    centred = points - mean
+    doubles: Doubles = _on_lattice(xyz, valid).astype(np.float64)
+    mean = doubles.mean(0)
+    centred = doubles - mean
     scatter = centred.T @ centred
     scatter += 1e-9 * np.trace(scatter) * np.diag([1.0, 1.0, 0.0])
     normal = np.array([0.0, 0.0, -1.0])
     if scatter.any():
         normal = _to_camera(np.linalg.eigh(scatter)[1][:, 0])
-    return _plane(points, normal, mean, _rounding(points), False)
+    return _plane(doubles, normal, mean, _rounding(doubles), False)
 
 
 def part_on(plane: Plane, height: Points, valid: Mask) -> Mask | None:
@@ -135,7 +136,9 @@ def part_on(plane: Plane, height: Points, valid: Mask) -> Mask | None:
         return None
     count, labels, stats, _ = cv2.connectedComponentsWithStats(away.view(np.uint8), connectivity=8)
     volume = np.bincount(labels[away], np.abs(distances) / cut, minlength=count)
-    kept = (stats[:, cv2.CC_STAT_AREA] >= _LEAST_PIXELS) & (volume >= _LEAST_COMPONENT * away.size)
+    kept = (stats[:, cv2.CC_STAT_AREA] >= _LEAST_PIXELS) & (
+        volume >= max(_LEAST_VOLUME[0], _LEAST_VOLUME[1] * away.size)
+    )
     kept[0] = False  # what is not away
     return kept[labels] if kept.any() else None
 
@@ -208,19 +211,25 @@ def _to_camera(normal: Doubles) -> Doubles:
 
 
 def _rounding(points: Points) -> float:
-    """Below this no float32 coordinate can tell heights apart."""
-    return max(4 * float(np.finfo(np.float32).eps) * float(np.abs(points).max()), float(np.finfo(np.float32).tiny))
+    """Below this no float32 coordinate can tell heights apart. Above 0, also where all points lie in the origin."""
+    return max(4 * float(np.finfo(np.float32).eps) * float(np.abs(points).max()), 1e-30)
 
 
-def _resolution(xyz: Points, valid: Mask, border: int, points: Points) -> float:
-    """The least spread that the border's own depths allow: half the median step between neighbours that is not 0, or
-    their rounding. Without it, steps of a quantised height map would stand out from a flat background."""
-    steps = []
-    for z, seen in ((xyz[..., 2], valid), (xyz[..., 2].T, valid.T)):
-        for rows in (slice(0, border, 3), slice(max(len(z) - border, 0), None, 3)):
-            band, shown = z[rows], seen[rows]
-            second = np.abs(band[:, 2:] - 2 * band[:, 1:-1] + band[:, :-2])
-            steps.append(second[shown[:, 2:] & shown[:, 1:-1] & shown[:, :-2]])
-    step = np.concatenate(steps)
-    step = step[step > 0]
-    return max(0.5 * float(np.median(step)) if len(step) else 0.0, _rounding(points))
+def _resolution(xyz: Points, valid: Mask) -> float:
+    """The least spread that the depths allow: half the smallest step between two of them, or their rounding.
+
+    Without it, the steps of a quantised height map would stand out from a flat background. Depths that are not
+    quantised have far smaller steps than any spread. A handful of depths says nothing.
+    """
+    points = _on_lattice(xyz, valid)
+    rounding, depths = _rounding(points), np.unique(points[:, 2])
+    steps = np.diff(depths)
+    steps = steps[steps > rounding]
+    return max(0.5 * float(steps.min()), rounding) if len(steps) >= _LEAST_LEVELS else rounding
+
+
+def _on_lattice(xyz: Points, valid: Mask) -> Points:
+    """Valid points of every N-th row and column: about four times as many as a plane needs, or all where few."""
+    step = max(1, int(np.sqrt(valid.sum() / _MOST_POINTS / 4)))
+    points = xyz[::step, ::step][valid[::step, ::step]]
+    return points if len(points) >= _MOST_POINTS else xyz[valid]

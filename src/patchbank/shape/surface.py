@@ -24,16 +24,16 @@ _GRAIN = 16  # rows
 class Surface:
     """The surface of one part, in the frame of its plane: x along the picture's rows, y up, z towards the camera.
 
-    Pixels without a point have the values of the nearest valid one in `height`, `normals` and `curvature`. These are for
-    pictures; `part` and `trusted` say what was measured.
+    Pixels without a point have the values of the nearest valid one in `height`, `normals` and `curvature`. These are
+    for pictures; `part` and `trusted` say what was measured.
 
     Attributes:
         shape: What the surface was computed from.
         plane: The plane that the part lies on, or the best one through all points.
         height: H×W float32, millimetres above the plane.
         normals: H×W×3 float32, unit length, towards the camera, in the plane's frame.
-        curvature: H×W float32, divergence of the smoothed normals: the sum of both principal curvatures, per pixel pitch.
-            Positive on a bump towards the camera, negative in a dent; 2/r on a sphere with a radius of r pixels.
+        curvature: H×W float32, divergence of the smoothed normals: the sum of both principal curvatures, per pixel
+            pitch. Positive on a bump towards the camera, negative in a dent; 2/r on a sphere with a radius of r pixels.
         part: H×W, valid points of the part; all valid points where no background was found.
         trusted: H×W, valid points without the rim, one pixel wide, around points that are not valid.
         nearest: H×W int32, row·W + column of the nearest valid pixel; the pixel itself where it is valid.
@@ -114,7 +114,8 @@ def _origin(shape: Shape, plane: Plane) -> Doubles:
     away = float(plane.normal @ direction)
     if abs(away) < 1e-3:  # a plane seen from its edge
         return -plane.offset * plane.normal
-    return start - plane.height(start) / away * direction
+    origin: Doubles = start - plane.height(start) / away * direction
+    return origin
 
 
 def _measured(shape: Shape, plane: Plane, points: Floats) -> tuple[Floats, Floats]:
@@ -124,15 +125,15 @@ def _measured(shape: Shape, plane: Plane, points: Floats) -> tuple[Floats, Float
     sums = _blurred(points)
     normals, curvature = np.empty((*shape.size, 3), np.float32), np.empty(shape.size, np.float32)
     spread(lambda start, stop: grid_normals(sums, valid, eye, normals, points, start, stop), rows, _GRAIN)
-    smooth = cv2.GaussianBlur(points, (0, 0), SIGMA, dst=points, borderType=cv2.BORDER_CONSTANT)
+    smooth = _blurred(points, into=points)
     spread(lambda start, stop: divergence(smooth, sums, valid, turn, pitch, curvature, start, stop), rows, _GRAIN)
     return normals, curvature
 
 
-def _blurred(values: Floats) -> Floats:
+def _blurred(values: Floats, into: Floats | None = None) -> Floats:
     """Gaussian sums of H×W×4 values, 0 outside the picture."""
-    blurred = cv2.GaussianBlur(values, (0, 0), SIGMA, borderType=cv2.BORDER_CONSTANT)
-    return blurred.astype(np.float32, copy=False)
+    blurred: Floats = cv2.GaussianBlur(values, (0, 0), SIGMA, dst=into, borderType=cv2.BORDER_CONSTANT)
+    return blurred
 
 
 def _eye(shape: Shape, plane: Plane) -> Doubles:
@@ -143,7 +144,7 @@ def _eye(shape: Shape, plane: Plane) -> Doubles:
 
 
 def _turn(shape: Shape) -> float:
-    """Sign of the area that columns and rows span in the plane, whose y axis goes up: −1 unless the grid is mirrored."""
+    """Sign of the area that columns and rows span in the plane. Its y axis goes up: −1 unless the grid is mirrored."""
     camera = shape.camera
     x, y = (camera.fx, camera.fy) if isinstance(camera, Pinhole) else (camera.x, camera.y)
     return -float(np.sign(x * y))
