@@ -85,10 +85,12 @@ def _height(surface: Surface, top_mm: float) -> tuple[Floats, float]:
 
 def _merged(surface: Surface, channels: Iterable[tuple[Floats, float]]) -> NDArray[np.uint8]:
     """Three channels, each rounded and cut to bytes, with its level of the ideal plane in the background."""
-    pairs = list(channels)
-    image: NDArray[np.uint8] = cv2.merge(
-        [cv2.addWeighted(values, 1.0, values, 0.0, 0.0, dtype=cv2.CV_8U) for values, _ in pairs]
-    )
-    if surface.plane.is_background:
-        image[~surface.filled_part] = [round(level) for _, level in pairs]
+    outside = ~surface.filled_part if surface.plane.is_background else None
+    painted = []
+    for values, level in channels:
+        channel = cv2.addWeighted(values, 1.0, values, 0.0, 0.0, dtype=cv2.CV_8U)
+        if outside is not None:
+            np.copyto(channel, np.uint8(round(level)), where=outside)
+        painted.append(channel)
+    image: NDArray[np.uint8] = cv2.merge(painted)
     return image

@@ -222,7 +222,7 @@ def _resolution(xyz: Points, valid: Mask) -> float:
     quantised have far smaller steps than any spread. A handful of depths says nothing.
     """
     points = _on_lattice(xyz, valid)
-    rounding, depths = _rounding(points), np.unique(points[:, 2])
+    rounding, depths = _rounding(points), np.unique(points[::4, 2])
     steps = np.diff(depths)
     steps = steps[steps > rounding]
     return max(0.5 * float(steps.min()), rounding) if len(steps) >= _LEAST_LEVELS else rounding
