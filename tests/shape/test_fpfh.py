@@ -66,7 +66,9 @@ def rough(size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray, np.
     return xyz, box_normals(xyz, trusted, 2), trusted
 
 
-@pytest.mark.parametrize(("size", "radius"), [((19, 13), 3), ((11, 20), 5), ((9, 9), 1), ((1, 30), 3), ((30, 2), 3)])
+@pytest.mark.parametrize(
+    ("size", "radius"), [((19, 13), 3), ((11, 20), 5), ((9, 9), 1), ((1, 30), 3), ((30, 2), 3), ((2, 270), 3)]
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_definition(size: tuple[int, int], radius: int, seed: int) -> None:
     xyz, normals, trusted = rough(size, seed)

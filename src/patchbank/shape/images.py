@@ -42,27 +42,27 @@ def height_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     Without a background −`top_mm` to `top_mm` is 0 to 255, since the plane then runs through the part.
     """
     heights, level = _height(surface, top_mm)
-    return _merged(surface, [(heights, level)] * 3)
+    return _to_image(surface, [(heights, level)] * 3)
 
 
 def normals_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     """The unit normal in the plane's frame (x right, y up, z to the camera): −1 to 1 is 0 to 255."""
     channels = (surface.normals[..., axis] * 127.5 + 127.5 for axis in range(3))
-    return _merged(surface, zip(channels, (127.5, 127.5, 255.0), strict=True))
+    return _to_image(surface, zip(channels, (127.5, 127.5, 255.0), strict=True))
 
 
 def curvature_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     """Mean curvature, slope and height: curvature·400 + 127.5, n_z·255, and the height as in `height`."""
     curvature = surface.curvature * _CURVATURE_GAIN + 127.5
     slope = surface.normals[..., 2] * 255.0
-    return _merged(surface, [(curvature, 127.5), (slope, 255.0), _height(surface, top_mm)])
+    return _to_image(surface, [(curvature, 127.5), (slope, 255.0), _height(surface, top_mm)])
 
 
 def shading_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     """The matt (Lambertian) surface under three lights, one for each channel, 45° above the plane and 120° apart."""
     normals = surface.normals
     channels = [255.0 * (normals[..., 0] * x + normals[..., 1] * y + normals[..., 2] * z) for x, y, z in _LIGHTS]
-    return _merged(surface, zip(channels, (255.0 * light[2] for light in _LIGHTS), strict=True))
+    return _to_image(surface, zip(channels, (255.0 * light[2] for light in _LIGHTS), strict=True))
 
 
 SHAPE_IMAGES: dict[str, ShapeImage] = {
@@ -83,7 +83,7 @@ def _height(surface: Surface, top_mm: float) -> tuple[Floats, float]:
     return surface.height * (scale / 2) + np.float32(127.5), 127.5
 
 
-def _merged(surface: Surface, channels: Iterable[tuple[Floats, float]]) -> NDArray[np.uint8]:
+def _to_image(surface: Surface, channels: Iterable[tuple[Floats, float]]) -> NDArray[np.uint8]:
     """Three channels, each rounded and cut to bytes, with its level of the ideal plane in the background."""
     outside = ~surface.filled_part if surface.plane.is_background else None
     painted = []

@@ -87,7 +87,7 @@ def background_plane(xyz: Points, valid: Mask, border: int = BORDER, seed: int =
     points, floor = _sample(seen, random), _resolution(xyz, valid)
     plane, least = None, _LEAST_SHARE * len(points)
     while len(points) >= least:
-        found = _search(points, floor, random)
+        found = _ransac(points, floor, random)
         if found is None or found[1] < least:
             break
         plane = found[0]
@@ -143,7 +143,7 @@ def part_on(plane: Plane, height: Points, valid: Mask) -> Mask | None:
     return kept[labels] if kept.any() else None
 
 
-def _search(points: Doubles, floor: float, random: np.random.Generator) -> tuple[Plane, int] | None:
+def _ransac(points: Doubles, floor: float, random: np.random.Generator) -> tuple[Plane, int] | None:
     """The plane that the smallest 40 % of the distances (least quantile of squares, Rousseeuw 1984) favour, and the
     number of points on it; None where these are not flat."""
     corners = points[random.integers(len(points), size=(_HYPOTHESES, 3))]
@@ -161,10 +161,10 @@ def _search(points: Doubles, floor: float, random: np.random.Generator) -> tuple
     cost = np.partition(distances, rank, axis=1)[:, rank]
     best = int(cost.argmin())
     plane = Plane(normals[best], float(offsets[best]), max(float(cost[best]) / _NORMAL_QUANTILE, floor), True)
-    return _refined(points, plane, floor)
+    return _refine(points, plane, floor)
 
 
-def _refined(points: Doubles, plane: Plane, floor: float) -> tuple[Plane, int] | None:
+def _refine(points: Doubles, plane: Plane, floor: float) -> tuple[Plane, int] | None:
     """Fit and choose the inliers in turn until they stay the same."""
     before = None
     for _ in range(20):

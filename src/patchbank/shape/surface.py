@@ -71,9 +71,9 @@ def surface_of(shape: Shape, seed: int = 0, background: bool = True) -> Surface:
     valid = shape.valid
     if not valid.any():
         raise ImageError("has no valid point: check which values mark invalid points, or leave this sample out")
-    plane, part, points = _placed(shape, seed, background)
+    plane, part, points = _locate_part(shape, seed, background)
     height, nearest = points[..., 2].copy(), _nearest_valid(valid)
-    normals, curvature = _measured(shape, plane, points)
+    normals, curvature = _normals_and_curvature(shape, plane, points)
     if not valid.all():
         rows = shape.size[0]
         spread(lambda start, stop: fill(nearest, valid, height, normals, curvature, start, stop), rows, _GRAIN)
@@ -81,20 +81,20 @@ def surface_of(shape: Shape, seed: int = 0, background: bool = True) -> Surface:
     return Surface(shape, plane, height, normals, curvature, part, trusted, nearest)
 
 
-def _placed(shape: Shape, seed: int, background: bool) -> tuple[Plane, Mask, Floats]:
+def _locate_part(shape: Shape, seed: int, background: bool) -> tuple[Plane, Mask, Floats]:
     """The plane, the part, and the points in the plane's frame."""
     xyz, valid = shape.xyz(), shape.valid
     plane = background_plane(xyz, valid, seed=seed) if background else None
     if plane is not None:
-        points = _in_frame(xyz, shape, plane)
+        points = _to_frame(xyz, shape, plane)
         part = part_on(plane, points[..., 2], valid)
         if part is not None:
             return plane, part, points
     plane = best_plane(xyz, valid)
-    return plane, valid, _in_frame(xyz, shape, plane)
+    return plane, valid, _to_frame(xyz, shape, plane)
 
 
-def _in_frame(xyz: Floats, shape: Shape, plane: Plane) -> Floats:
+def _to_frame(xyz: Floats, shape: Shape, plane: Plane) -> Floats:
     """H×W×4 float32: x, y and height in the plane's frame, and 1; all 0 where not valid."""
     points = np.empty((*shape.size, 4), np.float32)
     origin, frame, valid = _origin(shape, plane), plane.frame(), shape.valid
@@ -118,19 +118,19 @@ def _origin(shape: Shape, plane: Plane) -> Doubles:
     return origin
 
 
-def _measured(shape: Shape, plane: Plane, points: Floats) -> tuple[Floats, Floats]:
+def _normals_and_curvature(shape: Shape, plane: Plane, points: Floats) -> tuple[Floats, Floats]:
     """Normals and curvature of the valid pixels, from points in the plane's frame, which are written over."""
     valid, rows, eye = shape.valid, shape.size[0], _eye(shape, plane)
     turn, pitch = _turn(shape), shape.pitch()
-    sums = _blurred(points)
+    sums = _blur(points)
     normals, curvature = np.empty((*shape.size, 3), np.float32), np.empty(shape.size, np.float32)
     spread(lambda start, stop: grid_normals(sums, valid, eye, normals, points, start, stop), rows, _GRAIN)
-    smooth = _blurred(points, into=points)
+    smooth = _blur(points, into=points)
     spread(lambda start, stop: divergence(smooth, sums, valid, turn, pitch, curvature, start, stop), rows, _GRAIN)
     return normals, curvature
 
 
-def _blurred(values: Floats, into: Floats | None = None) -> Floats:
+def _blur(values: Floats, into: Floats | None = None) -> Floats:
     """Gaussian sums of H×W×4 values, 0 outside the picture."""
     blurred: Floats = cv2.GaussianBlur(values, (0, 0), SIGMA, dst=into, borderType=cv2.BORDER_CONSTANT)
     return blurred
