@@ -150,3 +150,12 @@ def test_nothing_stands_on_an_empty_plane() -> None:
     found = background_plane(shape.xyz(), shape.valid)
     assert found is not None
     assert part_on(found, found.height(shape.xyz()), shape.valid) is None
+
+
+def test_no_background_is_seen_from_its_edge() -> None:
+    """A height map in the wrong unit has walls that are planes."""
+    rng = np.random.default_rng(0)
+    z = 100 + np.cumsum(np.cumsum(rng.normal(0, 1, (120, 120)), 0), 1) + 40 * np.mgrid[:120, :120][0]
+    shape = seen(z)
+    found = background_plane(shape.xyz(), shape.valid)
+    assert found is None

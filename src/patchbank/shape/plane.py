@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 BORDER = 10  # pixels at each side of the picture that are searched for a background
 _HYPOTHESES, _SCORED = 200, 500  # planes through three points, and points that each is judged by
 _MOST_POINTS = 4000  # that a plane is fitted to
+_LEAST_FACING = 0.25  # cosine between a background's normal and the optical axis: no plane is seen from its edge
 _QUANTILE = 0.4  # of distances: a plane is found where at least this share of the border shows it
 _NORMAL_QUANTILE = 0.5244  # the 40 % quantile of |x| for a standard normal x
 _MAD = 1.4826  # standard deviations in a median absolute deviation of normal noise
@@ -151,6 +152,7 @@ def _ransac(points: Doubles, floor: float, random: np.random.Generator) -> tuple
     normals = np.cross(one, two)
     lengths = np.linalg.norm(normals, axis=1)
     usable = lengths > 1e-6 * np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    usable &= np.abs(normals[:, 2]) >= _LEAST_FACING * lengths
     if not usable.any():
         return None
     normals = normals[usable] / lengths[usable, None]
