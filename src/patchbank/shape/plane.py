@@ -85,7 +85,7 @@ def background_plane(xyz: Points, valid: Mask, border: int = BORDER, seed: int =
     if len(seen) < max(3, _LEAST_SEEN * rim.sum()):
         return None
     random = np.random.default_rng(seed)
-    points, floor = _sample(seen, random), _resolution(xyz, valid)
+    points, floor = _sample(seen, random), _resolution(xyz[..., 2], valid, _rounding(seen))
     plane, least = None, _LEAST_SHARE * len(points)
     while len(points) >= least:
         found = _ransac(points, floor, random)
@@ -217,21 +217,19 @@ def _rounding(points: Points) -> float:
     return max(4 * float(np.finfo(np.float32).eps) * float(np.abs(points).max()), 1e-30)
 
 
-def _resolution(xyz: Points, valid: Mask) -> float:
+def _resolution(depths: Points, valid: Mask, rounding: float) -> float:
     """The least spread that the depths allow: half the smallest step between two of them, or their rounding.
 
     Without it, the steps of a quantised height map would stand out from a flat background. Depths that are not
     quantised have far smaller steps than any spread. A handful of depths says nothing.
     """
-    points = _on_lattice(xyz, valid)
-    rounding, depths = _rounding(points), np.unique(points[::4, 2])
-    steps = np.diff(depths)
+    steps = np.diff(np.unique(_on_lattice(depths, valid)[::4]))
     steps = steps[steps > rounding]
     return max(0.5 * float(steps.min()), rounding) if len(steps) >= _LEAST_LEVELS else rounding
 
 
-def _on_lattice(xyz: Points, valid: Mask) -> Points:
-    """Valid points of every N-th row and column: about four times as many as a plane needs, or all where few."""
+def _on_lattice(values: Points, valid: Mask) -> Points:
+    """Values of the valid points of every N-th row and column, several times as many as a plane needs; or all."""
     step = max(1, int(np.sqrt(valid.sum() / _MOST_POINTS / 4)))
-    points = xyz[::step, ::step][valid[::step, ::step]]
-    return points if len(points) >= _MOST_POINTS else xyz[valid]
+    some = values[::step, ::step][valid[::step, ::step]]
+    return some if len(some) >= _MOST_POINTS else values[valid]

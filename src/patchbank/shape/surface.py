@@ -152,12 +152,12 @@ def _turn(shape: Shape) -> float:
 
 def _nearest_valid(valid: Mask) -> NDArray[np.int32]:
     """The index of the valid pixel that is nearest to each pixel."""
-    every = np.arange(valid.size, dtype=np.int32).reshape(valid.shape)
-    if valid.all():
-        return every
+    points = np.flatnonzero(valid)
+    if len(points) == valid.size:
+        return points.astype(np.int32).reshape(valid.shape)
     empty = (~valid).view(np.uint8)
     _, labels = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     index_of = np.zeros(int(labels.max()) + 1, np.int32)
-    index_of[labels[valid]] = every[valid]
+    index_of[labels.ravel()[points]] = points
     nearest: NDArray[np.int32] = index_of[labels]
     return nearest
