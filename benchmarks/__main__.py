@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import baselines
+from benchmarks import baselines, shapes
 from patchbank import FAPM, LMFCore, PatchCore
 from patchbank._system.environment import environment
 from patchbank.data import gather
@@ -159,6 +159,18 @@ def metrics(pairs: int) -> Row:
     return paired(theirs, ours, pairs) | {"must": 5, "note": f"scikit-learn, and scipy at {thresholds} thresholds"}
 
 
+def shape_images(pairs: int) -> Row:
+    """Plane, part, normals, curvature and all four shape images of 400×400 points, 15 % of them missing."""
+    baseline, product, note = shapes.image_row()
+    return paired(baseline, product, pairs) | {"must": "≤ 25 ms", "note": note}
+
+
+def fpfh(pairs: int) -> Row:
+    """FPFH of 400×400 points with 36 neighbours each."""
+    baseline, product, note = shapes.fpfh_row()
+    return paired(baseline, product, pairs) | {"must": "≤ 100 ms", "note": note}
+
+
 def fapm(search: str, pairs: int) -> Row:
     """Images per second, backbone included, at an equal share of the patches kept; 200 drawn parts."""
     images = drawn(201)
@@ -247,6 +259,8 @@ def main() -> None:
         "FAPM against PatchCore, lower bounds": lambda: fapm("pruned", pairs),
         "LMF-Core's bank against a greedy one": lambda: lmf_setup(pairs),
         "AUPRO + pixel AUROC, 583 × 224×224": lambda: metrics(pairs),
+        "shape images, 400×400": lambda: shape_images(pairs),
+        "FPFH, 400×400, 36 neighbours": lambda: fpfh(pairs),
         "peak memory of fit / features": memory,
         "refit with the same seed": refit,
     }

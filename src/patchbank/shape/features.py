@@ -33,8 +33,8 @@ def fpfh_feature(surface: Surface) -> tuple[Floats, Mask]:
 
 
 def valid_feature(surface: Surface) -> tuple[Floats, Mask]:
-    """H×W×1, 1 where a pixel of the part has a point and 0 where it has none: its mean over a cell is the share of valid
-    points. It shows where points are missing that good parts have."""
+    """H×W×1, 1 where a pixel of the part has a point and 0 where it has none. Its mean over a cell is the share of
+    valid points. It shows where points are missing that good parts have."""
     return surface.shape.valid[..., None].astype(np.float32), surface.filled_part
 
 
@@ -54,8 +54,8 @@ def masked_cell_means(features: Floats, mask: Mask, rows: int, columns: int) -> 
         rows, columns: Number of cells down and across, 1 or more.
 
     Returns:
-        rows×columns×D float32 means, 0 where no pixel counts; rows×columns float32, the share of each cell's pixels that
-        count.
+        rows×columns×D float32 means, 0 where no pixel counts, and rows×columns float32, the share of each cell's pixels
+        that count.
 
     Raises:
         OptionError: There are no rows or no columns.

@@ -10,34 +10,34 @@ LEAST_AREA = 0.25  # of a pixel's area: what a pixel covers of the plane is take
 
 
 @jit()
-def to_plane(xyz, valid, origin, frame, laid, start, stop):  # type: ignore[no-untyped-def]
-    """H×W×3 points → `laid` H×W×4: x, y, height in the plane's frame and 1; all 0 where not valid."""
+def to_plane(xyz, valid, origin, frame, out, start, stop):  # type: ignore[no-untyped-def]
+    """H×W×3 points → `out` H×W×4: x, y, height in the plane's frame and 1; all 0 where not valid."""
     for row in range(start, stop):
         for column in range(xyz.shape[1]):
             if not valid[row, column]:
-                laid[row, column, :] = 0
+                out[row, column, :] = 0
                 continue
             x = xyz[row, column, 0] - origin[0]
             y = xyz[row, column, 1] - origin[1]
             z = xyz[row, column, 2] - origin[2]
             for axis in range(3):
-                laid[row, column, axis] = frame[axis, 0] * x + frame[axis, 1] * y + frame[axis, 2] * z
-            laid[row, column, 3] = 1
+                out[row, column, axis] = frame[axis, 0] * x + frame[axis, 1] * y + frame[axis, 2] * z
+            out[row, column, 3] = 1
 
 
 @jit(error_model="numpy")
-def grid_normals(sums, valid, eye, normals, laid, start, stop):  # type: ignore[no-untyped-def]
+def grid_normals(sums, valid, eye, normals, out, start, stop):  # type: ignore[no-untyped-def]
     """Cross product of the grid's gradients, turned to the camera.
 
     `sums`: H×W×4, weighted sums of x, y, height and the sum of weights. `eye`: (4,) homogeneous position of the camera,
-    last number 0 for parallel rays. `laid`: H×W×4 for the next smoothing: x and y of the normal, x and y of the point.
+    last number 0 for parallel rays. `out`: H×W×4 for the next smoothing: x and y of the normal, x and y of the point.
     """
     height, width = valid.shape
     for row in range(start, stop):
         above, below = max(row - 1, 0), min(row + 1, height - 1)
         for column in range(width):
             if not valid[row, column]:
-                laid[row, column, :] = 0
+                out[row, column, :] = 0
                 continue
             left, right = max(column - 1, 0), min(column + 1, width - 1)
             ux, uy, uz = _difference(sums[row, left], sums[row, right])
@@ -53,8 +53,8 @@ def grid_normals(sums, valid, eye, normals, laid, start, stop):  # type: ignore[
             else:  # a picture of one row or column has no gradient across it
                 nx, ny, nz = 0.0, 0.0, 1.0
             normals[row, column, 0], normals[row, column, 1], normals[row, column, 2] = nx, ny, nz
-            laid[row, column, 0], laid[row, column, 1] = nx, ny
-            laid[row, column, 2], laid[row, column, 3] = x, y
+            out[row, column, 0], out[row, column, 1] = nx, ny
+            out[row, column, 2], out[row, column, 3] = x, y
 
 
 @jit()
@@ -68,8 +68,8 @@ def _difference(before, after):  # type: ignore[no-untyped-def]
 def divergence(sums, weights, valid, turn, pitch, curvature, start, stop):  # type: ignore[no-untyped-def]
     """∂n_x/∂x + ∂n_y/∂y times `pitch`, by the chain rule from the gradients of normals and positions along the grid.
 
-    `sums`: H×W×4, weighted sums of n_x, n_y, x, y. `weights`: H×W×4, the last is the sum of weights. `turn`: the sign of
-    the grid's area in the plane. An area below a share of pitch² is taken for that: beside a depth step the grid folds.
+    `sums`: H×W×4, weighted sums of n_x, n_y, x, y. `weights`: H×W×4, the last is the sum of weights. `turn`: the sign
+    of the grid's area in the plane. Beside a depth step the grid folds: there the area is taken for `LEAST_AREA`.
     """
     height, width = valid.shape
     least = LEAST_AREA * pitch * pitch

@@ -1,14 +1,13 @@
 """Shape images: surfaces as pictures for an ordinary image network.
 
-Each is H×W×3 uint8. Where a background was found it is painted as the ideal plane, one constant colour, so that its noise
-is not inspected and the part's outline is no edge of the picture's own making. Pixels of the part without a point show
-the nearest valid one.
+Each is H×W×3 uint8. A background is painted in one colour, that of the ideal plane: its noise is not inspected. Pixels
+of the part without a point show the nearest valid one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import cv2
@@ -43,29 +42,27 @@ def height_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     Without a background −`top_mm` to `top_mm` is 0 to 255, since the plane then runs through the part.
     """
     heights, level = _height(surface, top_mm)
-    return cv2.merge([_painted(surface, heights, level)] * 3)
+    return _to_image(surface, [(heights, level)] * 3)
 
 
 def normals_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     """The unit normal in the plane's frame (x right, y up, z to the camera): −1 to 1 is 0 to 255."""
     channels = (surface.normals[..., axis] * 127.5 + 127.5 for axis in range(3))
-    levels = (127.5, 127.5, 255.0)
-    return cv2.merge([_painted(surface, *each) for each in zip(channels, levels, strict=True)])
+    return _to_image(surface, zip(channels, (127.5, 127.5, 255.0), strict=True))
 
 
 def curvature_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     """Mean curvature, slope and height: curvature·400 + 127.5, n_z·255, and the height as in `height`."""
     curvature = surface.curvature * _CURVATURE_GAIN + 127.5
     slope = surface.normals[..., 2] * 255.0
-    pairs = [(curvature, 127.5), (slope, 255.0), _height(surface, top_mm)]
-    return cv2.merge([_painted(surface, *each) for each in pairs])
+    return _to_image(surface, [(curvature, 127.5), (slope, 255.0), _height(surface, top_mm)])
 
 
 def shading_image(surface: Surface, top_mm: float) -> NDArray[np.uint8]:
     """The matt (Lambertian) surface under three lights, one for each channel, 45° above the plane and 120° apart."""
     normals = surface.normals
     channels = [255.0 * (normals[..., 0] * x + normals[..., 1] * y + normals[..., 2] * z) for x, y, z in _LIGHTS]
-    return cv2.merge([_painted(surface, one, 255.0 * light[2]) for one, light in zip(channels, _LIGHTS, strict=True)])
+    return _to_image(surface, zip(channels, (255.0 * light[2] for light in _LIGHTS), strict=True))
 
 
 SHAPE_IMAGES: dict[str, ShapeImage] = {
@@ -86,11 +83,14 @@ def _height(surface: Surface, top_mm: float) -> tuple[Floats, float]:
     return surface.height * (scale / 2) + np.float32(127.5), 127.5
 
 
-def _painted(surface: Surface, values: Floats, level: float) -> NDArray[np.uint8]:
-    """One channel, rounded and cut to bytes, with the level of the ideal plane in the background."""
-    painted: NDArray[np.uint8] = cv2.addWeighted(values, 1.0, values, 0.0, 0.0, dtype=cv2.CV_8U)
-    if surface.plane.is_background:
-        painted[~surface.filled_part] = round(level)
-    return painted
-
-
+def _to_image(surface: Surface, channels: Iterable[tuple[Floats, float]]) -> NDArray[np.uint8]:
+    """Three channels, each rounded and cut to bytes, with its level of the ideal plane in the background."""
+    outside = ~surface.filled_part if surface.plane.is_background else None
+    painted = []
+    for values, level in channels:
+        channel = cv2.addWeighted(values, 1.0, values, 0.0, 0.0, dtype=cv2.CV_8U)
+        if outside is not None:
+            np.copyto(channel, np.uint8(round(level)), where=outside)
+        painted.append(channel)
+    image: NDArray[np.uint8] = cv2.merge(painted)
+    return image

@@ -98,8 +98,8 @@ def _add(xyz, valid, mean, row, sign, columns):  # type: ignore[no-untyped-def]
 
 @jit(error_model="numpy")
 def _normal_of(box):  # type: ignore[no-untyped-def]
-    """Smallest eigenvector of a 3×3 covariance in closed form: the eigenvalue by trigonometry (Smith 1961), the vector as
-    the longest cross product of two rows of A − λI."""
+    """Smallest eigenvector of a 3×3 covariance in closed form: the eigenvalue by trigonometry (Smith 1961), the vector
+    as the longest cross product of two rows of A − λI."""
     n = box[0]
     mx, my, mz = box[1] / n, box[2] / n, box[3] / n
     xx, xy, xz = box[4] / n - mx * mx, box[5] / n - mx * my, box[6] / n - mx * mz

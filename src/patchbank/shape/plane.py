@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 BORDER = 10  # pixels at each side of the picture that are searched for a background
 _HYPOTHESES, _SCORED = 200, 500  # planes through three points, and points that each is judged by
 _MOST_POINTS = 4000  # that a plane is fitted to
+_LEAST_FACING = 0.25  # cosine between a background's normal and the optical axis: no plane is seen from its edge
 _QUANTILE = 0.4  # of distances: a plane is found where at least this share of the border shows it
 _NORMAL_QUANTILE = 0.5244  # the 40 % quantile of |x| for a standard normal x
 _MAD = 1.4826  # standard deviations in a median absolute deviation of normal noise
@@ -29,8 +30,9 @@ _FLAT = 0.02  # largest spread of a plane, as a share of the extent of its point
 _CUT = 5.0  # spreads: points farther than this do not belong to the background
 _STANDS = 3.0  # cuts: the median height of a part that stands on a background
 _LEAST_PART = 0.02  # of the valid points, for a part that stands on a background
-_LEAST_COMPONENT = 1e-4  # of the picture: least area of a component, times its mean distance in cuts
+_LEAST_LEVELS = 16  # steps between depths that show a quantised height map
 _LEAST_PIXELS = 4  # of a component, however far it is
+_LEAST_VOLUME = 8, 1e-4  # of a component, pixels times mean distance in cuts: that, and that share of the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class Plane:
         normal: (3,) float64, unit length, towards the camera.
         offset: millimetres.
         spread: millimetres, the robust standard deviation of the plane's points from it; never 0.
-        is_background: True where the part lies on it; False where it is only the frame of a part that fills the picture.
+        is_background: Whether the part lies on it; otherwise it is the frame of a part that fills the picture.
     """
 
     normal: Doubles
@@ -83,10 +85,10 @@ def background_plane(xyz: Points, valid: Mask, border: int = BORDER, seed: int =
     if len(seen) < max(3, _LEAST_SEEN * rim.sum()):
         return None
     random = np.random.default_rng(seed)
-    points, floor = _sample(seen, random), _resolution(xyz, valid, border, seen)
+    points, floor = _sample(seen, random), _resolution(xyz[..., 2], valid, _rounding(seen))
     plane, least = None, _LEAST_SHARE * len(points)
     while len(points) >= least:
-        found = _search(points, floor, random)
+        found = _ransac(points, floor, random)
         if found is None or found[1] < least:
             break
         plane = found[0]
@@ -103,15 +105,15 @@ def best_plane(xyz: Points, valid: Mask) -> Plane:
         xyz: H×W×3 points, millimetres.
         valid: H×W, which points count; at least one.
     """
-    points = _sample(xyz[valid], np.random.default_rng(0))
-    mean = points.mean(0)
-    centred = points - mean
+    doubles: Doubles = _on_lattice(xyz, valid).astype(np.float64)
+    mean = doubles.mean(0)
+    centred = doubles - mean
     scatter = centred.T @ centred
     scatter += 1e-9 * np.trace(scatter) * np.diag([1.0, 1.0, 0.0])
     normal = np.array([0.0, 0.0, -1.0])
     if scatter.any():
         normal = _to_camera(np.linalg.eigh(scatter)[1][:, 0])
-    return _plane(points, normal, mean, _rounding(points), False)
+    return _plane(doubles, normal, mean, _rounding(doubles), False)
 
 
 def part_on(plane: Plane, height: Points, valid: Mask) -> Mask | None:
@@ -135,12 +137,14 @@ def part_on(plane: Plane, height: Points, valid: Mask) -> Mask | None:
         return None
     count, labels, stats, _ = cv2.connectedComponentsWithStats(away.view(np.uint8), connectivity=8)
     volume = np.bincount(labels[away], np.abs(distances) / cut, minlength=count)
-    kept = (stats[:, cv2.CC_STAT_AREA] >= _LEAST_PIXELS) & (volume >= _LEAST_COMPONENT * away.size)
+    kept = (stats[:, cv2.CC_STAT_AREA] >= _LEAST_PIXELS) & (
+        volume >= max(_LEAST_VOLUME[0], _LEAST_VOLUME[1] * away.size)
+    )
     kept[0] = False  # what is not away
     return kept[labels] if kept.any() else None
 
 
-def _search(points: Doubles, floor: float, random: np.random.Generator) -> tuple[Plane, int] | None:
+def _ransac(points: Doubles, floor: float, random: np.random.Generator) -> tuple[Plane, int] | None:
     """The plane that the smallest 40 % of the distances (least quantile of squares, Rousseeuw 1984) favour, and the
     number of points on it; None where these are not flat."""
     corners = points[random.integers(len(points), size=(_HYPOTHESES, 3))]
@@ -148,6 +152,7 @@ def _search(points: Doubles, floor: float, random: np.random.Generator) -> tuple
     normals = np.cross(one, two)
     lengths = np.linalg.norm(normals, axis=1)
     usable = lengths > 1e-6 * np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    usable &= np.abs(normals[:, 2]) >= _LEAST_FACING * lengths
     if not usable.any():
         return None
     normals = normals[usable] / lengths[usable, None]
@@ -158,10 +163,10 @@ def _search(points: Doubles, floor: float, random: np.random.Generator) -> tuple
     cost = np.partition(distances, rank, axis=1)[:, rank]
     best = int(cost.argmin())
     plane = Plane(normals[best], float(offsets[best]), max(float(cost[best]) / _NORMAL_QUANTILE, floor), True)
-    return _refined(points, plane, floor)
+    return _refine(points, plane, floor)
 
 
-def _refined(points: Doubles, plane: Plane, floor: float) -> tuple[Plane, int] | None:
+def _refine(points: Doubles, plane: Plane, floor: float) -> tuple[Plane, int] | None:
     """Fit and choose the inliers in turn until they stay the same."""
     before = None
     for _ in range(20):
@@ -208,19 +213,23 @@ def _to_camera(normal: Doubles) -> Doubles:
 
 
 def _rounding(points: Points) -> float:
-    """Below this no float32 coordinate can tell heights apart."""
-    return max(4 * float(np.finfo(np.float32).eps) * float(np.abs(points).max()), float(np.finfo(np.float32).tiny))
+    """Below this no float32 coordinate can tell heights apart. Above 0, also where all points lie in the origin."""
+    return max(4 * float(np.finfo(np.float32).eps) * float(np.abs(points).max()), 1e-30)
 
 
-def _resolution(xyz: Points, valid: Mask, border: int, points: Points) -> float:
-    """The least spread that the border's own depths allow: half the median step between neighbours that is not 0, or
-    their rounding. Without it, steps of a quantised height map would stand out from a flat background."""
-    steps = []
-    for z, seen in ((xyz[..., 2], valid), (xyz[..., 2].T, valid.T)):
-        for rows in (slice(0, border, 3), slice(max(len(z) - border, 0), None, 3)):
-            band, shown = z[rows], seen[rows]
-            second = np.abs(band[:, 2:] - 2 * band[:, 1:-1] + band[:, :-2])
-            steps.append(second[shown[:, 2:] & shown[:, 1:-1] & shown[:, :-2]])
-    step = np.concatenate(steps)
-    step = step[step > 0]
-    return max(0.5 * float(np.median(step)) if len(step) else 0.0, _rounding(points))
+def _resolution(depths: Points, valid: Mask, rounding: float) -> float:
+    """The least spread that the depths allow: half the smallest step between two of them, or their rounding.
+
+    Without it, the steps of a quantised height map would stand out from a flat background. Depths that are not
+    quantised have far smaller steps than any spread. A handful of depths says nothing.
+    """
+    steps = np.diff(np.unique(_on_lattice(depths, valid)[::4]))
+    steps = steps[steps > rounding]
+    return max(0.5 * float(steps.min()), rounding) if len(steps) >= _LEAST_LEVELS else rounding
+
+
+def _on_lattice(values: Points, valid: Mask) -> Points:
+    """Values of the valid points of every N-th row and column, several times as many as a plane needs; or all."""
+    step = max(1, int(np.sqrt(valid.sum() / _MOST_POINTS / 4)))
+    some = values[::step, ::step][valid[::step, ::step]]
+    return some if len(some) >= _MOST_POINTS else values[valid]

@@ -24,16 +24,16 @@ _GRAIN = 16  # rows
 class Surface:
     """The surface of one part, in the frame of its plane: x along the picture's rows, y up, z towards the camera.
 
-    Pixels without a point have the values of the nearest valid one in `height`, `normals` and `curvature`. These are for
-    pictures; `part` and `trusted` say what was measured.
+    Pixels without a point have the values of the nearest valid one in `height`, `normals` and `curvature`. These are
+    for pictures; `part` and `trusted` say what was measured.
 
     Attributes:
         shape: What the surface was computed from.
         plane: The plane that the part lies on, or the best one through all points.
         height: H×W float32, millimetres above the plane.
         normals: H×W×3 float32, unit length, towards the camera, in the plane's frame.
-        curvature: H×W float32, divergence of the smoothed normals: the sum of both principal curvatures, per pixel pitch.
-            Positive on a bump towards the camera, negative in a dent; 2/r on a sphere with a radius of r pixels.
+        curvature: H×W float32, divergence of the smoothed normals: the sum of both principal curvatures, per pixel
+            pitch. Positive on a bump towards the camera, negative in a dent; 2/r on a sphere with a radius of r pixels.
         part: H×W, valid points of the part; all valid points where no background was found.
         trusted: H×W, valid points without the rim, one pixel wide, around points that are not valid.
         nearest: H×W int32, row·W + column of the nearest valid pixel; the pixel itself where it is valid.
@@ -71,9 +71,9 @@ def surface_of(shape: Shape, seed: int = 0, background: bool = True) -> Surface:
     valid = shape.valid
     if not valid.any():
         raise ImageError("has no valid point: check which values mark invalid points, or leave this sample out")
-    plane, part, points = _placed(shape, seed, background)
+    plane, part, points = _locate_part(shape, seed, background)
     height, nearest = points[..., 2].copy(), _nearest_valid(valid)
-    normals, curvature = _measured(shape, plane, points)
+    normals, curvature = _normals_and_curvature(shape, plane, points)
     if not valid.all():
         rows = shape.size[0]
         spread(lambda start, stop: fill(nearest, valid, height, normals, curvature, start, stop), rows, _GRAIN)
@@ -81,20 +81,20 @@ def surface_of(shape: Shape, seed: int = 0, background: bool = True) -> Surface:
     return Surface(shape, plane, height, normals, curvature, part, trusted, nearest)
 
 
-def _placed(shape: Shape, seed: int, background: bool) -> tuple[Plane, Mask, Floats]:
+def _locate_part(shape: Shape, seed: int, background: bool) -> tuple[Plane, Mask, Floats]:
     """The plane, the part, and the points in the plane's frame."""
     xyz, valid = shape.xyz(), shape.valid
     plane = background_plane(xyz, valid, seed=seed) if background else None
     if plane is not None:
-        points = _in_frame(xyz, shape, plane)
+        points = _to_frame(xyz, shape, plane)
         part = part_on(plane, points[..., 2], valid)
         if part is not None:
             return plane, part, points
     plane = best_plane(xyz, valid)
-    return plane, valid, _in_frame(xyz, shape, plane)
+    return plane, valid, _to_frame(xyz, shape, plane)
 
 
-def _in_frame(xyz: Floats, shape: Shape, plane: Plane) -> Floats:
+def _to_frame(xyz: Floats, shape: Shape, plane: Plane) -> Floats:
     """H×W×4 float32: x, y and height in the plane's frame, and 1; all 0 where not valid."""
     points = np.empty((*shape.size, 4), np.float32)
     origin, frame, valid = _origin(shape, plane), plane.frame(), shape.valid
@@ -114,25 +114,26 @@ def _origin(shape: Shape, plane: Plane) -> Doubles:
     away = float(plane.normal @ direction)
     if abs(away) < 1e-3:  # a plane seen from its edge
         return -plane.offset * plane.normal
-    return start - plane.height(start) / away * direction
+    origin: Doubles = start - plane.height(start) / away * direction
+    return origin
 
 
-def _measured(shape: Shape, plane: Plane, points: Floats) -> tuple[Floats, Floats]:
+def _normals_and_curvature(shape: Shape, plane: Plane, points: Floats) -> tuple[Floats, Floats]:
     """Normals and curvature of the valid pixels, from points in the plane's frame, which are written over."""
     valid, rows, eye = shape.valid, shape.size[0], _eye(shape, plane)
     turn, pitch = _turn(shape), shape.pitch()
-    sums = _blurred(points)
+    sums = _blur(points)
     normals, curvature = np.empty((*shape.size, 3), np.float32), np.empty(shape.size, np.float32)
     spread(lambda start, stop: grid_normals(sums, valid, eye, normals, points, start, stop), rows, _GRAIN)
-    smooth = cv2.GaussianBlur(points, (0, 0), SIGMA, dst=points, borderType=cv2.BORDER_CONSTANT)
+    smooth = _blur(points, into=points)
     spread(lambda start, stop: divergence(smooth, sums, valid, turn, pitch, curvature, start, stop), rows, _GRAIN)
     return normals, curvature
 
 
-def _blurred(values: Floats) -> Floats:
+def _blur(values: Floats, into: Floats | None = None) -> Floats:
     """Gaussian sums of H×W×4 values, 0 outside the picture."""
-    blurred = cv2.GaussianBlur(values, (0, 0), SIGMA, borderType=cv2.BORDER_CONSTANT)
-    return blurred.astype(np.float32, copy=False)
+    blurred: Floats = cv2.GaussianBlur(values, (0, 0), SIGMA, dst=into, borderType=cv2.BORDER_CONSTANT)
+    return blurred
 
 
 def _eye(shape: Shape, plane: Plane) -> Doubles:
@@ -143,7 +144,7 @@ def _eye(shape: Shape, plane: Plane) -> Doubles:
 
 
 def _turn(shape: Shape) -> float:
-    """Sign of the area that columns and rows span in the plane, whose y axis goes up: −1 unless the grid is mirrored."""
+    """Sign of the area that columns and rows span in the plane. Its y axis goes up: −1 unless the grid is mirrored."""
     camera = shape.camera
     x, y = (camera.fx, camera.fy) if isinstance(camera, Pinhole) else (camera.x, camera.y)
     return -float(np.sign(x * y))
@@ -151,12 +152,12 @@ def _turn(shape: Shape) -> float:
 
 def _nearest_valid(valid: Mask) -> NDArray[np.int32]:
     """The index of the valid pixel that is nearest to each pixel."""
-    every = np.arange(valid.size, dtype=np.int32).reshape(valid.shape)
-    if valid.all():
-        return every
+    points = np.flatnonzero(valid)
+    if len(points) == valid.size:
+        return points.astype(np.int32).reshape(valid.shape)
     empty = (~valid).view(np.uint8)
     _, labels = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     index_of = np.zeros(int(labels.max()) + 1, np.int32)
-    index_of[labels[valid]] = every[valid]
+    index_of[labels.ravel()[points]] = points
     nearest: NDArray[np.int32] = index_of[labels]
     return nearest
