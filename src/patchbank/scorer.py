@@ -94,7 +94,7 @@ class Scorer(nn.Module):
     def forward(
         self, vectors: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
     ) -> PatchScores:
-        """P×D patch features of an image on their grid → scores.
+        """P×D patch features of an image on their grid → scores; a graph gives those of a batch, B×P×D.
 
         Args:
             vectors: of all cells, or of those that are inspected where the method does not need all of them.

@@ -31,10 +31,9 @@ def examine() -> dict[str, Any]:
     from patchbank.features.backbones import engines
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    free = available_bytes()
     return {
         **environment(),
-        "free_memory_gb": round(free / 1e9, 1) if free is not None else None,
+        "free_memory_gb": round(available_bytes() / 1e9, 1),
         "device_for_auto": str(device),
         "runtimes": ", ".join(r for r in engines.RUNTIMES[1:] if engines.is_available(r)),
         "runtime_for_auto": engines.choose(device, "auto"),

@@ -76,7 +76,7 @@ class Cell:
 class Runner:
     """Runs cells: their results go to `output`; `write(evaluation, folder)` writes the files of one, metrics.json last;
     `cache` bytes of features are kept in `output`/cache, 0 for none; `jobs` cells run at a time, each in a process with
-    its share of the threads and of the memory: `free` bytes, None where nobody knows."""
+    its share of the threads and of the memory: `free` bytes, None for what is free then."""
 
     output: Path
     write: Write
@@ -118,8 +118,7 @@ class Runner:
                 yield from numbers
         if self.jobs > 1:
             work = [(cells[numbers[0]].name, cells[numbers[0]]) for numbers in todo]
-            free = available_bytes()
-            runner = replace(self, free=None if free is None else free // self.jobs)
+            runner = replace(self, free=available_bytes() // self.jobs)
             for i in run_in_processes(runner.one, work, self.jobs, on_error, progress):
                 yield from todo[i]
             return

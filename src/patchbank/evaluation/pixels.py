@@ -37,8 +37,7 @@ class PixelRun:
     the bytes that pixel scores may take before they are kept in bins, None: half of what is free now."""
 
     def __init__(self, map_threshold: float, memory: int | None = None) -> None:
-        free = available_bytes()
-        self.memory = memory if memory is not None else free // 2 if free is not None else None
+        self.memory = available_bytes() // 2 if memory is None else memory
         self.threshold = map_threshold if np.isfinite(map_threshold) else None
         self.kinds: dict[str, PixelMetrics] = {}
         self.collector = PieceCollector()
@@ -61,7 +60,7 @@ class PixelRun:
         self.kinds[kind].update(anomaly_map, mask)
         self._images.setdefault(kind, []).append(image)
         self.collector.update(anomaly_map, mask)
-        if self.memory is not None and sum(each.nbytes for each in self.kinds.values()) > self.memory:
+        if sum(each.nbytes for each in self.kinds.values()) > self.memory:
             self._is_binned = True
             for each in self.kinds.values():
                 each.to_bins()
@@ -122,7 +121,7 @@ class PixelRun:
             notes["aupimo"] = unresolved(result.n_good_pixels)
         if self.threshold is None:
             notes |= dict.fromkeys(_AT_THRESHOLD, "the calibration gives no finite map threshold")
-        if result.bounds and self.memory is not None:
+        if result.bounds:
             notes["pixel_bounds"] = (
                 f"The scores of all pixels take more than {self.memory / 1e9:.2g} GB of memory, so the pixel metrics "
                 f"come from 2^{BITS} bins; each exact value lies between its two bounds in metrics.json"

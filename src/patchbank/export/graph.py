@@ -14,7 +14,7 @@ from patchbank.detector import Detector
 from patchbank.errors import OptionError
 from patchbank.features.aggregation import REFERENCE_DIMENSION, OneGrid
 from patchbank.features.extractor import Extractor
-from patchbank.scorer import Grid, Scorer
+from patchbank.scorer import Grid, PatchScores, Scorer
 from patchbank.scoring.maps import TOP_SHARE, enlarging
 from patchbank.scoring.post import Post
 
@@ -73,8 +73,7 @@ class Graph(nn.Module):
         else:
             memory = {name: self.get_buffer(f"memory_{name}") for name in self.memory}
         scorer = self._scorer[0].traced(memory, grid)
-        points = scorer.prepare(self.features(image).flatten(1, 2))  # B×P×D
-        found = scorer.compare(points, grid, masks.get("inside"))
+        found: PatchScores = scorer(self.features(image).flatten(1, 2), grid, masks.get("inside"))  # of B×P×D
         if found.distances is None:
             return (torch.as_tensor(found.image),)
         inside = masks.get("inside_fine", masks.get("inside"))
@@ -198,7 +197,7 @@ def _fine_grid(scorer: Scorer, features: Features) -> Grid:
     with torch.no_grad():
         memory, _ = scorer.export_memory(features.grid)
         traced = scorer.on_cpu().traced(memory, features.grid)
-        points = traced.prepare(features(torch.zeros(1, 3, *features.inspected)).flatten(1, 2))
-        found = traced.compare(points, features.grid, None).distances
-    assert found is not None
-    return features.grid if found.ndim == 2 else (found.shape[1], found.shape[2])
+        found: PatchScores = traced(features(torch.zeros(1, 3, *features.inspected)).flatten(1, 2), features.grid)
+    distances = found.distances
+    assert distances is not None
+    return features.grid if distances.ndim == 2 else (distances.shape[1], distances.shape[2])

@@ -83,8 +83,7 @@ def _room(device: torch.device, budget: int | None) -> tuple[int, str]:
         used = rss_bytes()
         room, whose = max(budget - used, 0), f"the memory budget leaves beside the {_size(used)} in use"
     else:
-        free = available_bytes()
-        room = 2**62 if free is None else int(SHARE * free)
+        room = int(SHARE * available_bytes())
         whose = f"{SHARE:.0%} of the memory that is free"
     if device.type == "cuda" and (of_gpu := int(SHARE * torch.cuda.mem_get_info(device)[0])) < room:
         return of_gpu, f"{SHARE:.0%} of the GPU's free memory"
