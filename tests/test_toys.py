@@ -160,7 +160,7 @@ def channel() -> Iterator[str]:
 
 def test_a_channel_is_a_reader(channel: str, tmp_path: Path) -> None:
     samples = [{"rgb": good_image(i, (64, 96)), channel: thermal(i)} for i in range(6)]
-    model = patchbank.PatchCore(image_size=64, channel=channel).fit(samples)
+    model = patchbank.PatchCore(image_size=64, channels=(channel,)).fit(samples)
     hot, cold = ({"rgb": good_image(50, (64, 96)), channel: thermal(50, hot)} for hot in (True, False))
     assert model.predict(hot).score > 1.5 * model.predict(cold).score
     x, y = np.unravel_index(np.nanargmax(model.predict(hot).map), (64, 96))[::-1]
@@ -180,7 +180,7 @@ def test_a_channel_is_a_reader(channel: str, tmp_path: Path) -> None:
 
 def test_a_missing_channel_is_refused_by_name(channel: str) -> None:
     samples = [{"rgb": good_image(i, (64, 96)), channel: thermal(i)} for i in range(4)]
-    model = patchbank.PatchCore(image_size=64, channel=channel).fit(samples)
+    model = patchbank.PatchCore(image_size=64, channels=(channel,)).fit(samples)
     with pytest.raises(ImageError, match="image 0: has no channel 'thermal' \\(it has 'rgb'\\)"):
         model.predict({"rgb": good_image(0, (64, 96))})
     failed: list[str] = []
@@ -188,8 +188,8 @@ def test_a_missing_channel_is_refused_by_name(channel: str) -> None:
     assert len(found) == len(failed) == 1
     with pytest.raises(DatasetError, match="none of the 1 images"):
         patchbank.PatchCore(image_size=64).fit([{"depth": thermal(0)}], on_error=lambda n, e: None)
-    with pytest.raises(OptionError, match="channel must be one of rgb, thermal, not 'depth'"):
-        patchbank.PatchCore(channel="depth").fit(samples)
+    with pytest.raises(OptionError, match="channels must be among rgb, thermal, .*, not 'heat'"):
+        patchbank.PatchCore(channels=("heat",)).fit(samples)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_channel_has_its_commands(channel: str, tmp_path: Path) -> None:
         (tmp_path / "set" / folder).mkdir(parents=True)
         for i in range(5):
             Image.fromarray(thermal(10 * len(folder) + i, hot)).save(tmp_path / "set" / folder / f"{i}.png")
-    small, run = ["--set", f"channel={channel}", "--set", "image_size=64", "--threads", "1"], CliRunner().invoke
+    small, run = ["--set", f"channels={channel}", "--set", "image_size=64", "--threads", "1"], CliRunner().invoke
     model = str(tmp_path / "m.patchbank")
     done = run(app, ["fit", str(tmp_path / "set"), "-o", model, *small], catch_exceptions=False)
     assert done.exit_code == 0, done.output

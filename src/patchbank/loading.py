@@ -92,6 +92,8 @@ def _with_new_names(method: str, options: dict[str, Any]) -> dict[str, Any]:
         method == "padim" and "n_features" not in renamed and "channels" in renamed
     ):
         renamed["n_features"] = renamed.pop("channels")
+    if method == "lmf" and renamed.get("fusion") in ("variance", "equal"):
+        renamed["level_fusion"] = renamed.pop("fusion")
     if "channel" in renamed:
         renamed["channels"] = (renamed.pop("channel"),)
     return renamed

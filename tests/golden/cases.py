@@ -253,7 +253,7 @@ fits(
 fits(
     "lmf",
     no_projection={"projection": 0},
-    equal={"fusion": "equal"},
+    equal={"level_fusion": "equal"},
     greedy={"sampler": "greedy"},
     not_normalised={"normalise": False},
     quarter={"channel_share": 0.25},

@@ -190,7 +190,7 @@ def test_lmf_core_options() -> None:
     assert LMFCore(**SMALL, projection=0).fit(GOOD).bank_.vectors.shape == (115, 152)
     assert LMFCore(**SMALL, bank_mb=0.02).fit(GOOD).bank_.vectors.shape == (39, 128)
     assert LMFCore(**SMALL, normalise=False).fit(GOOD).scorer.normal == (0.0, 1.0)
-    equal = LMFCore(**SMALL, fusion="equal", channel_share=1.0, projection=0).fit(GOOD)
+    equal = LMFCore(**SMALL, level_fusion="equal", channel_share=1.0, projection=0).fit(GOOD)
     assert (equal.scorer.matrix.diagonal() > 0).all()
     greedy_bank = LMFCore(**SMALL, sampler="greedy", bank_size=30).fit(GOOD).bank_
     drawn = LMFCore(**SMALL, bank_size=30).fit(GOOD)

@@ -201,7 +201,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
         "fapm": [{"coreset": 0.0}, {"spread": 2.0}, {"spread_unit": "mile"},
                  {"regions": 0}, {"radius": -1}, {"level_weights": (1.0,)},
                  {"stride": 2}, {"aggregation": "reference"}],
-        "lmf": [{"channel_share": 0.0}, {"projection": -1}, {"fusion": "mean"}, {"sampler": "identity"},
+        "lmf": [{"channel_share": 0.0}, {"projection": -1}, {"level_fusion": "mean"}, {"sampler": "identity"},
                 {"coreset": "stream"}, {"bank_size": 5, "coreset": 0.1}, {"aggregation": "reference"}],
         "spade": [{"images_compared": 0}, {"bank_dtype": "int8"}, {"stride": 2}],
         "subspace": [{"variance": 1.0}],

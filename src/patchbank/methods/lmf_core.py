@@ -137,7 +137,7 @@ class LMFCore(Detector):
     Args:
         channel_share: κ, of each level's channels, those that vary most.
         projection: d', dimension of the bank, 0 for none.
-        fusion: weights of the levels by "variance" (§4.3), or "equal".
+        level_fusion: weights of the levels by "variance" (§4.3), or "equal".
         sampler: "random", or "greedy" for the paper's ablation.
         normalise: report the image score as (â − μ)/σ over nominal images.
         coreset: r, share of all patches to keep (0.1).
@@ -163,7 +163,7 @@ class LMFCore(Detector):
     bank_dtype: str = "float32"
     channel_share: float = 0.5
     projection: int = 128
-    fusion: str = "variance"
+    level_fusion: str = "variance"
     sampler: str = "random"
     normalise: bool = True
 
@@ -177,8 +177,8 @@ class LMFCore(Detector):
             raise OptionError(
                 f"projection must be a dimension, at most {_LARGEST_PROJECTION}, or 0 for none, not {self.projection}"
             )
-        if self.fusion not in ("variance", "equal"):
-            raise OptionError(f"fusion must be variance or equal, not {self.fusion!r}")
+        if self.level_fusion not in ("variance", "equal"):
+            raise OptionError(f"level_fusion must be variance or equal, not {self.level_fusion!r}")
         if self.sampler not in SAMPLED_BY:
             raise OptionError(f"sampler must be one of {', '.join(SAMPLED_BY)}, not {self.sampler!r}")
         if self.option("aggregation") != "mean":
@@ -186,7 +186,7 @@ class LMFCore(Detector):
 
     def make_scorer(self, levels: Levels) -> LMFCoreScorer:
         return LMFCoreScorer(
-            levels, self._size(), self.channel_share, self.projection, self.fusion == "equal", self.sampler,
+            levels, self._size(), self.channel_share, self.projection, self.level_fusion == "equal", self.sampler,
             self.normalise, neighbours=self.option("neighbours"), search=self.search, device=self.torch_device,
             seed=self.seed,
         )  # fmt: skip
