@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.errors import OptionError
-from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL, Data, Sample
+from patchbank.errors import ImageError, OptionError
+from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, PLAIN, RGB_CHANNEL, Data, Sample
 
 if TYPE_CHECKING:
     from patchbank.data.values import ValueRange
@@ -68,3 +68,20 @@ def check_channels(names: tuple[str, ...]) -> None:
             raise OptionError(f"channels names {name!r} twice")
     if not names:
         raise OptionError("channels must name at least one channel, such as rgb")
+
+
+def check_complete(sample: Sample, channels: Sequence[str]) -> None:
+    """Raise `ImageError`, which names the sample, where it lacks one of the `channels`. A plain image is whatever is
+    looked at, but not two things at once."""
+    try:
+        for channel in channels:
+            _ = sample.seen_in(channel).data
+    except ImageError as error:
+        raise ImageError(f"{sample.name}: {error}") from None
+    sources = list(dict.fromkeys(MADE_OF.get(channel, channel) for channel in channels))
+    if PLAIN in sample.channels and len(sources) > 1:
+        pair = ", ".join(f"{source!r}: …" for source in sources)
+        raise ImageError(
+            f"{sample.name}: is one image, and the model inspects {' and '.join(sources)}: give both as {{{pair}}}, or "
+            "put both files where they are found as one part (docs/channels.md)"
+        )

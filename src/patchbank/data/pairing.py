@@ -2,6 +2,7 @@
 
     parts/rgb/007.png     parts/xyz/007.tiff        folders beside each other (MVTec 3D-AD), also z/, depth/, height/ …
     parts/007.jpg         parts/007.tiff            one folder, one name, and the second file is no ordinary picture
+                                                    (an array: as large as the picture)
     parts/007.png         parts/007_depth.png       one folder, and the name says it
 
 So a sample on disk is known by the path of its picture alone, and whatever lists or names pictures need not know.
@@ -13,9 +14,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from patchbank.data.folder_names import joined_name, words
 from patchbank.data.listing import POINTS_SUFFIXES
-from patchbank.data.read import is_eight_bit
+from patchbank.data.opening import open_file
+from patchbank.data.read import image_size
+from patchbank.data.tiff import is_tiff, read_kind
 from patchbank.errors import ImageError
 from patchbank.sample import GEOMETRY_CHANNEL, PLAIN, RGB_CHANNEL, Sample
 
@@ -27,6 +32,8 @@ GEOMETRIES = words(
 ALIASES = words("xyz z depth height points cloud pcd ply range")  # of the channel, in a mapping
 _MAYBE_GEOMETRY = words(".tif .tiff .png .pfm .pgm")
 _ENDINGS = ("xyz", "depth", "height", "z", "points", "cloud")  # 007_depth.png
+_BY_ENDING = POINTS_SUFFIXES | words(".csv .pfm")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PICTURES = ("", "_rgb", "_color", "_colour", "_image", "-rgb", "-color")
 
 
@@ -77,8 +84,7 @@ class Pairing:
         stem = next((path.stem.removesuffix(end) for end in _PICTURES if end and path.stem.endswith(end)), path.stem)
         for candidate in (stem, *(f"{stem}{dash}{end}" for end in _ENDINGS for dash in "_-.")):
             for file in self._of_stem(path.parent, candidate):
-                named = candidate != stem
-                if file != path and (named or is_surely_geometry(file) or (_is_deep(file) and not _is_deep(path))):
+                if file != path and (candidate != stem or _belongs(file, path)):
                     return file
         return None
 
@@ -117,9 +123,43 @@ def is_surely_geometry(path: Path) -> bool:
     return path.suffix.lower() in POINTS_SUFFIXES
 
 
-def _is_deep(path: Path) -> bool:
-    """Whether an image has more than eight bits."""
-    try:
-        return not is_eight_bit(Sample.of(str(path), path))
-    except ImageError:
+def is_geometry(path: Path) -> bool:
+    """Whether a file holds geometry: by its ending alone for kinds that are no pictures, and by the header of a PNG or
+    TIFF: one channel of 16 bits, or floating-point values. False for what cannot be read.
+
+    An ordinary grey picture of 16 bits looks the same: whether it is one, only the caller knows, by its folder or by
+    the picture that it belongs to.
+    """
+    if path.suffix.lower() in _BY_ENDING:
+        return True
+    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
         return False
+    try:
+        with open_file(path) as file:
+            start = file.read(32)
+            if start.startswith(_PNG):
+                return start[24:26] == b"\x10\0"  # 16 bits, grey
+            if not is_tiff(start):
+                return False
+            kind = read_kind(file)
+    except (OSError, ImageError, ValueError):
+        return False
+    return kind.form == 3 or (kind.channels == 1 and max(kind.bits) >= 16)
+
+
+def _belongs(file: Path, picture: Path) -> bool:
+    """Whether a file of the same name as a picture is its geometry, not another picture, and no array of something
+    else, such as features or a mask."""
+    if file.suffix.lower() == ".npy":
+        return _holds_depths(file, picture)
+    return is_geometry(file) and not is_geometry(picture)
+
+
+def _holds_depths(file: Path, picture: Path) -> bool:
+    """Whether an array has a depth or a point for each pixel of a picture, from both headers."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        size = image_size(Sample.of(str(picture), picture))
+    except (OSError, ValueError, ImageError):
+        return False
+    return array.dtype.itemsize > 1 and array.shape in (size, (*size, 3))

@@ -148,7 +148,10 @@ class _Gathering:
                 raise ImageError(f"{place}channel {channel!r}: {error}") from None
             if len(images) != 1:
                 raise OptionError(f"{place}channel {channel!r} must be one image, not {len(images)}")
-            found[GEOMETRY_CHANNEL if channel in ALIASES else channel] = next(iter(images[0].channels.values()))
+            name = GEOMETRY_CHANNEL if channel in ALIASES else channel
+            if name in found:
+                raise OptionError(f"{place}channel {channel!r} is the geometry of this sample a second time: give one")
+            found[name] = next(iter(images[0].channels.values()))
         if not found:
             raise OptionError(f"{place}a sample needs at least one channel, such as {{'rgb': path}}")
         first = next(iter(found.values()))

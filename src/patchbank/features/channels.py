@@ -26,7 +26,7 @@ from patchbank.shape import Shape
 from patchbank.shape.decide import POINTS, VIEWS, read_sample_shape
 from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, masked_cell_means
 from patchbank.shape.images import SHAPE_IMAGES
-from patchbank.shape.surface import Surface, surface_of
+from patchbank.shape.surface import Surface
 from patchbank.shape.views import View2D, gather, views
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Seen:
         """Of the geometry, at about the size at which it is inspected."""
         if not hasattr(self, "_surface"):
             try:
-                self._surface = surface_of(self.shape.reduced(view.resized))
+                self._surface: Surface = self.values.depths.surface(self.shape.reduced(view.resized))
             except ImageError as error:
                 raise ImageError(f"{self.source.name}: {error}") from None
         return self._surface
@@ -225,12 +225,15 @@ def opened_points(weights: str) -> point_mae.PointMAE:
 def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) -> tuple[str, ...]:
     """The channels that a fit looks at: those that were asked for, else rgb, and what `WITH_GEOMETRY` and `OF_GEOMETRY`
     say where the samples have geometry. What was chosen, or is left out, is said."""
-    with_geometry = any(sample.has_geometry for sample in samples)
+    count = sum(sample.has_geometry for sample in samples)
+    with_geometry = 2 * count > len(samples)
     if given is not None:
         if with_geometry and not any(name in MADE_OF for name in given):
             notify(f"the samples have geometry too, which the channels {','.join(given)} leave out (--channels)")
         return given
     if not with_geometry:
+        if count:
+            notify(f"{count} of {len(samples)} samples have geometry: rgb alone is inspected (--channels sets others)")
         return (RGB_CHANNEL,)
     chosen = WITH_GEOMETRY if any(RGB_CHANNEL in sample.channels for sample in samples) else OF_GEOMETRY
     notify(f"the samples have geometry: the channels {','.join(chosen)} are inspected (--channels sets others)")

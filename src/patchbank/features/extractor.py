@@ -16,6 +16,7 @@ from torch import Tensor
 
 from patchbank._system.files import file_digest
 from patchbank.data import Geometry, Sample, Tiling, View, image_size, prefetch
+from patchbank.data.channels import check_complete
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, warn
 from patchbank.features.aggregation import Arrangement
 from patchbank.features.area import Area
@@ -177,10 +178,8 @@ class Extractor:
         readable, reference = [], self.inputs.reference
         for source in sources:
             try:
-                seen = [source.seen_in(channel) for channel in self.inputs.channels]
-                size = image_size(seen[0], self.inputs.values)
-                for other in seen[1:]:
-                    _ = other.data  # raises where a channel is missing, before any work
+                check_complete(source, self.inputs.channels)  # before any work
+                size = image_size(source.seen_in(self.inputs.channels[0]), self.inputs.values)
                 view = self.geometry.view(*(size if reference is None else reference.size))
                 count = self._count(source, view)
             except ImageError as error:

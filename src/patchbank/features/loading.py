@@ -23,6 +23,7 @@ from patchbank.data import (
     image_size,
     turn,
 )
+from patchbank.data.channels import check_complete
 from patchbank.data.read import no_memory
 from patchbank.errors import ImageError, notify
 from patchbank.features.area import Area
@@ -131,6 +132,7 @@ class Loader:
     def _load(self, source: Sample, digests: bool) -> Loaded:
         started = time.perf_counter()
         inputs, names = self.inputs, self.inputs.channels
+        check_complete(source, names)
         first = source.seen_in(names[0])
         digest = self._cache.digest(first, names) if self._cache else None
         found = self._cache.get(digest, self._how) if self._cache else None

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data.opening import open_file
-from patchbank.data.tiff import is_tiff, read_kind
 from patchbank.errors import ImageError
 from patchbank.sample import Data
 from patchbank.shape.camera_fit import Points, camera_of
@@ -27,8 +24,6 @@ from patchbank.shape.projection import project_cloud, project_mesh
 from patchbank.shape.shape import Pinhole, Pitch, Shape
 
 _PLAIN = DepthFormat()
-_ENDINGS = (".npy", ".npz", ".pcd", ".ply", ".stl", ".csv", ".pfm")
-_PNG = b"\x89PNG\r\n\x1a\n"
 _BLOCK = 1 << 20  # pixels that are converted at a time
 _SAMPLED = 40_000  # points that tell the unit and the camera
 _METRES_ACROSS = 3.0  # points that lie less far apart are in metres
@@ -78,30 +73,6 @@ def shape_size(data: Data, format: DepthFormat = _PLAIN, name: str = "the geomet
     if size is None:
         raise ImageError(f"{name}: {_WITHOUT_GRID}")
     return size
-
-
-def is_geometry(path: Path) -> bool:
-    """Whether a file holds geometry: by its ending alone for kinds that are no pictures, and by the header of a PNG or
-    TIFF: one channel of 16 bits, or floating-point values. False for what cannot be read.
-
-    An ordinary grey picture of 16 bits looks the same: whether it is one, only the caller knows, by its folder or by
-    the picture that it belongs to.
-    """
-    if path.suffix.lower() in _ENDINGS:
-        return True
-    if path.suffix.lower() not in (".png", ".tif", ".tiff"):
-        return False
-    try:
-        with open_file(path) as file:
-            start = file.read(32)
-            if start.startswith(_PNG):
-                return start[24:26] == b"\x10\0"  # 16 bits, grey
-            if not is_tiff(start):
-                return False
-            kind = read_kind(file)
-    except (OSError, ImageError, ValueError):
-        return False
-    return kind.form == 3 or (kind.channels == 1 and max(kind.bits) >= 16)
 
 
 # ---- stored numbers → millimetres ------------------------------------------------------------------------------------
