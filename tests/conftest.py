@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from patchbank import PatchCore
+from patchbank.demo.solid import write_solid_dataset
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -73,3 +74,24 @@ def model_file(fitted: PatchCore, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("model") / "parts.patchbank"
     fitted.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def solid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small drawn rings with a picture and points: 10 good to train, 2 good and 4 defective to test. Do not change
+    it."""
+    folder = tmp_path_factory.mktemp("solid") / "ring"
+    return write_solid_dataset(folder, "ring", train=10, test_good=2, per_defect=1, size=128)
+
+
+def small_solid(**options: object) -> PatchCore:
+    """A quick detector of several channels."""
+    return PatchCore(
+        **{"image_size": 128, "channels": ("rgb", "curvature", "normals"), "threads": 1, **options}  # type: ignore
+    )
+
+
+@pytest.fixture(scope="session")
+def solid_model(solid: Path) -> PatchCore:
+    """Fitted to the drawn rings. Do not change it."""
+    return small_solid().fit(solid / "train/good")

@@ -152,7 +152,7 @@ class Detector(Options):
         channels = decide_channels(self.channels, gathered)
         check_together(self, channels)
         seen = [sample.seen_in(channels[0]) for sample in gathered]
-        given, copies = without_copies(labelled(seen, groups, self.group_by))
+        given, copies = without_copies(labelled(seen, groups, self.group_by), channels)
         monitor.finds_groups = not any(source.group for source in given)
         values = decide_range(given, self.value_range, channels)
         values = replace(values, depths=decide_depths(given, channels, self.depth))

@@ -25,7 +25,7 @@ from patchbank.data.groups import FOUND, labelled, say_near_copies
 from patchbank.errors import DatasetError, MemoryBudgetError, OnError, OptionError, Progress, notify
 from patchbank.features.store import FeatureStore
 from patchbank.io.thumbnails import make_thumbnails
-from patchbank.scorer import Mergeable, Updatable
+from patchbank.scorer import Mergeable, Updatable, is_all
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -56,7 +56,8 @@ def calibrate(
 ) -> Fitted:
     """See `Detector.calibrate`."""
     fitted = detector.require_fitted()
-    sources, _ = without_copies(labelled(detector.gather(good, on_error, of="good"), groups, detector.group_by))
+    given = labelled(detector.gather(good, on_error, of="good"), groups, detector.group_by)
+    sources, _ = without_copies(given, fitted.inputs.channels)
     unknown, known = tell_apart(fitted, detector.folder, sources)
     if known:
         raise OptionError(
@@ -96,7 +97,7 @@ def add(
     """See `Detector.add`."""
     fitted = detector.require_fitted()
     scorer: Any = _updatable(detector, fitted)
-    given, _ = without_copies(detector.gather(images, on_error, of="good"))
+    given, _ = without_copies(detector.gather(images, on_error, of="good"), fitted.inputs.channels)
     if representative:
         given = labelled(given, None, detector.group_by)
     unknown, _ = tell_apart(fitted, detector.folder, given)
@@ -109,10 +110,9 @@ def add(
     if plan.where not in ("memory", "stream"):
         raise MemoryBudgetError(f"{len(sources)} images do not fit into memory at once: add fewer at a time")
     features = extractor.collect([s for s, _ in readable], on_error, progress)
-    points = torch.cat([scorer.to_bank_space(scorer.prepare(vectors)) for vectors in features.walk()])
+    points = torch.cat([scorer.prepare(vectors) for vectors in features.walk()])
     threshold, first = fitted.calibration.threshold, len(scorer.refs)
-    chosen = scorer.entering(points, fitted.training["patches"])
-    grown = scorer.joined(points[chosen.to(points.device)], features, chosen, features.refs)
+    grown = scorer.grown(points, features, fitted.training["patches"])
     upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
     calibration, area = fitted.calibration, extractor.area
     if representative:
@@ -139,16 +139,18 @@ def _accepting(
 ) -> Any:
     """The scorer with more patches of image i, until the image is not rejected any more."""
     ref, view, points = features.refs[i], features.views[i], scorer.prepare(features.of_image(i))
-    patches = scorer.to_bank_space(points)
-    radius = float(scorer.bank.nearest(patches)[0].max())
-    while radius > 0:
+
+    def place(patches: torch.Tensor) -> Any:
+        provenance = features.provenance(patches + features.starts[i])
+        provenance[:, 0] = number
+        return provenance
+
+    radii: list[float] = scorer.reach(points)
+    while max(radii) > 0:
         if fitted.post.score(scorer, points, ref.grid, view, area).score <= threshold:
             break
-        radius = radius / 2 if radius > 1e-6 else 0.0
-        chosen = scorer.bank.far_from(patches, radius).indices
-        provenance = features.provenance(chosen + features.starts[i])
-        provenance[:, 0] = number - len(scorer.refs)  # an image that is listed already
-        scorer = scorer.with_bank(scorer.bank.joined(patches[chosen.to(patches.device)], provenance, ()))
+        radii = [radius / 2 if radius > 1e-6 else 0.0 for radius in radii]
+        scorer = scorer.nearer(points, radii, place)
     return scorer
 
 
@@ -178,8 +180,8 @@ def _known_as(fitted: Fitted, name: str) -> str:
     return found.pop()
 
 
-def _updatable(detector: Detector, fitted: Fitted) -> Updatable:
-    if not isinstance(fitted.scorer, Updatable):
+def _updatable(detector: Detector, fitted: Fitted) -> Any:
+    if not is_all(fitted.scorer, Updatable):
         raise OptionError(
             f"{detector.method} has no bank that could grow or shrink: fit a new model (patchcore and lmf have one)"
         )
@@ -194,9 +196,11 @@ def merge(detector: Detector, others: Sequence[Detector], bank_size: int | None)
     fitted = detector.require_fitted()
     if not others:
         raise OptionError("merge takes at least one other model")
-    if not isinstance(fitted.scorer, Mergeable):
+    if not is_all(fitted.scorer, Mergeable):
         raise OptionError(f"{detector.method} models cannot be merged: fit a new model to all images")
-    if bank_size is not None and not hasattr(fitted.scorer, "thinned"):
+    if bank_size is not None and not all(
+        hasattr(m, "thinned") for m in getattr(fitted.scorer, "members", [fitted.scorer])
+    ):
         raise OptionError(f"bank_size is for models with a bank, not for {detector.method}")
     for other in others:
         _check_mergeable(detector, other)
@@ -217,8 +221,9 @@ def merge(detector: Detector, others: Sequence[Detector], bank_size: int | None)
         thumbnails |= {named.get(n, n): t for n, t in theirs.thumbnails.items() if n not in twice}
         learned += [(named[name], digest) for name, digest in known_images(theirs) if name not in twice]
         patches += theirs.training["patches"]
-    scorer = fitted.scorer.merge([other.require_fitted().scorer for other in others], skipped, names)
-    if bank_size is not None and bank_size < len(scorer.bank):
+    mergeable: Any = fitted.scorer
+    scorer = mergeable.merge([other.require_fitted().scorer for other in others], skipped, names)
+    if bank_size is not None and bank_size < scorer.memory_vectors:
         scorer = scorer.thinned(bank_size)
     inputs = replace(fitted.inputs, values=values)
     changed = replace(fitted, scorer=scorer, calibration=calibration, inputs=inputs, thumbnails=thumbnails)

@@ -6,7 +6,7 @@ runs eagerly, on a GPU, and traced for an export, where `traced` puts searches i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "Scorer",
     "Updatable",
     "by_channel",
+    "is_all",
     "lengths",
     "masked",
     "pick",
@@ -218,9 +219,25 @@ class Mergeable(Protocol):
 class Updatable(Protocol):
     """A memory that can take further images in, and forget some."""
 
-    def joined(self, points: Tensor, features: FeatureStore, rows: Tensor, refs: Sequence[SampleRef]) -> Any: ...
+    def grown(self, points: Tensor, features: FeatureStore, patches_so_far: int) -> Any:
+        """With those of the prepared patches of a store that enter; all of its images are listed."""
+        ...
+
+    def reach(self, points: Tensor) -> list[float]:
+        """The largest distance of prepared patches to each of its banks."""
+        ...
+
+    def nearer(self, points: Tensor, radii: Sequence[float], place: Callable[[Tensor], NDArray[np.int32]]) -> Any:
+        """With those of the prepared patches of a listed image that each bank needs for its radius; `place`: numbers of
+        patches → image among those listed, row and column."""
+        ...
 
     def without(self, images: Sequence[int]) -> Any: ...
+
+
+def is_all(scorer: Any, kind: type[Mergeable] | type[Updatable]) -> bool:
+    """Whether a memory is of that kind, and so are those that it is made of."""
+    return isinstance(scorer, kind) and all(isinstance(member, kind) for member in getattr(scorer, "members", ()))
 
 
 def by_channel(scorer: Any, scored: Any) -> dict[str, float]:

@@ -17,7 +17,7 @@ from patchbank.data.channels import made_of
 from patchbank.data.read import image_size, read_image
 from patchbank.data.values import RGB, ValueRange
 from patchbank.errors import ImageError, notify
-from patchbank.sample import Sample
+from patchbank.sample import MADE_OF, Sample
 
 _SAMPLE = 4096  # bytes at the start, the middle and the end of a file that are compared before all of it is read
 
@@ -40,16 +40,25 @@ def digest_of(source: Sample, values: ValueRange) -> str:
         return ""
 
 
-def without_copies(sources: Sequence[Sample]) -> tuple[list[Sample], list[tuple[str, str]]]:
+def without_copies(
+    sources: Sequence[Sample], channels: Sequence[str] = ()
+) -> tuple[list[Sample], list[tuple[str, str]]]:
     """The images without exact copies (equal files, equal arrays), each used where it comes first; and for each copy
-    its name and that of the image it repeats. Says so in one sentence where there are any."""
+    its name and that of the image it repeats. Says so in one sentence where there are any.
+
+    Args:
+        sources: samples, each seen in the channel that is looked at.
+        channels: in all of which a copy must be equal; by default in the one that each is seen in.
+    """
     sizes: dict[Hashable, list[int]] = {}
-    for i, source in enumerate(sources):
-        sizes.setdefault(_size(source), []).append(i)
+    seen = [_seen(source, channels) for source in sources]
+    for i, of_channels in enumerate(seen):
+        found = tuple(_size(each) for each in of_channels)
+        sizes.setdefault(None if None in found else found, []).append(i)
     copy_of: dict[int, int] = {}
     for size, alike in sizes.items():
         if size is not None and len(alike) > 1:
-            copy_of |= _repeats(sources, alike)
+            copy_of |= _repeats(seen, alike)
     if not copy_of:
         return list(sources), []
     copies = [(sources[i].name, sources[first].name) for i, first in sorted(copy_of.items())]
@@ -60,19 +69,26 @@ def without_copies(sources: Sequence[Sample]) -> tuple[list[Sample], list[tuple[
     return [source for i, source in enumerate(sources) if i not in copy_of], copies
 
 
-def _repeats(sources: Sequence[Sample], numbers: Iterable[int]) -> dict[int, int]:
-    """For each of some images that repeats an earlier one of them, the number of that one."""
+def _seen(source: Sample, channels: Sequence[str]) -> list[Sample]:
+    """The sample seen in each of the channels, once where several are made of one."""
+    seen = {MADE_OF.get(channel, channel): source.seen_in(channel) for channel in channels}
+    return list(seen.values()) or [source]
+
+
+def _repeats(sources: Sequence[list[Sample]], numbers: Iterable[int]) -> dict[int, int]:
+    """For each of some images, each seen in several channels, that repeats an earlier one of them, the number of that
+    one."""
     by_sample: dict[Hashable, list[int]] = {}
     for i in numbers:
-        by_sample.setdefault(_digest(sources[i], whole=False), []).append(i)
+        by_sample.setdefault(_digests(sources[i], whole=False), []).append(i)
     repeats: dict[int, int] = {}
     for sample, alike in by_sample.items():
         first: dict[Hashable, int] = {}
         for i in alike if sample is not None and len(alike) > 1 else ():
-            digest = _digest(sources[i], whole=True)
+            digest = _digests(sources[i], whole=True)
             if digest is not None and first.setdefault(digest, i) != i:
                 repeats[i] = first[digest]
-    broken = {i for i in set(repeats.values()) if not _is_image(sources[i])}  # each of these is named as unreadable
+    broken = {i for i in set(repeats.values()) if not all(map(_is_image, sources[i]))}  # each of these is named as unreadable
     return {i: original for i, original in repeats.items() if original not in broken}
 
 
@@ -102,6 +118,12 @@ def _size(source: Sample) -> Hashable:
     if isinstance(source.data, np.ndarray):
         return "array", source.data.shape, str(source.data.dtype)
     return ("picture", source.data.size, source.data.mode) if isinstance(source.data, Image.Image) else None
+
+
+def _digests(seen: Sequence[Sample], *, whole: bool) -> Hashable:
+    """Those of all channels of an image, None where one has none."""
+    found = tuple(_digest(source, whole=whole) for source in seen)
+    return None if None in found else found
 
 
 def _digest(source: Sample, *, whole: bool) -> Hashable:

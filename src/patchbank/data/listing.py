@@ -47,7 +47,7 @@ _UNREAD: Reason = ("image in a format that is not read", "images in formats that
 _UNOPENED: Reason = ("folder that cannot be opened", "folders that cannot be opened")
 _OTHER: Reason = ("file that is no image", "files that are no images")
 _POINTS: Reason = (
-    "file of numbers or points without a picture", "files of numbers or points without a picture",
+    "file of numbers or points that belongs to no picture", "files of numbers or points that belong to no picture",
 )  # fmt: skip
 _HIDDEN: Reason = ("hidden image or folder of images", "hidden images or folders of images")
 _SYSTEM: Reason = ("file or folder of the system", "files or folders of the system")

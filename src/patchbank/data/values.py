@@ -87,7 +87,7 @@ class ValueRange:
                     "the models cannot be merged: their pixel values have different ranges "
                     f"({self} in one, {other} in the other); fit both with the same value_range (--full-scale)"
                 )
-        if self.depths != other.depths:
+        if (self.depths is None) != (other.depths is None) or (self.depths and not self.depths.fits(other.depths)):
             raise OptionError(
                 "the models cannot be merged: their depths mean different things (unit, camera, or the height of the "
                 "tallest part); fit both with the same ones"

@@ -21,6 +21,7 @@ from patchbank.data.channels import made_of
 from patchbank.data.content import pixel_digest
 from patchbank.errors import ImageError, OptionError, notify
 from patchbank.features import point_mae
+from patchbank.features.aggregation import Cells
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
 from patchbank.shape import Shape
 from patchbank.shape.decide import POINTS, VIEWS, read_sample_shape
@@ -247,6 +248,24 @@ def check_together(options: Any, channels: Sequence[str]) -> None:
         raise OptionError(f"align lays pictures over each other, not {geometry[0]}: leave it out, or look at rgb alone")
     if geometry and getattr(options, "augment", None):
         raise OptionError(f"augment turns pictures, not {geometry[0]}: leave it out, or look at rgb alone")
+    apart = len(channels) > 1 and options.fusion != "concat"
+    if isinstance(options.arrange(), Cells):
+        computed = [name for name in channels if name in SHAPE_FEATURES or name == POINTS]
+        if computed:
+            raise OptionError(
+                f"{options.method} compares each level of a network at its own resolution, and {computed[0]} has no "
+                "levels: take another method, such as patchcore, or channels that are pictures, such as curvature"
+            )
+        if len(channels) > 1 and not apart:
+            raise OptionError(
+                f"{options.method} compares each level of a network at its own resolution: leave out fusion=concat"
+            )
+    if (
+        apart
+        and options.takes("neighbours")
+        and options.option("neighbours") != options.in_effect("neighbours", type(options).neighbours)
+    ):
+        raise OptionError("neighbours re-weights the score of one memory, not of several channels: leave it out")
     if len(channels) > 1 and getattr(options, "coreset", None) == "stream":
         raise OptionError("coreset='stream' is for one channel: name one (--channels rgb), or give a share to keep")
 

@@ -77,11 +77,14 @@ class Bank(FieldsOnly):
     def joined(self, vectors: Tensor, provenance: NDArray[np.int32], refs: Sequence[SampleRef]) -> Bank:
         """With K×D further vectors; their provenance counts `refs` from 0. The covering radius stays to be told."""
         moved = provenance + np.array([len(self.refs), 0, 0], dtype=np.int32)
+        return replace(self.joined_listed(vectors, moved), refs=(*self.refs, *refs))
+
+    def joined_listed(self, vectors: Tensor, provenance: NDArray[np.int32]) -> Bank:
+        """With K×D further vectors of images that are listed already, which their provenance counts from 0."""
         return replace(
             self,
             vectors=torch.cat([self.vectors, vectors.to(self.vectors)]),
-            provenance=np.concatenate([self.provenance, moved]),
-            refs=(*self.refs, *refs),
+            provenance=np.concatenate([self.provenance, provenance]),
         )
 
     def far_from(self, patches: Tensor, radius: float, most: int | None = None) -> Selection:

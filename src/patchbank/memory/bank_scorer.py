@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -159,11 +159,24 @@ class BankScorer(Scorer):
         scorer.bank = bank
         return scorer
 
-    def joined(self, points: Tensor, features: FeatureStore, rows: Tensor, refs: Sequence[SampleRef]) -> Self:
-        """With further vectors, from the rows of a store; `refs`: images to list, those of the store or none."""
-        return self.with_bank(self.bank.joined(points, features.provenance(rows), refs))
+    def grown(self, points: Tensor, features: FeatureStore, patches_so_far: int) -> Self:
+        """With those of the N×D prepared patches of a store that enter."""
+        points = self.to_bank_space(points)
+        chosen = self._entering(points, patches_so_far)
+        vectors = points[chosen.to(points.device)]
+        return self.with_bank(self.bank.joined(vectors, features.provenance(chosen), features.refs))
 
-    def entering(self, points: Tensor, patches_so_far: int) -> Tensor:
+    def reach(self, points: Tensor) -> list[float]:
+        """The largest distance of prepared patches to the bank."""
+        return [float(self.bank.nearest(self.to_bank_space(points))[0].max())]
+
+    def nearer(self, points: Tensor, radii: Sequence[float], place: Callable[[Tensor], NDArray[np.int32]]) -> Self:
+        """See `scorer.Updatable`."""
+        points = self.to_bank_space(points)
+        chosen = self.bank.far_from(points, radii[0]).indices
+        return self.with_bank(self.bank.joined_listed(points[chosen.to(points.device)], place(chosen)))
+
+    def _entering(self, points: Tensor, patches_so_far: int) -> Tensor:
         """Which of N×D new patches enter the bank: those farther from it than its covering radius, farthest first.
         Where that is not known, as large a share of them as of the others, at random."""
         radius = self.bank.covering_radius

@@ -6,9 +6,9 @@ they are left out of the memory. The fused map is scored and calibrated as any o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,10 +19,13 @@ from typing_extensions import Self
 from patchbank.errors import OptionError, Progress
 from patchbank.features.planning import Plan, plan_fit
 from patchbank.features.store import FeatureStore, PatchFeatures
-from patchbank.sample import SampleRef
+from patchbank.sample import SampleRef, parts_of
 from patchbank.scorer import Grid, Memory, Origin, PatchScores, Scorer
 from patchbank.scoring.displacement import Response
 from patchbank.scoring.one_class import learned_weights
+
+if TYPE_CHECKING:
+    from patchbank.calibration.calibration import Calibration
 
 _LOOKED_AT = 48  # good samples that distances are standardised by
 _LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same
@@ -105,6 +108,7 @@ class FusedScorer(Scorer):
         for methods without a map), and N×K largest ones of the samples."""
         upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
         some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
+        alone = len(set(parts_of(features.refs))) < 2  # nothing is left without it
         patches = []
         for i in some:
             columns = []
@@ -112,16 +116,24 @@ class FusedScorer(Scorer):
                 vectors = store.of_image(i)
                 points = vectors if store.prepared else member.prepare(vectors)
                 cells = _cells(features.inspected[i], points.device) if self.keeps_grid else None
-                alone = len(upright) < 2  # nothing is left without it
                 scores = member.compare(points, features.refs[i].grid, cells, None if alone else i)
                 found = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)
                 columns.append(found.flatten().double().cpu().numpy())
             patches.append(np.stack(columns, axis=1))
-        return np.concatenate(patches), np.stack([of_sample.max(0) for of_sample in patches])
+        known = [of_sample for of_sample in patches if np.isfinite(of_sample).all()]  # a bank may come from one image
+        if not known:  # distances stay as they are, less 1
+            known = [np.array([[0.0], [2.0]]).repeat(len(self.members), 1)]
+        return np.concatenate(known), np.stack([of_sample.max(0) for of_sample in known])
 
     def revisit(self, points: Tensor) -> None:
-        for member, part in zip(self.members, self._split(points), strict=True):
+        for member, part in self._with_parts(points):
             member.revisit(part)
+
+    def normalise_scores(self, calibration: Calibration) -> Calibration:
+        """As the first member does."""
+        calibration = self.members[0].normalise_scores(calibration)
+        self.normal = self.members[0].normal
+        return calibration
 
     def release(self) -> None:
         for member in self.members:
@@ -136,11 +148,14 @@ class FusedScorer(Scorer):
     def _split(self, points: Tensor) -> tuple[Tensor, ...]:
         return torch.split(points, self._prepared, -1)
 
+    def _with_parts(self, points: Tensor) -> list[tuple[Any, Tensor]]:
+        """Each member with its own part of P×D prepared patches."""
+        return [(m, part.contiguous()) for m, part in zip(self.members, self._split(points), strict=True)]
+
     def compare(
         self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
     ) -> PatchScores:
-        parts = self._split(points)
-        scores = [m.compare(p.contiguous(), grid, inspected, exclude) for m, p in zip(self.members, parts, strict=True)]
+        scores = [member.compare(part, grid, inspected, exclude) for member, part in self._with_parts(points)]
         if scores[0].distances is None:
             values = torch.stack([torch.as_tensor(s.image, dtype=torch.float32).reshape(()) for s in scores])
             return PatchScores(None, image=self._fused(values)[0])
@@ -187,12 +202,11 @@ class FusedScorer(Scorer):
 
     def closest(self, points: Tensor, patch: int, count: int, exclude: int | None) -> list[tuple[int, float]]:
         """In the channel that has the largest share there."""
-        parts = self._split(points)
-        here = [m.compare(p[patch : patch + 1].contiguous(), (1, 1), None, exclude)
-                for m, p in zip(self.members, parts, strict=True)]  # fmt: skip
-        distances = torch.stack([torch.as_tensor(score.distances).reshape(()) for score in here])
-        number = int(self._fused(distances)[1])
-        return self.closest_in(number, points, patch, count, exclude)
+        found = [self.closest_in(number, points, patch, count, exclude) for number in range(len(self.members))]
+        if not all(found):
+            return []
+        shares = [float(weight) * each[0][1] for weight, each in zip(self.weights, found, strict=True)]
+        return found[int(np.argmax(shares))]
 
     def closest_in(
         self, number: int, points: Tensor, patch: int, count: int, exclude: int | None
@@ -253,6 +267,21 @@ class FusedScorer(Scorer):
             member.take_in([replace(item, vectors=item.vectors[:, left : left + width]) for item in held])
             left += width
 
+    def grown(self, points: Tensor, features: FeatureStore, patches_so_far: int) -> Self:
+        """In each channel, with those patches that its own bank needs."""
+        return self._with([m.grown(part, features, patches_so_far) for m, part in self._with_parts(points)])
+
+    def reach(self, points: Tensor) -> list[float]:
+        return [radius for member, part in self._with_parts(points) for radius in member.reach(part)]
+
+    def nearer(self, points: Tensor, radii: Sequence[float], place: Callable[[Tensor], NDArray[np.int32]]) -> Self:
+        pairs = zip(self._with_parts(points), radii, strict=True)
+        return self._with([member.nearer(part, [radius], place) for (member, part), radius in pairs])
+
+    def thinned(self, count: int) -> Self:
+        """Thinned to that many vectors, in all channels together."""
+        return self._with([member.thinned(max(count // len(self.members), 1)) for member in self.members])
+
     def without(self, images: Sequence[int]) -> Self:
         """Without the vectors of some images, in all channels."""
         return self._with([member.without(images) for member in self.members])
@@ -281,6 +310,7 @@ class FusedScorer(Scorer):
         for name, member, value in zip(self.channel_names, self.members, values["channels"], strict=True):
             mine = {key.partition("/")[2]: t for key, t in tensors.items() if key.startswith(f"{name}/")}
             member.restore(mine, value)
+        self.normal = self.members[0].normal
         self._note_widths()
         return self
 

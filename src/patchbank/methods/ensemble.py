@@ -109,7 +109,8 @@ class Ensemble(Detector):
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error = monitor.on_error
         # an iterator is walked through once
-        sources, copies = without_copies(labelled(gather(images, on_error, of="good"), groups, self.group_by))
+        given = labelled(gather(images, on_error, of="good"), groups, self.group_by)
+        sources, copies = without_copies(given, list(dict.fromkeys(name for one in given for name in one.channels)))
         members = [copy.copy(member) for member in self.members]  # those in use stay as they are until all are fitted
         together = len({member.method for member in members}) > 1  # all must be calibrated on the same images
         for number, member in enumerate(members):

@@ -37,7 +37,10 @@ from patchbank.training.loop import build
 
 
 class M3DMScorer(FusedScorer):
-    """Memories of two channels and of their fusion. `single`: levels of the two; `training`: of the fusion."""
+    """Memories of two channels and of their fusion. `names`: of the two; `training`: of the fusion."""
+
+    keeps_patches: ClassVar[bool] = True
+    leaves_parts_out: ClassVar[bool] = True
 
     def __init__(self, members: Sequence[PatchCoreScorer], names: Sequence[str], training: FusionTraining, device: Any):
         super().__init__(members, [*names, "+".join(names)], "sum", device)

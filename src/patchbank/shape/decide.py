@@ -29,6 +29,7 @@ POINTS = "points"  # the channel of a network that sees points
 _LOOKED_AT = 24  # samples that the tallest part is measured on
 _UNITS_OF = 9  # samples that the unit "auto" is decided by
 _REDUCED = (384, 384)  # at about this size
+_NEAR = 0.05  # tallest parts that differ by no more than this share look alike
 _OTHER_UNIT = 20.0  # times as large or as small as the parts learned from: an inch has 25 millimetres
 
 
@@ -63,6 +64,11 @@ class Depths:
         across = state.get("across_mm")
         background = bool(state.get("background", True))
         return cls(DepthFormat.of(state["format"]), float(state["top_mm"]), background, across)
+
+    def fits(self, other: Depths) -> bool:
+        """Whether shape images of both show the same: formats and background are equal, and heights nearly so."""
+        is_near = abs(self.top_mm - other.top_mm) <= _NEAR * max(self.top_mm, other.top_mm)
+        return is_near and (self.format, self.background) == (other.format, other.background)
 
     def surface(self, shape: Shape) -> Surface:
         """The surface of a shape, as this model sees all of them. Raises `ImageError` without a valid point."""
