@@ -61,7 +61,9 @@ def test_folders_beside_each_other(tmp_path: Path, colour: str, geometry: str) -
     assert found(tmp_path / geometry) == alone
 
 
-@pytest.mark.parametrize("name", ["007.tiff", "007.npy", "007_depth.png", "007-z.tiff", "007.height.png", "007_xyz.npy"])
+@pytest.mark.parametrize(
+    "name", ["007.tiff", "007.npy", "007_depth.png", "007-z.tiff", "007.height.png", "007_xyz.npy"]
+)
 @pytest.mark.parametrize("of_picture", ["007.jpg", "007.png", "007_rgb.png", "007-color.jpg"])
 def test_one_folder(tmp_path: Path, of_picture: str, name: str) -> None:
     picture(tmp_path / of_picture)

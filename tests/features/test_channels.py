@@ -68,7 +68,9 @@ def test_a_sample_is_complete_or_refused_by_name() -> None:
     check_complete(Sample.of("a", RGB), ("rgb",))
     with pytest.raises(ImageError, match=r"^a: is one image, and the model inspects rgb and xyz"):
         check_complete(Sample.of("a", RGB), ("rgb", "curvature"))
-    with pytest.raises(ImageError, match=r"^image 0: has no channel 'normals', which is made of 'xyz' \(it has 'rgb'\)"):
+    with pytest.raises(
+        ImageError, match=r"^image 0: has no channel 'normals', which is made of 'xyz' \(it has 'rgb'\)"
+    ):
         check_complete(gather([{"rgb": RGB}])[0], ("rgb", "normals"))
 
 
@@ -154,7 +156,9 @@ def without_picture(sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def in_no_order(sample: dict[str, np.ndarray]) -> dict[str, object]:
     points = "\n".join(f"{x} {y} 500" for x in range(20) for y in range(20))
-    head = "ply\nformat ascii 1.0\nelement vertex 400\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    head = (
+        "ply\nformat ascii 1.0\nelement vertex 400\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    )
     return {**sample, "xyz": (head + points + "\n").encode()}
 
 
@@ -256,7 +260,7 @@ def test_a_change_of_rgb_alone_or_depth_alone(solid_model: PatchCore) -> None:
         items = []
         for kind in (None, defect):
             part = draw_solid("ring", kind, np.random.default_rng(5), 128)
-            items.append(next(solid_model.extractor.stream(gather({"rgb": part.rgb, "xyz": part.shape.xyz()}))))
+            items.append(next(solid_model.extractor.stream(gather({"rgb": part.rgb, "xyz": part.shape.xyz() / 1000}))))
         widths = solid_model.extractor.widths
         good, bad = (item.vectors.split(widths, -1)[unchanged] for item in items)
         assert bool((good == bad).all())
@@ -271,4 +275,3 @@ def test_other_units_give_the_same_channels() -> None:
         surface = depths.surface(read_sample_shape(sample, depths))  # type: ignore[union-attr]
         seen.append(SHAPE_IMAGES["curvature"](surface, depths.top_mm).astype(int))  # type: ignore[union-attr]
     assert max(np.abs(seen[0] - other).max() for other in seen[1:]) <= 2
-

@@ -249,16 +249,12 @@ def test_pictures_of_one_part_are_left_out_together(solid: Path, bad: str) -> No
     assert np.isfinite(model.calibration_.scores).all()
 
 
-def test_pictures_that_all_show_one_part() -> None:
+def test_a_fold_that_is_one_part(solid: Path) -> None:
     """Nothing is left without it: distances are those to its own patches then."""
-    part = draw_solid("ring", None, np.random.default_rng(0), 128)
-    xyz = part.shape.xyz()
-    noise = np.random.default_rng(1).integers(0, 2, (4, *part.rgb.shape), dtype=np.uint8)
-    given = [{"rgb": part.rgb // 2 + each, "xyz": xyz} for each in noise]
-    model = small_solid().fit(given)
-    assert {ref.group for ref in model.scorer.refs} != {""}
-    assert torch.isfinite(model.scorer.offsets).all()
-    assert np.isfinite(model.predict(given[0]).score)
+    files = pictures(solid / "train/good")[:4]
+    model = small_solid(calibration="k-fold").fit(files, groups=["a", "a", "b", "b"])
+    assert model.calibration_.how == "k-fold"
+    assert np.isfinite(model.calibration_.scores).all()
 
 
 @pytest.mark.parametrize("scheme", ["corrected leave-one-out", "held-out", "k-fold"])

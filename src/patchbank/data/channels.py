@@ -28,7 +28,7 @@ class Made:
         stored: the sample → the H×W numbers that it is made of.
         size: the sample → (height, width), from its header where that says it.
 
-    All raise `ImageError` without the name of the sample.
+    All raise `ImageError`, which names the sample.
     """
 
     picture: Callable[[Sample, ValueRange], NDArray[np.uint8]]

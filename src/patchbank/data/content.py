@@ -88,7 +88,9 @@ def _repeats(sources: Sequence[list[Sample]], numbers: Iterable[int]) -> dict[in
             digest = _digests(sources[i], whole=True)
             if digest is not None and first.setdefault(digest, i) != i:
                 repeats[i] = first[digest]
-    broken = {i for i in set(repeats.values()) if not all(map(_is_image, sources[i]))}  # each of these is named as unreadable
+    broken = {
+        i for i in set(repeats.values()) if not all(map(_is_image, sources[i]))
+    }  # each of these is named as unreadable
     return {i: original for i, original in repeats.items() if original not in broken}
 
 

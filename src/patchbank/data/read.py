@@ -50,12 +50,9 @@ class Raw:
 def read_image(source: Sample, values: ValueRange = _PLAIN, tell: Tell | None = None) -> RGB:
     """The RGB array of a source, turned. `values`: what its numbers mean to a model; `tell` hears a sentence where that
     is doubtful. Raises `ImageError`, one sentence, for anything that cannot be read."""
-    try:
-        if (made := made_of(source)) is not None:
-            picture = made.picture(source, values)
-            return turn(picture, source.angle) if source.angle else picture
-    except ImageError as error:
-        raise ImageError(f"{source.name}: {error}") from None
+    if (made := made_of(source)) is not None:
+        picture = made.picture(source, values)
+        return turn(picture, source.angle) if source.angle else picture
     raw = read_raw(source, tell)
     try:
         rgb = values.scaled(raw.values, source.name, raw.full_scale, tell)
@@ -126,9 +123,9 @@ def image_size(source: Sample, values: ValueRange = _PLAIN) -> tuple[int, int]:
     if source.channel in READERS:
         read = read_raw(source).values
         return read.shape[0], read.shape[1]
+    if (made := made_of(source)) is not None:
+        return made.size(source, values)
     try:
-        if (made := made_of(source)) is not None:
-            return made.size(source, values)
         if isinstance(source.data, np.ndarray):
             return _shaped(source.data).shape[:2]
         if isinstance(source.data, Image.Image):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from patchbank.data import Sample, ValueRange
 from patchbank.data.channels import Made, made_of, register_made
 from patchbank.errors import ImageError, notify
-from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF
+from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, Data
 from patchbank.shape.extent import describe, extent
 from patchbank.shape.features import SHAPE_FEATURES
 from patchbank.shape.format import DepthFormat
@@ -78,11 +78,7 @@ class Depths:
 def read_sample_shape(sample: Sample, depths: Depths) -> Shape:
     """The geometry of a sample. Raises `ImageError`, one sentence that names it, also where it is far larger or smaller
     than the parts that were learned from."""
-    try:
-        data = sample.seen_in(GEOMETRY_CHANNEL).data
-    except ImageError as error:
-        raise ImageError(f"{sample.name}: {error}") from None
-    shape = read_shape(data, depths.format, sample.name)
+    shape = read_shape(_geometry_of(sample), depths.format, sample.name)
     if depths.across_mm is not None:
         across = _across(shape)
         if not depths.across_mm / _OTHER_UNIT < across < depths.across_mm * _OTHER_UNIT:
@@ -91,6 +87,13 @@ def read_sample_shape(sample: Sample, depths: Depths) -> Shape:
                 f"{depths.across_mm:.3g} mm: check its unit, its axes, and which values mean no point (invalid)"
             )
     return shape
+
+
+def _geometry_of(sample: Sample) -> Data:
+    try:
+        return sample.seen_in(GEOMETRY_CHANNEL).data
+    except ImageError as error:
+        raise ImageError(f"{sample.name}: {error}") from None
 
 
 def _across(shape: Shape) -> float:
@@ -109,7 +112,7 @@ def decide_depths(samples: Sequence[Sample], channels: Sequence[str], given: Dep
     looks: list[_Look] = []
     for sample in used[:: max(1, -(-len(used) // _LOOKED_AT))]:
         try:
-            shape = read_shape(sample.seen_in(GEOMETRY_CHANNEL).data, form, sample.name)
+            shape = read_shape(_geometry_of(sample), form, sample.name)
         except ImageError:  # told by the one that learns from it
             continue
         if not looks:
@@ -150,7 +153,7 @@ def _in_one_unit(samples: Sequence[Sample], form: DepthFormat) -> DepthFormat:
     units = Counter[str | float]()
     for sample in samples[:: max(1, -(-len(samples) // _UNITS_OF))]:
         try:
-            units[decide_unit(sample.seen_in(GEOMETRY_CHANNEL).data, form, sample.name).unit] += 1
+            units[decide_unit(_geometry_of(sample), form, sample.name).unit] += 1
         except ImageError:  # told by the one that learns from it
             continue
     return form.in_unit(units.most_common(1)[0][0]) if units else form
@@ -183,7 +186,8 @@ def _stored(sample: Sample, values: ValueRange) -> NDArray[np.float32]:
 
 
 def _size(sample: Sample, values: ValueRange) -> tuple[int, int]:
-    return shape_size(sample.seen_in(GEOMETRY_CHANNEL).data, values.depths.format)
+    form = DepthFormat() if values.depths is None else values.depths.format  # before it is decided
+    return shape_size(_geometry_of(sample), form, sample.name)
 
 
 for _name in (*SHAPE_IMAGES, *SHAPE_FEATURES, *VIEWS, POINTS):
