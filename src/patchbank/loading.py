@@ -6,6 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, cast
 
+from patchbank._system.files import file_digest
 from patchbank.data import Reference, RegionOfInterest, ValueRange
 from patchbank.detector import Detector
 from patchbank.errors import ModelFileError, WeightsError
@@ -52,6 +53,12 @@ def load(
             raise WeightsError(
                 f"{path}: was fitted with other weights of {part.backbone} ({part.training_['weights']}) than "
                 f"those found here: give the file it was fitted with as weights=PATH (--weights PATH)"
+            )
+        points = part.extractor.point_weights
+        if points is not None and file_digest(points) != part.training_.get("point_weights_sha256"):
+            raise WeightsError(
+                f"{path}: was fitted with other weights than those in {points} now: put the file back that it was "
+                "fitted with (point_weights)"
             )
     return detector
 

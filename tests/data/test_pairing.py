@@ -152,7 +152,7 @@ def test_mappings_that_are_none(tmp_path: Path) -> None:
     one = np.ones(SIZE, np.float32)
     with pytest.raises(OptionError, match="'depth' is the geometry of this sample a second time"):
         gather({"z": one, "depth": one})
-    with pytest.raises(ImageError, match="channel 'xyz': .*no such file"):
+    with pytest.raises(ImageError, match=r"channel 'xyz': .*no such file"):
         gather({"rgb": one, "xyz": str(tmp_path / "gone.tiff")})
-    with pytest.raises(OptionError, match="item 1: .*at least one channel"):
+    with pytest.raises(OptionError, match=r"item 1: .*at least one channel"):
         gather([one, {}])

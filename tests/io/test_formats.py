@@ -10,7 +10,8 @@ import patchbank
 from patchbank import AnomalyDINO, PatchCore
 from patchbank.errors import ModelFileError
 from patchbank.io.model_file import FORMAT_VERSION, read, write
-from tests.conftest import bad_image
+from patchbank.methods import METHODS
+from tests.conftest import bad_image, good_image
 
 FILES = Path(__file__).parents[1] / "model_files"
 SEEN = bad_image(3, (64, 96))
@@ -56,3 +57,43 @@ def test_what_was_an_option_and_is_none_now(tmp_path: Path) -> None:
 
 def test_files_are_small() -> None:
     assert all(path.stat().st_size < 20_000 for path in FILES.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "after"),
+    [
+        ("patchcore", {"channel": "rgb"}, {"channels": ("rgb",), "fusion": "map-sum"}),
+        ("padim", {"channels": 20}, {"n_features": 20, "channels": ("rgb",)}),
+        ("padim", {"channels": None}, {"n_features": None, "channels": ("rgb",)}),
+        ("lmf", {"fusion": "equal"}, {"level_fusion": "equal", "fusion": "map-sum"}),
+        ("lmf", {"fusion": "variance"}, {"level_fusion": "variance", "fusion": "map-sum"}),
+    ],
+)
+def test_options_with_other_names(
+    method: str, before: dict[str, object], after: dict[str, object], tmp_path: Path
+) -> None:
+    """A file as it was written before samples had channels: it loads, says what it inspects, and predicts the same."""
+    options = {key: value for key, value in after.items() if key not in ("channels", "fusion")}
+    model = METHODS[method](image_size=64, threads=1, **options).fit([good_image(i, (64, 96)) for i in range(3)])
+    model.save(tmp_path / "new.patchbank")
+    file = read(tmp_path / "new.patchbank")
+    names = {"channels", "fusion", "depth", *after} - before.keys()
+    old = {key: value for key, value in file.document["options"].items() if key not in names} | before
+    write(tmp_path / "old.patchbank", {**file.document, "options": old}, file.tensors)
+    loaded = patchbank.load(tmp_path / "old.patchbank", threads=1)
+    assert {name: loaded.parameters()[name] for name in after} == after
+    assert loaded.predict(SEEN) == model.predict(SEEN)
+
+
+def test_members_with_other_names(tmp_path: Path) -> None:
+    given = [good_image(i, (64, 96)) for i in range(3)]
+    members = [PatchCore(image_size=64, threads=1), METHODS["padim"](image_size=64, threads=1)]
+    model = patchbank.Ensemble(members=members).fit(given)
+    model.save(tmp_path / "new.patchbank")
+    file = read(tmp_path / "new.patchbank")
+    old = []
+    for each in file.document["options"]["members"]:
+        kept = {key: value for key, value in each.items() if key not in ("channels", "fusion", "n_features")}
+        old.append(kept | {"channel": "rgb"} | ({"channels": None} if each["method"] == "padim" else {}))
+    write(tmp_path / "old.patchbank", {**file.document, "options": {"members": old}}, file.tensors)
+    assert patchbank.load(tmp_path / "old.patchbank", threads=1).predict(SEEN) == model.predict(SEEN)

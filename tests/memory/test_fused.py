@@ -334,7 +334,7 @@ def test_merge(solid: Path, bad: str) -> None:
     one.merge(two)
     assert one.memory_vectors == sum(counts)  # type: ignore[arg-type]
     assert np.isfinite(one.predict(bad).score)
-    one.merge(small_solid().fit(files[4:6] + [str(solid / "test/good/rgb/000.png")]), bank_size=300)
+    one.merge(small_solid().fit([*files[4:6], str(solid / "test/good/rgb/000.png")]), bank_size=300)
     assert one.memory_vectors == 300
     with pytest.raises(OptionError, match="channels is"):
         one.merge(small_solid(channels=("rgb", "curvature")).fit(files[:2]))

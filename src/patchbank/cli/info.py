@@ -56,6 +56,8 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "format_version": document["format_version"],
         "library_version": document["library_version"],
         "method": document["method"],
+        "inspects": _channels(document),
+        "geometry": _geometry_words(document.get("depths")),
         "images": training["images"],
         "unreadable": training["unreadable"],
         "copies": [f"{copy} of {original}" for copy, original in training.get("copies", [])],
@@ -83,6 +85,39 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "options": document["options"],
         "history": training.get("history", []),
     }
+
+
+def _channels(document: dict[str, Any]) -> list[str]:
+    """What is inspected of each part, of all members of an ensemble."""
+    options = document["options"]
+    found = [name for member in options.get("members", [options]) for name in _of_member(member)]
+    return list(dict.fromkeys(found))
+
+
+def _of_member(options: dict[str, Any]) -> list[str]:
+    channels = options.get("channels")
+    if isinstance(channels, list):
+        return channels
+    return [options.get("channel") or "rgb"]  # of older files
+
+
+def _geometry_words(depths: dict[str, Any] | None) -> str | None:
+    if depths is None:
+        return None
+    from patchbank.shape.decide import Depths
+
+    known = Depths.of(depths)
+    format = known.format
+    unit = format.unit if isinstance(format.unit, str) else f"{format.unit:g} mm"
+    invalid = ", ".join(f"{value:g}" for value in format.invalid)
+    words = [
+        f"in {unit}" if format.scale == 1 else f"in {format.scale:g} {unit}",
+        "heights grow towards the camera" if format.axis == "height" else "depths grow away from the camera",
+        f"no point: {invalid}",
+        "on a background" if known.background else "without a background",
+        f"up to {known.top_mm:.3g} mm high",
+    ]
+    return "; ".join([*words, *([str(format.camera)] if format.camera else [])])
 
 
 def _roi_words(roi: dict[str, Any] | None) -> str | None:

@@ -102,7 +102,7 @@ class M3DMScorer(FusedScorer):
         raise OptionError("m3dm models cannot be merged: each has learned a fusion of its own; fit one to all parts")
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "loss": self.loss, "weights": self.weights.tolist()}
+        return {**super().facts(), "loss": self.loss, "memory_weights": self.weights.tolist()}
 
     def state(self) -> tuple[Memory, dict[str, Any]]:
         tensors, values = super().state()
