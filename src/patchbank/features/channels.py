@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from patchbank.features.aggregation import Arrangement
     from patchbank.features.backbones import Backbone
 
-# what was best on average over the drawn parts (docs/methods/geometry.md)
+# what was best on average over the drawn parts (docs/geometry-results.md)
 WITH_GEOMETRY = ("rgb", "curvature", "normals")
 OF_GEOMETRY = ("curvature", "normals")
 Painted = Callable[[RGB], RGB]

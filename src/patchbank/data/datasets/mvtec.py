@@ -58,7 +58,10 @@ def read(root: Path) -> Dataset:
 
 
 def read_3d(root: Path) -> Dataset:
-    """The colour images of the MVTec 3D-AD category at `root`. Raises `DatasetError` if none is good."""
+    """The colour images of the MVTec 3D-AD category at `root`; `data.pairing` finds their points.
+
+    Raises `DatasetError` if none is good.
+    """
     return _read(root, "mvtec3d", below="rgb")
 
 
