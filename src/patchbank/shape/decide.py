@@ -48,9 +48,10 @@ class Depths:
 
 
 def read_sample_shape(sample: Sample, depths: Depths) -> Shape:
-    """The geometry of a sample. Raises `ImageError`, one sentence that names it."""
+    """The geometry of a sample. Raises `ImageError`, one sentence that names it, and xyz among other channels."""
     data = sample.seen_in(GEOMETRY_CHANNEL).data
-    return read_shape(data, depths.format, sample.name)
+    others = len(sample.channels) > 1
+    return read_shape(data, depths.format, f"{sample.name}: {GEOMETRY_CHANNEL}" if others else sample.name)
 
 
 def decide_depths(samples: Sequence[Sample], channels: Sequence[str], given: DepthFormat | None) -> Depths | None:
