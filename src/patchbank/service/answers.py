@@ -181,11 +181,12 @@ class Explained(BaseModel):
 
 class Heights(BaseModel):
     """Millimetres above the background of a part, or above the plane through it where it has none (`is_background`).
-    `data`: rows × columns little-endian 16-bit whole numbers in base64; a height is lowest_mm + (number − 1) × step_mm,
-    and 0 is no point."""
+    A cell is `pixels` wide and high. `data`: rows × columns little-endian 16-bit whole numbers in base64; a height is
+    lowest_mm + (number − 1) × step_mm, and 0 is no point."""
 
     rows: int
     columns: int
+    pixels: int
     lowest_mm: float
     step_mm: float
     is_background: bool

@@ -20,7 +20,8 @@ def heights_of(shape: Shape) -> dict[str, Any]:
     Raises `ImageError` where there is no point."""
     height, width = shape.size
     factor = -(-max(height, width) // _SIDE)
-    small = shape.reduced((height // factor, width // factor))
+    least = max(height // factor, 1), max(width // factor, 1)
+    small, pixels = shape.reduced(least), max(min(height // least[0], width // least[1]), 1)
     if max(small.size) > 2 * _SIDE:  # a strip so narrow that it cannot be reduced
         raise ImageError(f"has {width}×{height} pixels, a strip too narrow for a grid of heights")
     surface = surface_of(small)
@@ -31,6 +32,7 @@ def heights_of(shape: Shape) -> dict[str, Any]:
     return {
         "rows": small.size[0],
         "columns": small.size[1],
+        "pixels": pixels,
         "lowest_mm": lowest,
         "step_mm": step,
         "is_background": surface.plane.is_background,
