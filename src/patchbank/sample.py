@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,11 @@ RGB_CHANNEL = "rgb"
 GEOMETRY_CHANNEL = "xyz"  # depths, heights or points
 PLAIN = "*"  # an image that was given without the name of its channel: whatever channel is looked at
 MADE_OF: dict[str, str] = {}  # channels that are computed, each with the one it is made of
+
+
+def sources_of(channels: Iterable[str]) -> tuple[str, ...]:
+    """The channels that files are needed for, given those that are looked at: "xyz" for curvature."""
+    return tuple(dict.fromkeys(MADE_OF.get(name, name) for name in channels))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_a_hostile_image_is_refused(client: TestClient, what: str) -> None:
 def test_a_bomb_is_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(Exception, match="9600×9600 pixels"):
-        Upload("bomb", bomb(9600)).check(64_000_000)
+        Upload.of("bomb", bomb(9600)).check(64_000_000)
 
 
 def test_a_body_is_refused_while_it_streams(start: Start) -> None:

@@ -27,6 +27,15 @@ def watch(
         float,
         typer.Option(min=0.01, max=MOST_SECONDS, help="Seconds between two looks; a file must be the same at both."),
     ] = 0.5,
+    pair_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=MOST_SECONDS,
+            metavar="S",
+            help="With geometry: seconds after which a part whose picture or geometry is missing is named (60).",
+        ),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
     roi: o.Roi = None,
     weights: o.Weights = None,
@@ -34,12 +43,15 @@ def watch(
     runtime: o.Runtime = "auto",
     threads: o.Threads = None,
 ) -> None:
-    """Inspect images as they arrive in a folder, each once, also across restarts; Ctrl-C ends."""
+    """Inspect images as they arrive in a folder, each once, also across restarts; Ctrl-C ends. A model that looks at
+    geometry inspects a part when its picture and its geometry are both there."""
     if not folder.is_dir():
         raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
     check_file(output, "the CSV file to write")
     from patchbank.loading import load
-    from patchbank.service.watching import Arrivals, Table
+    from patchbank.sample import GEOMETRY_CHANNEL, sources_of
+    from patchbank.service.pairs import Pairs
+    from patchbank.service.watching import COLUMNS, PAIR_COLUMNS, Arrivals, Table
     from patchbank.service.watching import watch as watch_folder
     from patchbank.service.webhook import Webhook
 
@@ -47,7 +59,12 @@ def watch(
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
     if roi is not None:
         detector.restrict(roi)
-    table = Table(output)
+    needs = sources_of(name for part in detector.parts() for name in part.inputs_.channels)
+    has_geometry = GEOMETRY_CHANNEL in needs
+    if pair_timeout is not None and not has_geometry:
+        raise OptionError(f"{model}: looks at pictures alone, which need no partner: leave out --pair-timeout")
+    pairs = Pairs(needs, 60.0 if pair_timeout is None else pair_timeout) if has_geometry else None
+    table = Table(output, PAIR_COLUMNS if has_geometry else COLUMNS)
     troubles: list[str | None] = []
     counts = {"accepted": 0, "rejected": 0, "skipped": 0}
 
@@ -70,7 +87,7 @@ def watch(
     before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         say(f"watching {folder}; rows go to {output}; Ctrl-C ends", err=True)
-        arrivals = Arrivals(folder, table.seen)
+        arrivals = Arrivals(folder, table.seen, pairs)
         watch_folder(
             detector, arrivals, table, stop, every=every, on_row=tell, on_trouble=tell_trouble, threshold=threshold
         )
@@ -82,5 +99,7 @@ def watch(
             sender.close()
     inspected = counts["accepted"] + counts["rejected"]
     lost = f", {sender.lost} not sent to the webhook" if sender is not None and sender.lost else ""
-    say(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{lost}")
-    raise typer.Exit(1 if counts["skipped"] or lost or (troubles and troubles[-1]) else 0)
+    overdue = pairs.overdue if pairs else 0
+    waiting = f", {overdue} not complete" if overdue else ""
+    say(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{waiting}{lost}")
+    raise typer.Exit(1 if counts["skipped"] or waiting or lost or (troubles and troubles[-1]) else 0)

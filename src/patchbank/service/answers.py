@@ -27,8 +27,9 @@ class Region(BaseModel):
 
 
 class Result(BaseModel):
-    """What the model says about one image. `size` is height and width; a threshold of null is one that rejects
-    nothing."""
+    """What the model says about one image. `size` is height and width; a threshold of null is one that rejects nothing;
+    `channels`, where a model looks at several: how far the patches at the peak are from good ones in each, in standard
+    deviations of good ones."""
 
     id: int
     when: str
@@ -42,6 +43,7 @@ class Result(BaseModel):
     regions: list[Region]
     size: list[int]
     timings: dict[str, float]
+    channels: dict[str, float | None]
 
 
 class Inspected(Result):
@@ -74,13 +76,15 @@ class NothingInspected(Problem):
 
 
 class Item(Result):
-    """A result of the history, with what a person decided."""
+    """A result of the history, with what a person decided. `geometry_kept`: whether its depths or points are still
+    there."""
 
     verdict: Verdict | None
     note: str
     decided_at: str | None
     added_at: str | None
     image_kept: bool
+    geometry_kept: bool
 
 
 class Page(BaseModel):
@@ -98,7 +102,11 @@ class Decision(BaseModel):
 
 
 class ModelInfo(BaseModel):
+    """`channels`: what it looks at; `needs`: the channels that a sample needs a file for, rgb, xyz or both."""
+
     name: str
+    channels: list[str]
+    needs: list[str]
     method: str
     backbone: str
     threshold: float | None
@@ -169,6 +177,20 @@ class Explained(BaseModel):
 
     explanation: dict[str, Any]
     picture: str
+
+
+class Heights(BaseModel):
+    """Millimetres above the background of a part, or above the plane through it where it has none (`is_background`).
+    A cell is `pixels` wide and high. `data`: rows × columns little-endian 16-bit whole numbers in base64; a height is
+    lowest_mm + (number − 1) × step_mm, and 0 is no point."""
+
+    rows: int
+    columns: int
+    pixels: int
+    lowest_mm: float
+    step_mm: float
+    is_background: bool
+    data: str
 
 
 class State(BaseModel):

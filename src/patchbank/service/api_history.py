@@ -14,16 +14,20 @@ from patchbank.pictures.drawing import overlay as draw_overlay
 from patchbank.pictures.explanation import explanation_picture, finder, places_picture
 from patchbank.pictures.heat import heat_layer
 from patchbank.prediction import finite
+from patchbank.sample import GEOMETRY_CHANNEL, RGB_CHANNEL
 from patchbank.service import answers
 from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
+from patchbank.service.heights import heights_of
 from patchbank.service.kept import prediction_of, unpack_steps
-from patchbank.service.pictures import data_uri, jpeg_of, png_of, rgb_of
+from patchbank.service.pictures import data_uri, depths_of, jpeg_of, png_of, relief_of, rgb_of
 from patchbank.service.records import iso
 from patchbank.service.uploads import Upload
+from patchbank.shape.decide import read_sample_shape
 
 router = APIRouter(prefix="/v1/history", tags=["history"])
 Id = Annotated[int, Path(ge=0, le=BIGGEST_ID)]
+_CACHED = {"Cache-Control": "private, max-age=3600"}
 _PNG: dict[str, Any] = {
     "response_class": Response,
     "responses": {200: {"content": {"image/png": {}}}, 404: PROBLEMS[404]},
@@ -76,6 +80,26 @@ def image(id: Id, request: Request) -> Response:
     service = service_of(request)
     row, upload = kept_upload(service, id)
     return _picture(jpeg_of(rgb_of(upload, service.values_of(row["model"]))), "image/jpeg")
+
+
+@router.get(
+    "/{id}/relief", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}, 404: PROBLEMS[404]}
+)
+def relief(id: Id, request: Request) -> Response:
+    """The surface of a sample with geometry under a lamp, at the size of its file, as a JPEG."""
+    service = service_of(request)
+    row, upload = _kept_geometry(service, id)
+    return _picture(jpeg_of(relief_of(upload, service.values_of(row["model"]))), "image/jpeg")
+
+
+@router.get("/{id}/heights", response_model=answers.Heights, responses={404: PROBLEMS[404]})
+def heights(id: Id, request: Request, response: Response) -> Any:
+    """The heights of a sample with geometry above its background, at most 256 cells along the longer side."""
+    service = service_of(request)
+    row, upload = _kept_geometry(service, id)
+    found = heights_of(read_sample_shape(upload.source, depths_of(upload, service.values_of(row["model"]))))
+    response.headers.update(_CACHED)
+    return found
 
 
 @router.get("/{id}/heat", **_PNG)
@@ -137,19 +161,33 @@ def item_of(row: sqlite3.Row) -> dict[str, Any]:
         "timings": json.loads(row["timings"]),
         "decided_at": iso(row["decided_at"]),
         "added_at": iso(row["added_at"]),
+        "channels": json.loads(row["channels"]),
         "image_kept": row["kept"] > 0,
+        "geometry_kept": row["kept"] > 0 and row["geometry"] > 0,
     }
     plain: dict[str, Any] = finite(item)
     return plain
 
 
 def kept_upload(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
-    """An inspection and its image. Raises `HTTPException` where either is not there (any more)."""
-    row = _row(service, id)
-    data = service.history.kept_image(id) if row["kept"] else None
-    if data is None:
+    """An inspection and its files. Raises `HTTPException` where it, or one of them, is not there (any more)."""
+    row, history = _row(service, id), service.history
+    image = history.kept_image(id) if row["kept"] else None
+    geometry = history.kept_geometry(id) if row["kept"] and row["geometry"] else None
+    lacks_geometry = row["geometry"] and geometry is None
+    if lacks_geometry or (image is None and geometry is None):
         raise HTTPException(404, f"the image of inspection {id} is not kept (any more)")
-    return row, Upload(row["name"], data)
+    if geometry is None:
+        return row, Upload.of(row["name"], image or b"")
+    return row, Upload(row["name"], {**({RGB_CHANNEL: image} if image else {}), GEOMETRY_CHANNEL: geometry})
+
+
+def _kept_geometry(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
+    """An inspection with geometry. Raises `HTTPException` for one without."""
+    row, upload = kept_upload(service, id)
+    if not upload.geometry:
+        raise HTTPException(404, f"inspection {id} has a picture alone, no depths or points")
+    return row, upload
 
 
 def _map(service: Service, row: sqlite3.Row) -> bytes:
@@ -167,4 +205,4 @@ def _row(service: Service, id: int) -> sqlite3.Row:
 
 
 def _picture(data: bytes, kind: str) -> Response:
-    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+    return Response(data, media_type=kind, headers=_CACHED)

@@ -34,8 +34,8 @@ _BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"images": {"type": "array", "items": _BINARY, "minItems": 1}},
-                    "required": ["images"],
+                    "properties": {name: {"type": "array", "items": _BINARY} for name in ("images", "rgb", "xyz")},
+                    "minProperties": 1,
                 }
             },
             **{kind: {"schema": _BINARY} for kind in RAW_TYPES},
@@ -61,10 +61,11 @@ async def inspect(
         float | None, Query(allow_inf_nan=False, description="Reject above this score instead of the model's.")
     ] = None,
 ) -> Any:
-    """Inspect one image (its bytes as the body) or several (files of a multipart body). Each answer is in the history
-    before it is sent."""
+    """Inspect one image (its bytes as the body) or several (files of a multipart body). A model that looks at picture
+    and geometry takes the fields rgb and xyz, the first file of each for the first sample, and so on; z, depth, height,
+    points, cloud, pcd, ply and range are other words for xyz. Each answer is in the history before it is sent."""
     service = service_of(request)
-    known_model(service, name)
+    model = known_model(service, name)
     inspector, limit = service.inspector, service.config.time_limit
     if not inspector.slots.take(1):
         raise inspector.busy()
@@ -73,12 +74,12 @@ async def inspect(
     pending: list[Pending] = []
     try:
         with anyio.fail_after(limit):
-            uploads = await read_uploads(request, service.config.queue)
+            uploads = await read_uploads(request, service.config.queue, model.needs)
         if len(uploads) > 1 and not inspector.slots.take(len(uploads) - 1):
             raise inspector.busy()
         spare[0] = len(uploads)
         for upload in uploads:
-            pending.append(_submit(service, name, upload, threshold, spare))
+            pending.append(await _submit(service, name, upload, threshold, spare))
         results = []
         for upload, one in zip(uploads, pending, strict=True):
             await asyncio.wait([one], timeout=max(0.0, until - anyio.current_time()))
@@ -93,10 +94,14 @@ async def inspect(
     return _whole(service, results, too_large)
 
 
-def _submit(service: Service, name: str, upload: Upload, threshold: float | None, spare: list[int]) -> Pending:
+async def _submit(service: Service, name: str, upload: Upload, threshold: float | None, spare: list[int]) -> Pending:
     """The record to come, or `ImageError`; an image that its header rules out never reaches the queue."""
+    limit, values = service.config.max_pixels, service.values_of(name)
     try:
-        upload.check(service.config.max_pixels)
+        if upload.geometry:  # a table in text is counted line by line
+            await run_in_threadpool(upload.check, limit, values)
+        else:
+            upload.check(limit)
     except ImageError as error:
         refused: Pending = asyncio.get_running_loop().create_future()
         refused.set_exception(error)
@@ -131,6 +136,7 @@ async def _answer(service: Service, upload: Upload, pending: Pending, overlay: b
         "regions": record.regions,
         "size": list(record.size),
         "timings": record.timings,
+        "channels": record.channels,
     }
     if overlay:
         values = service.values_of(record.model)

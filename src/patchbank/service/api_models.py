@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from patchbank._system.files import keep_copy, shown
-from patchbank.data import Sample
 from patchbank.errors import PatchbankError, give_up
 from patchbank.maintenance import tell_apart
 from patchbank.prediction import finite
@@ -75,7 +75,8 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     try:
         detector = service.models.open(model.file)
         # some may be known: where the service was killed on its way, or where a picture was inspected twice
-        named = {id: Sample.of(_name(id, upload), upload.data) for id, upload in uploads.items()}
+        channel = detector.inputs_.channels[0]
+        named = {id: replace(u.source, name=_name(id, u)).seen_in(channel) for id, u in uploads.items()}
         fitted = detector.require_fitted()
         unknown = {source.name for source in tell_apart(fitted, detector.folder, list(named.values()))[0]}
         new = {id: source for id, source in named.items() if source.name in unknown}
@@ -101,7 +102,7 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
 
 def _name(id: int, upload: Upload) -> str:
     """Of an image in a model: a client's may look like a file's, and another history has the same ids."""
-    return f"inspection-{id}-{hashlib.sha256(upload.data).hexdigest()[:12]}"
+    return f"inspection-{id}-{hashlib.sha256(upload.image + upload.geometry).hexdigest()[:12]}"
 
 
 def _eligible(service: Service, name: str, id: int) -> Upload:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from patchbank._system.files import shown
 from patchbank.data.datasets import open_dataset
-from patchbank.data.folder_names import Kind, kind_of
-from patchbank.data.listing import IMAGE_SUFFIXES, is_system_folder
+from patchbank.data.folder_names import Kind, joined_name, kind_of
+from patchbank.data.listing import IMAGE_SUFFIXES, POINTS_SUFFIXES, is_system_folder
+from patchbank.data.pairing import COLOURS, GEOMETRIES, Pairing
 from patchbank.errors import DatasetError, OptionError, PatchbankError
 from patchbank.service.config import Config
 
@@ -24,7 +25,11 @@ def folders_below(root: Path) -> dict[str, int]:
     for parent, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_passed_over(name))
         folders[:] = [name for name in folders if shown(name) == name]  # others cannot be named in JSON
-        images = sum(Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".") for file in files)
+        if any(joined_name(name) in COLOURS for name in folders):  # geometry beside pictures belongs to them
+            folders[:] = [name for name in folders if joined_name(name) not in GEOMETRIES]
+        suffixes = [Path(file).suffix.lower() for file in files if not file.startswith(".")]
+        images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
+        images = images or sum(suffix in POINTS_SUFFIXES for suffix in suffixes)  # parts of geometry alone
         folder = Path(parent).relative_to(root)
         for above in (folder, *folder.parents) if images else ():
             counts[above.as_posix()] = counts.get(above.as_posix(), 0) + images
@@ -48,7 +53,14 @@ def images_to_learn(root: Path, name: str) -> tuple[list[Path], list[str]]:
         dataset = open_dataset(folder, quiet=True)
     except PatchbankError as error:
         raise DatasetError(shown(str(error).replace(f"{root}{os.sep}", ""))) from None
-    images = [path.relative_to(root) for path in dataset.train if path.resolve().is_relative_to(root)]
+    pairing = Pairing()
+    # a part is learned from with all of its files
+    of_part = {path: pairing.sample(path).channels.values() for path in dataset.train}
+    images = [
+        path.relative_to(root)
+        for path, files in of_part.items()
+        if all(isinstance(file, Path) and file.resolve().is_relative_to(root) for file in files)
+    ]
     outside = len(dataset.train) - len(images)
     found = dataset.train_found.sentence(folder, "training")
     failed = [str(failed.error) for failed in dataset.train_found.failed]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbank.errors import OptionError
-from patchbank.service.records import INSERT, SCHEMA, SCHEMA_VERSION, Record
+from patchbank.service.records import INSERT, SCHEMA, SCHEMA_VERSION, UPGRADE, Record
 
 _EVICTED_AT_ONCE = 50
 
@@ -48,10 +48,11 @@ class History:
         ((version,),) = db.execute("PRAGMA user_version")
         if version > SCHEMA_VERSION:
             raise OptionError(f"{self.path}: was written by a newer patchbank (schema {version}): upgrade patchbank")
-        if version == 0:
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise OptionError(f"{self.path}: is a database of something else; name another file")
-            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise OptionError(f"{self.path}: is a database of something else; name another file")
+        if version < SCHEMA_VERSION:
+            change = UPGRADE if version else SCHEMA
+            db.executescript(f"BEGIN; {change} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _sweep(self) -> None:
         """Remove the images whose rows never came to be, and add up the others."""
@@ -86,15 +87,18 @@ class History:
             self._bytes += sum(record.kept for record in records)
 
     def _keep(self, record: Record) -> int:
-        if not record.image or self.keep_images <= 0:
+        if not (record.image or record.geometry) or self.keep_images <= 0:
             return 0
         try:
-            self.image_file(record.id).write_bytes(record.image)
+            if record.image:
+                self.image_file(record.id).write_bytes(record.image)
+            if record.geometry:
+                self.geometry_file(record.id).write_bytes(record.geometry)
             self.map_file(record.id).write_bytes(record.map_png)
         except OSError:  # a full disk must not stop inspections whose rows still fit
             self._unlink(record.id)
             return 0
-        return len(record.image) + len(record.map_png)
+        return len(record.image) + len(record.geometry) + len(record.map_png)
 
     def trim(self) -> None:
         """Remove the oldest images until the rest fits."""
@@ -116,7 +120,7 @@ class History:
                 return
 
     def _unlink(self, number: int) -> None:
-        for file in (self.image_file(number), self.map_file(number)):
+        for file in (self.image_file(number), self.geometry_file(number), self.map_file(number)):
             with contextlib.suppress(OSError):
                 file.unlink()
 
@@ -158,11 +162,17 @@ class History:
     def image_file(self, number: int) -> Path:
         return self.folder / f"{number}.image"
 
+    def geometry_file(self, number: int) -> Path:
+        return self.folder / f"{number}.geometry"
+
     def map_file(self, number: int) -> Path:
         return self.folder / f"{number}.map.png"
 
     def kept_image(self, number: int) -> bytes | None:
         return _bytes_of(self.image_file(number))
+
+    def kept_geometry(self, number: int) -> bytes | None:
+        return _bytes_of(self.geometry_file(number))
 
     def kept_map(self, number: int) -> bytes | None:
         return _bytes_of(self.map_file(number))

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import HTTPException
 
-from patchbank.data import Sample
 from patchbank.errors import ImageError
 from patchbank.prediction import Prediction, finite
 from patchbank.service.history import History
@@ -192,7 +191,7 @@ class Inspector:
         def failed(key: str, error: Exception) -> None:
             self._fail(live.pop(key), ImageError(str(error).removeprefix(f"{key}: ")))
 
-        sources = [Sample.of(key, item.upload.data) for key, item in live.items()]
+        sources = [replace(item.upload.source, name=key) for key, item in live.items()]
         return model.detector.predictions(sources, failed)
 
     def _fail(self, item: _Item, error: Exception) -> None:
@@ -270,8 +269,10 @@ def _record(item: _Item, model: Model, prediction: Prediction) -> Record:
         size=(prediction.map.shape[0], prediction.map.shape[1]),
         regions=plain["regions"],
         timings={name: round(value, 2) for name, value in prediction.timings.items()},
-        image=item.upload.data,
+        image=item.upload.image,
+        geometry=item.upload.geometry,
         map_png=pack_map(prediction.map, prediction.map_threshold),
+        channels=plain.get("channels", {}),
     )
 
 

@@ -63,6 +63,7 @@ def prediction_of(row: sqlite3.Row | Mapping[str, Any], png: bytes) -> Predictio
         map_threshold=threshold,
         regions=regions,
         timings=json.loads(row["timings"]),
+        channels={name: _number(value) for name, value in json.loads(row["channels"]).items()},
     )
 
 

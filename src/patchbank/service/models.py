@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchbank._system.files import file_digest, shown
 from patchbank.errors import ImageError, OptionError, PatchbankError
 from patchbank.loading import load
 from patchbank.prediction import finite
+from patchbank.sample import GEOMETRY_CHANNEL, RGB_CHANNEL, sources_of
 from patchbank.service.config import Config
 from patchbank.service.records import iso
+from patchbank.shape import DepthFormat
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -38,16 +41,32 @@ class Model:
     stamp: tuple[int, ...]
     loaded_at: float
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What it looks at."""
+        return tuple(dict.fromkeys(name for part in self.detector.parts() for name in part.inputs_.channels))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The channels that a sample needs a file for."""
+        return sources_of(self.channels)
+
     def warm_up(self) -> None:
         """Have everything compiled before the first request comes."""
+        values = self.detector.values_
+        flat: dict[str, NDArray[Any]] = dict.fromkeys(self.needs, values.like(np.full((128, 128, 3), 128, np.uint8)))
+        if GEOMETRY_CHANNEL in flat:
+            flat[GEOMETRY_CHANNEL] = _plane(values.depths.format)
         with contextlib.suppress(ImageError):  # a region of interest may have nothing of so small an image
-            self.detector.predict(self.detector.values_.like(np.full((128, 128, 3), 128, np.uint8)))
+            self.detector.predict(flat if len(flat) > 1 else next(iter(flat.values())))
 
     def describe(self) -> dict[str, Any]:
         """As the API shows it."""
         calibration = self.detector.calibration_
         described = {
             "name": self.name,
+            "channels": list(self.channels),
+            "needs": list(self.needs),
             "method": self.detector.method,
             "backbone": self.detector.backbone,
             "threshold": calibration.threshold,
@@ -119,7 +138,13 @@ class Models:
     def _load(self, name: str, file: Path) -> Model:
         stamp = _stamp(file)
         version = _version(file) if stamp else ""  # before it is loaded: a file replaced meanwhile is seen as changed
-        return Model(name, file, self.open(file), version, stamp, time.time())
+        model = Model(name, file, self.open(file), version, stamp, time.time())
+        if len(model.needs) > 1 and set(model.needs) != {RGB_CHANNEL, GEOMETRY_CHANNEL}:
+            raise OptionError(
+                f"{file}: looks at {', '.join(model.needs)}, and the service takes a picture (rgb), geometry (xyz) or "
+                "both: serve a model of these"
+            )
+        return model
 
     # ---- hot reload --------------------------------------------------------------------------------------------------
 
@@ -152,6 +177,16 @@ class Models:
         except Exception:
             _log.exception("%s: the replaced file cannot be loaded, the old model stays", name)
             self._on_reload(name, "failed")
+
+
+def _plane(format: DepthFormat) -> NDArray[np.float32]:
+    """Depths of a slanted plate, as a file would have them."""
+    millimetres = np.linspace(500, 510, 128)[:, None] + np.zeros(128)
+    away = -millimetres if format.axis == "height" else millimetres
+    stored: NDArray[np.float32] = ((away / (format.millimetres or 1.0) - format.offset) / format.scale).astype(
+        np.float32
+    )
+    return stored
 
 
 def _stamp(file: Path) -> tuple[int, ...]:

@@ -17,7 +17,9 @@ from pydantic import BaseModel, Field
 
 from patchbank.data import Sample, opened, read_image
 from patchbank.service.answers import BIGGEST_ID
+from patchbank.service.api_history import kept_upload
 from patchbank.service.context import PROBLEMS, service_of
+from patchbank.service.pictures import rgb_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -95,18 +97,14 @@ async def logout(request: Request) -> Response:
 @router.get("/page/small/{number}")
 def small(request: Request, number: Annotated[int, Path(ge=0, le=BIGGEST_ID)]) -> Response:
     """A small picture of an inspection, for lists: a camera's own would be megabytes each."""
-    history = service_of(request).history
-    row = history.get(number)
-    data = history.kept_image(number) if row is not None else None
-    if row is None or data is None:
-        raise HTTPException(404, "this image is not kept (any more)")
+    row, upload = kept_upload(service_of(request), number)
     values = service_of(request).values_of(row["model"])
-    if data.startswith(b"\xff\xd8"):  # JPEG alone can be decoded small
-        with opened(data) as image:
+    if upload.image.startswith(b"\xff\xd8"):  # JPEG alone can be decoded small
+        with opened(upload.image) as image:
             image.draft("RGB", (2 * _SMALL, 2 * _SMALL))
             rgb = read_image(Sample.of(row["name"], image), values)
     else:
-        rgb = read_image(Sample.of(row["name"], data), values)
+        rgb = rgb_of(upload, values)
     picture = Image.fromarray(rgb.astype("uint8", copy=False))
     picture.thumbnail((_SMALL, _SMALL))
     buffer = io.BytesIO()

@@ -8,16 +8,35 @@ import io
 from PIL import Image
 
 from patchbank.data import ValueRange, read_image
+from patchbank.errors import ImageError
 from patchbank.pictures.drawing import save_png
 from patchbank.pictures.heat import Picture
 from patchbank.service.uploads import Upload
+from patchbank.shape.decide import Depths
+from patchbank.shape.shown import shaded
 
 _PLAIN = ValueRange()
 
 
 def rgb_of(upload: Upload, values: ValueRange = _PLAIN) -> Picture:
-    """RGB uint8 of an image; `values`: of the model that it is shown for. Raises `ImageError`."""
+    """RGB uint8 of an image, or of its shaded surface where it has geometry alone; `values`: of the model that it is
+    shown for. Raises `ImageError`."""
+    if not upload.image:
+        return relief_of(upload, values)
     return read_image(upload.source, values).astype("uint8", copy=False)
+
+
+def relief_of(upload: Upload, values: ValueRange) -> Picture:
+    """RGB uint8 of the shaded surface of a sample with geometry. Raises `ImageError`."""
+    return shaded(upload.source, depths_of(upload, values))
+
+
+def depths_of(upload: Upload, values: ValueRange) -> Depths:
+    """What the stored depths of a sample mean to the model of `values`. Raises `ImageError` where nobody knows."""
+    if values.depths is None:
+        raise ImageError(f"{upload.name}: the model that knows what its depths mean is not served any more")
+    depths: Depths = values.depths
+    return depths
 
 
 def png_of(picture: Picture) -> bytes:

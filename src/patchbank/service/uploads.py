@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -14,11 +14,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from patchbank.data import Sample, image_size
+from patchbank.data import Sample, ValueRange, image_size
+from patchbank.data.pairing import ALIASES
 from patchbank.errors import ImageError
+from patchbank.sample import GEOMETRY_CHANNEL, PLAIN, RGB_CHANNEL
+from patchbank.shape import DepthFormat, shape_size
 
 RAW_TYPES = ("application/octet-stream", "image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 _SMALL_BODY = 1_000_000
+_RAW = "the body"  # where a field would stand
+_WORDS = {**dict.fromkeys(ALIASES, GEOMETRY_CHANNEL), "images": RGB_CHANNEL}
+_PLAIN = ValueRange()
 _LONGEST_NAME = 200
 
 
@@ -28,27 +34,60 @@ class TooLarge(ImageError):
 
 @dataclass(frozen=True)
 class Upload:
-    """An image as it was sent: the client's name for it, for people to read and nothing else, and the file's bytes."""
+    """A sample as it was sent: the client's name for it, for people to read and nothing else, and the bytes of its
+    files by channel: one without a channel's name, points or depths alone (xyz), or both rgb and xyz."""
 
     name: str
-    data: bytes
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, name: str, data: bytes) -> Upload:
+        """An image alone."""
+        return cls(name, {PLAIN: data})
 
     @property
     def source(self) -> Sample:
-        """The image, not read yet."""
-        return Sample.of(self.name, self.data)
+        """The sample, not read yet."""
+        return Sample(self.name, self.files)
 
-    def check(self, max_pixels: int) -> None:
-        """Raise `ImageError` for what is no image, `TooLarge` for one with too many pixels, by its header alone."""
-        try:
-            height, width = image_size(self.source)
-        except ImageError as error:
-            raise ImageError(str(error).removeprefix(f"{self.name}: ")) from error
-        if width * height > max_pixels:
-            raise TooLarge(
-                f"has {width}×{height} pixels, more than the {max_pixels / 1e6:g} million that this service decodes "
-                "(--max-pixels)"
-            )
+    @property
+    def image(self) -> bytes:
+        """The file of its picture; empty for geometry alone."""
+        return self.files.get(PLAIN) or self.files.get(RGB_CHANNEL, b"")
+
+    @property
+    def geometry(self) -> bytes:
+        """The file of its depths or points; empty where it has none."""
+        return self.files.get(GEOMETRY_CHANNEL, b"")
+
+    def check(self, max_pixels: int, values: ValueRange = _PLAIN) -> None:
+        """Raise `ImageError` for what is no image or geometry, `TooLarge` for a file with too many pixels, by the
+        headers alone. `values`: what stored depths mean to the model."""
+        for channel in self.files:
+            place = f"{channel}: " if len(self.files) > 1 else ""
+            try:
+                height, width = self._size(channel, values)
+            except ImageError as error:
+                raise ImageError(place + str(error).removeprefix(f"{self.name}: ")) from error
+            if width * height > max_pixels:
+                raise TooLarge(
+                    f"{place}has {width}×{height} pixels, more than the {max_pixels / 1e6:g} million that this service "
+                    "decodes (--max-pixels)"
+                )
+
+    def _size(self, channel: str, values: ValueRange) -> tuple[int, int]:
+        if channel != GEOMETRY_CHANNEL:
+            return image_size(self.source)
+        return shape_size(self.geometry, values.depths.format if values.depths else DepthFormat(), self.name)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a request: the name of its field, the client's name for the file, and its bytes."""
+
+    field: str
+    name: str
+    data: bytes
 
 
 class _Parser(MultiPartParser):
@@ -59,31 +98,58 @@ class _Parser(MultiPartParser):
         self.is_complete = True
 
 
-async def read_uploads(request: Request, most: int) -> list[Upload]:
-    """The images of a request: parts with a file name of a multipart body, or the raw body, which the query may give a
-    `name`. Raises `HTTPException`."""
+async def read_uploads(request: Request, most: int, needs: Sequence[str] = (RGB_CHANNEL,)) -> list[Upload]:
+    """The samples of a request: parts with a file name of a multipart body, or the raw body, which the query may give a
+    `name`. `needs`: the channels that the model needs a file for. Raises `HTTPException`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        uploads = await _read(request, kind, most)
+        parts = await _read(request, kind, most * len(needs))
     except ClientDisconnect:
         raise HTTPException(400, "the client went away before its body had come") from None
-    if not uploads:
+    if not parts:
         raise HTTPException(422, "no images were sent: a multipart body has a file for each image")
-    return uploads
+    return samples_of(parts, needs)
 
 
-async def _read(request: Request, kind: str, most: int) -> list[Upload]:
+def samples_of(parts: Sequence[Part], needs: Sequence[str]) -> list[Upload]:
+    """What belongs together: the first file of each channel, the second of each, … Raises `HTTPException` for what the
+    model does not look at, and for a sample that lacks a channel."""
+    fields = {GEOMETRY_CHANNEL if part.field in ALIASES else part.field for part in parts}
+    if len(needs) == 1:
+        other = {RGB_CHANNEL: GEOMETRY_CHANNEL, GEOMETRY_CHANNEL: RGB_CHANNEL}.get(needs[0])
+        if {needs[0], other} <= fields:
+            raise HTTPException(422, f"this model looks at {needs[0]} alone: leave out {other}")
+        channel = GEOMETRY_CHANNEL if needs[0] == GEOMETRY_CHANNEL else PLAIN
+        return [Upload(part.name, {channel: part.data}) for part in parts]
+    how = f"send a file for each of {' and '.join(needs)}, such as {' '.join(f'{name}=@FILE' for name in needs)}"
+    found: dict[str, list[Part]] = {name: [] for name in needs}
+    for part in parts:
+        channel = _WORDS.get(part.field, part.field)
+        if channel not in found:
+            raise HTTPException(422, f"{shown_name(part.field)!r} is no channel of this model: {how} (multipart)")
+        found[channel].append(part)
+    counts = {name: len(files) for name, files in found.items()}
+    if missing := [name for name, count in counts.items() if not count]:
+        raise HTTPException(422, f"{missing[0]} is missing: {how} (multipart)")
+    if len(set(counts.values())) > 1:
+        listed = " and ".join(f"{count} of {name}" for name, count in counts.items())
+        raise HTTPException(422, f"a sample lacks a file, there are {listed}: {how} for each sample, in one order")
+    samples = zip(*found.values(), strict=True)
+    return [Upload(files[0].name, dict(zip(found, (file.data for file in files), strict=True))) for files in samples]
+
+
+async def _read(request: Request, kind: str, most: int) -> list[Part]:
     if kind == "multipart/form-data":
         return await _read_parts(request.headers, request.stream(), most)
     if kind == "application/octet-stream" or kind.startswith("image/"):
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
-        return [Upload(shown_name(request.query_params.get("name", "image")), bytes(data))]
+        return [Part(_RAW, shown_name(request.query_params.get("name", "image")), bytes(data))]
     raise HTTPException(415, "send one image as image/png, image/jpeg, …, or several as files of multipart/form-data")
 
 
-async def _read_parts(headers: Headers, stream: AsyncGenerator[bytes, None], most: int) -> list[Upload]:
+async def _read_parts(headers: Headers, stream: AsyncGenerator[bytes, None], most: int) -> list[Part]:
     parser = _Parser(headers, stream, max_files=most, max_fields=100)
     try:
         form = await parser.parse()
@@ -93,8 +159,8 @@ async def _read_parts(headers: Headers, stream: AsyncGenerator[bytes, None], mos
     except MultiPartException as error:
         raise HTTPException(400, f"the multipart body cannot be read: {error.message}") from None
     try:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        return [Upload(shown_name(file.filename or "image"), await file.read()) for file in files]
+        files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
+        return [Part(field, shown_name(file.filename or "image"), await file.read()) for field, file in files]
     finally:
         await form.close()
 

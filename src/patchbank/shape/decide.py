@@ -76,9 +76,11 @@ class Depths:
 
 
 def read_sample_shape(sample: Sample, depths: Depths) -> Shape:
-    """The geometry of a sample. Raises `ImageError`, one sentence that names it, also where it is far larger or smaller
-    than the parts that were learned from."""
-    shape = read_shape(_geometry_of(sample), depths.format, sample.name)
+    """The geometry of a sample. Raises `ImageError`, one sentence that names it and xyz among other channels; also where
+    it is far larger or smaller than the parts that were learned from."""
+    others = len(sample.channels) > 1
+    name = f"{sample.name}: {GEOMETRY_CHANNEL}" if others else sample.name
+    shape = read_shape(_geometry_of(sample), depths.format, name)
     if depths.across_mm is not None:
         across = _across(shape)
         if not depths.across_mm / _OTHER_UNIT < across < depths.across_mm * _OTHER_UNIT:

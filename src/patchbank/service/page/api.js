@@ -36,14 +36,14 @@ export async function remove(path) {
   return request(path, { method: "DELETE" });
 }
 
-/** Send image files to a model; the results come in the order of the files. */
-export async function inspect(model, files) {
+/** Send samples to a model, each as its files by field; the results come in the order of the samples. */
+export async function inspect(model, samples) {
   const form = new FormData();
-  for (const file of files) form.append("images", file, file.name);
+  for (const sample of samples) for (const [field, file] of Object.entries(sample)) form.append(field, file, file.name);
   try {
     return (await request(`v1/models/${encodeURIComponent(model)}/inspect?overlay=false`, { method: "POST", body: form })).results;
   } catch (error) {
-    if (error.body?.results?.length === files.length) return error.body.results; // not one of them could be inspected
+    if (error.body?.results?.length === samples.length) return error.body.results; // not one of them could be inspected
     throw error;
   }
 }

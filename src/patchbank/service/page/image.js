@@ -1,6 +1,7 @@
 // One inspection: the picture with its map, the verdict in words, the nearest good patches, and what a person says.
 
 import { get } from "./api.js";
+import { channelBars, heightReadout } from "./channels.js";
 import { decision, fill, h, number, scoreBar, sign } from "./dom.js";
 import { explanation } from "./explanation.js";
 import { address } from "./line.js";
@@ -40,12 +41,13 @@ function show(root, item) {
         h("span.steps", {},
           h("button", { type: "button", onclick: () => go(item.id, "newer"), "aria-label": "Newer inspection", title: "Newer (←)" }, "←"),
           h("button", { type: "button", onclick: () => go(item.id, "older"), "aria-label": "Older inspection", title: "Older (→)" }, "→"))),
-      view.element, layers.element),
+      view.element, item.geometry_kept ? heightReadout(item, view.onPointer) : null, layers.element),
     h(`div.verdict.${rejected ? "rejected" : "accepted"}`, {}, sign(rejected), h("h1", {}, rejected ? "REJECTED" : "ACCEPTED")),
     h("section.about", { "aria-label": "What the model and people say" },
       scoreBar(item),
       h("p.score", {}, `Score ${number(item.score)}, ${rejected ? "above" : "within"} the allowed ${number(item.threshold)}.`),
       h("p", {}, `${upper(chance(item.p_value))}.`),
+      channelBars(item),
       h("p.hint", {}, `${regionWords(item)} Inspected ${clock(item.when)} by ${item.model}.`),
       verdict.element),
     nearest,
@@ -74,9 +76,11 @@ function layerControls(view, item) {
   opacity.addEventListener("input", apply);
   regions.addEventListener("change", () => view.showRegions(regions.checked));
   apply();
+  const views = item.geometry_kept ? viewSwitch(view) : null;
   const button = (words, label, action) => h("button", { type: "button", "aria-label": label, title: label, onclick: action }, words);
   const element = h(
     "div.controls", {},
+    views?.element,
     h("label.wide", { for: "opacity" }, "Map ", opacity),
     h("label", {}, regions, ` Regions (${item.regions.length})`),
     h("span.steps", {},
@@ -89,9 +93,30 @@ function layerControls(view, item) {
       apply();
     },
     r: () => regions.click(),
+    ...views?.keys,
     "+": () => view.zoom(1.5), "=": () => view.zoom(1.5), "-": () => view.zoom(1 / 1.5), 0: view.reset,
   };
   return { element, keys };
+}
+
+const VIEWS = { side: "Side by side", picture: "Picture", shape: "Height" };
+
+/** All panes of a part with geometry, or one of them with the map over it. */
+function viewSwitch(view) {
+  const names = Object.keys(VIEWS);
+  const buttons = names.map((name) => h("button", { type: "button", "data-view": name, onclick: () => choose(name) }, VIEWS[name]));
+  let chosen = "";
+  function choose(name) {
+    chosen = name;
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === name));
+    view.show(name);
+    remember("view", name);
+  }
+  choose(names.includes(remembered("view")) ? remembered("view") : names[0]);
+  return {
+    element: h("span.switch", { role: "group", "aria-label": "What is shown" }, buttons),
+    keys: { v: () => choose(names[(names.indexOf(chosen) + 1) % names.length]) },
+  };
 }
 
 function verdictControls(item) {

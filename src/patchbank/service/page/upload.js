@@ -1,13 +1,17 @@
 // Images dropped on the page, or chosen: sent a few at a time until each has a result, whatever the service is busy with.
+// For a model that looks at geometry a sample is a picture and its geometry, which are chosen together.
 
 import { ApiError, inspect } from "./api.js";
 import { fill, h } from "./dom.js";
+import { isPoints, pairFiles } from "./pairing.js";
 import { currentModel, refreshItems, untilDone } from "./state.js";
 import { count } from "./words.js";
 
 const AT_ONCE = 4, BYTES = 12e6; // of one request, unless a single image is larger
 const IMAGE = /\.(a?png|jpe?g?|jfif|jif|mpo|bmp|dib|tiff?|webp|gif|p[bgnpf]m|tga|icb|vda|vst|jp2|j2[ck]|jp[cfx]|avif|pcx|sgi|qoi)$/i;
-const queue = [];
+const MASKS = /(^|\/)(gt|ground_truth|masks?)\/[^/]*$/i; // of data sets: no pictures of parts
+const PICTURES = "image/*,.tif,.tiff,.pgm,.ppm", GEOMETRY = ",.npy,.npz,.pcd,.ply,.stl,.pfm,.csv";
+const queue = []; // samples: files by field
 const tally = { total: 0, done: 0, rejected: 0, skipped: 0, errors: [], waiting: "", running: false };
 const panel = document.getElementById("uploads");
 
@@ -26,7 +30,7 @@ export function acceptDrops() {
     event.preventDefault();
     shade.hidden = true;
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...event.dataTransfer.files];
+    const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...event.dataTransfer.files].map(asChosen);
     enqueue(files, entries.some((entry) => entry.isDirectory));
   });
   window.addEventListener("beforeunload", (event) => { if (tally.running) event.preventDefault(); });
@@ -37,17 +41,30 @@ export function chooseImages() {
   const chooser = (words, attributes, fromFolder) => {
     const input = h("input.hidden", { type: "file", multiple: true, tabindex: -1, "aria-hidden": "true", "aria-label": words, ...attributes });
     input.addEventListener("change", () => {
-      enqueue([...input.files], fromFolder);
+      enqueue([...input.files].map(asChosen), fromFolder);
       input.value = "";
     });
-    return [input, h("button", { type: "button", onclick: () => input.click() }, words)];
+    const choose = () => {
+      if (!fromFolder) input.accept = PICTURES + (looksAtGeometry() ? GEOMETRY : "");
+      input.click();
+    };
+    return [input, h("button", { type: "button", onclick: choose }, words)];
   };
-  return h("span.choosers", {}, chooser("Inspect images …", { accept: "image/*,.tif,.tiff,.pgm,.ppm" }, false), chooser("Inspect a folder …", { webkitdirectory: true }, true));
+  return h("span.choosers", {}, chooser("Inspect images …", { accept: PICTURES }, false), chooser("Inspect a folder …", { webkitdirectory: true }, true));
+}
+
+function looksAtGeometry() {
+  return currentModel()?.needs?.includes("xyz") ?? false;
+}
+
+/** A file with its place in what was chosen. */
+function asChosen(file) {
+  return { file, path: file.webkitRelativePath || file.name };
 }
 
 /** All files below a dropped folder, or the file. */
 async function filesOf(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path: entry.fullPath }];
   const reader = entry.createReader();
   const entries = [];
   for (;;) {
@@ -59,14 +76,34 @@ async function filesOf(entry) {
 }
 
 /** Files of a folder that are no images are left out, and counted; a file that was chosen itself is sent. */
-function enqueue(files, fromFolder) {
-  const images = fromFolder ? files.filter((file) => IMAGE.test(file.name) && !file.name.startsWith(".")) : files;
+function enqueue(chosen, fromFolder) {
+  const geometry = looksAtGeometry();
+  const isTaken = ({ file: { name }, path }) => !name.startsWith(".") && (geometry ? (IMAGE.test(name) || isPoints(name)) && !MASKS.test(path) : IMAGE.test(name));
+  const taken = fromFolder ? chosen.filter(isTaken) : chosen;
   if (!tally.running) Object.assign(tally, { total: 0, done: 0, rejected: 0, skipped: 0, errors: [] });
-  tally.skipped += files.length - images.length;
-  tally.total += images.length;
-  queue.push(...images);
+  tally.skipped += chosen.length - taken.length;
+  const { samples, alone } = asSamples(taken);
+  for (const { file, lacks } of alone) tally.errors.push({ name: file.name, error: `has no ${lacks} beside it: choose or drop both files together` });
+  tally.total += samples.length + alone.length;
+  tally.done += alone.length;
+  queue.push(...samples);
   show();
   if (!tally.running) work();
+}
+
+/** What the model in view takes: pictures, geometry alone, or both paired. */
+function asSamples(chosen) {
+  const needs = currentModel()?.needs ?? ["rgb"];
+  if (needs.length > 1) return pairFiles(chosen);
+  return { samples: chosen.map(({ file }) => ({ [needs[0] === "xyz" ? "xyz" : "images"]: file })), alone: [] };
+}
+
+function sizeOf(sample) {
+  return Object.values(sample).reduce((sum, file) => sum + file.size, 0);
+}
+
+function nameOf(sample) {
+  return Object.values(sample)[0].name;
 }
 
 async function work() {
@@ -88,16 +125,16 @@ async function work() {
 }
 
 function nextBatch() {
-  let [many, bytes] = [1, queue[0].size];
-  while (many < Math.min(AT_ONCE, queue.length) && bytes + queue[many].size <= BYTES) bytes += queue[many++].size;
+  let [many, bytes] = [1, sizeOf(queue[0])];
+  while (many < Math.min(AT_ONCE, queue.length) && bytes + sizeOf(queue[many]) <= BYTES) bytes += sizeOf(queue[many++]);
   return queue.splice(0, many);
 }
 
-async function send(files) {
+async function send(samples) {
   const model = currentModel();
-  if (!model) return files.map((file) => ({ name: file.name, error: "no model is loaded" }));
+  if (!model) return samples.map((sample) => ({ name: nameOf(sample), error: "no model is loaded" }));
   const finished = [];
-  let left = files;
+  let left = samples;
   const attempt = async () => {
     const results = await inspect(model.name, left);
     finished.push(...results.filter((result) => !result.unfinished));
@@ -111,8 +148,8 @@ async function send(files) {
     });
     return finished;
   } catch (error) {
-    if (left.length === 1) return [...finished, { name: left[0].name, error: error.message }];
-    return [...finished, ...(await Promise.all(left.map((file) => send([file])))).flat()]; // one bad file must not take its neighbours along
+    if (left.length === 1) return [...finished, { name: nameOf(left[0]), error: error.message }];
+    return [...finished, ...(await Promise.all(left.map((sample) => send([sample])))).flat()]; // one bad file must not take its neighbours along
   }
 }
 
