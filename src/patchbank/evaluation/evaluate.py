@@ -15,7 +15,7 @@ import numpy as np
 from patchbank._system.environment import environment
 from patchbank._system.ram import peak_rss_mb
 from patchbank.calibration.calibration import Calibration
-from patchbank.data import Sample, read_image
+from patchbank.data import Sample
 from patchbank.data.datasets import GOOD, Dataset, LabelledImage, read_mask
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, notify, warn
@@ -30,6 +30,7 @@ from patchbank.pictures.drawing import overlay, read_again, tiling_picture
 from patchbank.pictures.explanation import explanation_rows, finder_of
 from patchbank.pictures.heat import Picture
 from patchbank.prediction import Prediction
+from patchbank.shape.shown import shown
 
 _GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50
@@ -129,6 +130,7 @@ def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, p
                 prediction.score,
                 prediction.p_value,
                 prediction.is_anomalous,
+                channels=prediction.channels,
             )
         )
         if detector.localizes:
@@ -272,14 +274,21 @@ def _galleries(detector: Detector, dataset: Dataset, run: _Run, on_error: OnErro
 
 
 def _panel(detector: Detector, dataset: Dataset, case: Case, sample: LabelledImage) -> Panel:
-    explanation = detector.explain(sample.path)
-    pixels = read_again(Sample.of(case.path, sample.path), explanation.prediction.map.shape, detector.values_)
-    mask = read_mask(sample, dataset.mask_above, (pixels.shape[0], pixels.shape[1]))
-    top = overlay(pixels, explanation.prediction, mask)
+    source = _source(detector, sample)
+    explanation = detector.explain(source)
+    seen = read_again(source, explanation.prediction.map.shape, detector.values_)
+    mask = read_mask(sample, dataset.mask_above, (seen.picture.shape[0], seen.picture.shape[1]))
+    top = overlay(seen, explanation.prediction, mask)
     if not detector.keeps_patches:
         return Panel(case, top)
-    rows = explanation_rows(pixels, explanation, finder_of(detector), top.shape[1])
+    rows = explanation_rows(seen, explanation, finder_of(detector), top.shape[1])
     return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
+
+
+def _source(detector: Detector, sample: LabelledImage) -> Sample:
+    """A test image with its geometry, seen in the first channel of the detector."""
+    (source,) = detector.gather(sample.path)
+    return source
 
 
 def _tiling(detector: Detector, samples: Sequence[LabelledImage]) -> Picture | None:
@@ -291,7 +300,7 @@ def _tiling(detector: Detector, samples: Sequence[LabelledImage]) -> Picture | N
 
 
 def _tiled(detector: Detector, sample: LabelledImage) -> Picture:
-    rgb = read_image(Sample.of(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
+    rgb = shown(_source(detector, sample), detector.values_).picture
     extractor = detector.extractor
     assert extractor.tiling is not None
     view = extractor.loader.view(rgb, str(sample.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
 
 
@@ -20,3 +21,15 @@ def shortened(text: str, keep: int) -> str:
     if len(text) <= keep:
         return text
     return f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
+
+
+def wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """The text in lines that fit, broken at its spaces; a word that fits nowhere has a line of its own."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and not fits(longer):
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
