@@ -61,7 +61,7 @@ class Evaluation:
     they can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels,
     worst first; `how` says how the run was made, in words, in the order to print; `tiling`: how the first test
     image is cut into tiles, where it is; `root`: the folder of the dataset; `pieces`: what each case adds to the pixel
-    metrics, where there are maps."""
+    metrics, where there are maps; `channels`: those that the model looks at."""
 
     metrics: dict[str, Any]
     cases: list[Case]
@@ -75,3 +75,4 @@ class Evaluation:
     tiling: NDArray[np.uint8] | None = None
     root: Path | None = None
     pieces: PixelPieces | None = None
+    channels: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from patchbank.sample import MADE_OF
 
 PICTURE, SHAPE, BOTH = "picture", "shape", "both"
 _INK, _PALE = (25, 28, 33), (84, 90, 99)
+_UNIT = "standard deviations"
 _BARS = {PICTURE: (0, 114, 178), SHAPE: (213, 94, 0)}  # told apart with every kind of colour blindness
 _EMPTY = (230, 232, 236)
 _SHARE = 0.5  # of the largest distance: what reaches it has seen the same place
@@ -62,7 +63,7 @@ def meaning_of(channel: str) -> str:
 
 
 def in_words(channels: Mapping[str, float]) -> str:
-    """Such as "curvature: 14 standard deviations above good parts, rgb: 1", the largest first; "" without channels."""
+    """Such as "curvature: 14 standard deviations above good parts, rgb: 1.2", the largest first; "" without channels."""
     words: list[str] = []
     for name, value in _largest_first(channels):
         words.append(f"{name}: {deviations(value)}" + ("" if words else f" {_UNIT} above good parts"))
@@ -84,15 +85,12 @@ def summary(channels: Mapping[str, float], is_anomalous: bool) -> str:
 
 def deviations(value: float) -> str:
     """A number of standard deviations as people say it."""
-    return f"{value:.0f}" if abs(value) >= 1 else f"{value:.1f}"
-
-
-_UNIT = "standard deviations"
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}"
 
 
 def bars_height(channels: Mapping[str, float], text: int) -> int:
     """Pixels that `draw_bars` needs."""
-    return (5 if seen_by(channels) else 2) * text * 3 // 2 + len(channels) * text * 3
+    return text + (5 if seen_by(channels) else 2) * text * 3 // 2 + len(channels) * text * 3
 
 
 def draw_bars(
@@ -103,7 +101,7 @@ def draw_bars(
     draw, line = ImageDraw.Draw(page), text * 3 // 2
     write(page, (x, y + text), "what is unusual at the strangest place:", text, _PALE, room)
     write(page, (x, y + text + line), f"{_UNIT} above good parts, by channel", text, _PALE, room)
-    y += 2 * line + text // 2
+    y += 2 * line + text
     number, full = 4 * text, max(_LEAST, *channels.values())
     for name, value in _largest_first(channels):
         meaning = meaning_of(name)

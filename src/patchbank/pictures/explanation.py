@@ -62,8 +62,7 @@ def explanation_picture(
 def explanation_rows(image: Picture | Shown, explanation: Explanation, find: Find, width: int) -> list[Picture]:
     """The rows of `explanation_picture`, without the overlay."""
     seen = image if isinstance(image, Shown) else Shown(image)
-    unit = "standard deviations" if explanation.prediction.channels else ""
-    return [_row(seen, place, find, width, number, unit) for number, place in enumerate(explanation.places, 1)]
+    return [_row(seen, place, find, width, number) for number, place in enumerate(explanation.places, 1)]
 
 
 def places_picture(image: Picture | Shown, explanation: Explanation, find: Find, width: int = 984) -> Picture | None:
@@ -121,8 +120,8 @@ def finder_of(detector: Detector) -> Find:
     return finder(detector.thumbnails_, detector.folder, detector.values_, detector.digests, channel)
 
 
-def _row(seen: Shown, place: Place, find: Find, width: int, number: int, unit: str) -> Picture:
-    """One place: a line of words and the crops, and those of the shaded surfaces; `unit`: of distances."""
+def _row(seen: Shown, place: Place, find: Find, width: int, number: int) -> Picture:
+    """One place: a line of words and the crops, and those of the shaded surfaces."""
     text, gap, columns = 17, 8, 6
     side = (width - (columns + 1) * gap) // columns
     pictures = [picture for picture in (seen.picture, seen.relief) if picture is not None]
@@ -130,15 +129,18 @@ def _row(seen: Shown, place: Place, find: Find, width: int, number: int, unit: s
     page = Image.new("RGB", (width, names + 4 * text), _WHITE)
     words = f"{number}. at column {place.x}, row {place.y}: the map says {place.value:.4g}"
     if place.channel:
-        words += f"; the nearest good patches, by {place.channel}{f' (distances in {unit})' if unit else ''}"
+        words += f"; the nearest good patches, by {place.channel}:"
     if not place.neighbours:
         words += "; this method keeps no patches of good parts to show beside it"
     write(page, (gap, text), words, text, _INK, width - 2 * gap)
     reach, size = _reach(place.box), seen.picture.shape[:2]
     columns_of = [([_crop(picture, size, place.box, reach, side) for picture in pictures], "this part", "")]
     for neighbour in place.neighbours[: columns - 1]:
+        distance = (
+            f"{neighbour.distance:.3g} std. deviations" if place.channel else f"distance {neighbour.distance:.4g}"
+        )
         crops = _of_good(neighbour, find, reach, side)[: len(pictures)]
-        columns_of.append((crops, short_path(neighbour.image), f"distance {neighbour.distance:.4g}"))
+        columns_of.append((crops, short_path(neighbour.image), distance))
     for column, (crops, name, below) in enumerate(columns_of):
         x = gap + column * (side + gap)
         for line, crop in enumerate(crops):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePath
 
+from patchbank.data.folder_names import joined_name
+from patchbank.data.pairing import COLOURS, GEOMETRIES
+
 
 def printable(text: str) -> str:
     """The text with a placeholder for what no font can draw: line breaks, bytes that are not UTF-8."""
@@ -12,8 +15,11 @@ def printable(text: str) -> str:
 
 
 def short_path(path: str) -> str:
-    """The file name with its folder, which often names the part or the defect."""
-    return printable("/".join(PurePath(path).parts[-2:]))
+    """The file name with its folder, which often names the part or the defect; with the one above a folder such as
+    rgb or xyz, which names a channel."""
+    parts = PurePath(path).parts
+    is_channel = len(parts) > 1 and joined_name(parts[-2]) in COLOURS | GEOMETRIES
+    return printable("/".join(parts[-3 if is_channel else -2 :]))
 
 
 def shortened(text: str, keep: int) -> str:
