@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.data import Images, Sample, ValueRange, gather, image_size, prefetch, read_image
+from patchbank.data import Images, Sample, ValueRange, gather, image_size, prefetch
 from patchbank.detector import Detector
 from patchbank.errors import ImageError, OnError, OptionError, Progress, warn
 from patchbank.methods import PatchCore
+from patchbank.shape.shown import shown
 
 SUSPICIOUS = 3.5  # robust standard deviations above the median (Iglewicz and Hoaglin, 1993)
 _SIDE = 64  # of the small grey pictures that are compared to find duplicates
@@ -103,8 +104,9 @@ def audit(
         Suspect(name, float(score), float(deviation))
         for name, score, deviation in zip(calibration.images, calibration.scores, deviations, strict=True)
     ]
-    readable = [source for source in sources if source.name not in lost]
-    usual, odd = _odd_sizes(readable)
+    first = detector.inputs_.channels[0]
+    readable = [source.seen_in(first) for source in sources if source.name not in lost]
+    usual, odd = _odd_sizes(readable, detector.values_)
     ranked.sort(key=lambda suspect: (-suspect.score, suspect.image))
     twice = near_duplicates(readable, detector.values_) if duplicates else ()
     return Audit(tuple(ranked), twice, odd, usual, tuple(unreadable), detector)
@@ -153,19 +155,21 @@ def _differences(pixels: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.
 
 def _small(source: Sample, values: ValueRange) -> tuple[str, NDArray[np.float32]] | None:
     try:
-        rgb = read_image(source, values)
+        rgb = shown(source, values).picture
     except ImageError:
         return None
-    grey = cv2.cvtColor(rgb.astype(np.uint8, copy=False), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return source.name, cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
 
-def _odd_sizes(sources: Sequence[Sample]) -> tuple[tuple[int, int], tuple[tuple[str, tuple[int, int]], ...]]:
+def _odd_sizes(
+    sources: Sequence[Sample], values: ValueRange
+) -> tuple[tuple[int, int], tuple[tuple[str, tuple[int, int]], ...]]:
     """The most frequent size, and the images of another, where at least half have it."""
     sized = []
     for source in sources:
         with contextlib.suppress(ImageError):  # gone since it was learned from
-            sized.append((source, image_size(source)))
+            sized.append((source, image_size(source, values)))
     sizes = [size for _, size in sized]
     if not sizes:
         return (0, 0), ()

@@ -53,7 +53,8 @@ def explain(
         if not closest and scorer.keeps_patches:
             closest = [prediction.nearest(x, y)]
         box = view.patch_box(row, column, item.grid)
-        places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest)))
+        channel = scorer.channel_at(found[0][0]) if found else ""
+        places.append(Place(x, y, box, float(prediction.map[y, x]), tuple(closest), channel))
     return Explanation(prediction, tuple(places))
 
 

@@ -127,13 +127,22 @@ class Prediction:
 @dataclass(frozen=True)
 class Place:
     """A position of an image and what good parts have there: pixel column `x`, row `y`; the `box` of its patch, (left,
-    top, right, bottom); `value` of the map; the nearest patch of each of some training images, nearest first."""
+    top, right, bottom); `value` of the map; the nearest patch of each of some training images, nearest first;
+    `channel`: of several, the one that they were found in, "" of one."""
 
     x: int
     y: int
     box: tuple[int, int, int, int]
     value: float
     neighbours: tuple[Neighbour, ...]
+    channel: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        plain = asdict(self)
+        if not self.channel:
+            del plain["channel"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {**self.prediction.to_dict(), "places": [asdict(place) for place in self.places]}
+        return {**self.prediction.to_dict(), "places": [place.to_dict() for place in self.places]}
 
 
 def find_regions(anomaly_map: NDArray[np.float32], threshold: float) -> tuple[Region, ...]:

@@ -139,6 +139,10 @@ class Scorer(nn.Module):
         memory with distances; none where the method keeps none, or can tell only the nearest."""
         return []
 
+    def channel_at(self, reference: int) -> str:
+        """The channel that a reference into the memory belongs to; "" for a scorer of one channel."""
+        return ""
+
     def origin_of(self, references: NDArray[np.int64]) -> Origin:
         """Where references into the memory come from: image, row and column of each, …×3; the images; and how many rows
         and columns a cell of their grids has."""

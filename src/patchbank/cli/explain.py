@@ -35,6 +35,7 @@ def explain(
     check_folder(output)
     from patchbank.data import gather
     from patchbank.loading import load
+    from patchbank.pictures.channels import in_words
     from patchbank.pictures.drawing import read_again, save_png
     from patchbank.pictures.explanation import explanation_picture, finder_of
     from patchbank.prediction import finite
@@ -45,18 +46,19 @@ def explain(
     if roi is not None:
         detector.restrict(roi)
     names = output_names(images, [source.name for source in sources])
+    sources = [source.seen_in(detector.inputs_.channels[0]) for source in sources]
     find, done = finder_of(detector), 0
     results = Results(output, "explain")
     results.begin()
     for source in sources:
         try:
             explanation = detector.explain(source, place, count)
-            rgb = read_again(source, explanation.prediction.map.shape, detector.values_)
+            seen = read_again(source, explanation.prediction.map.shape, detector.values_)
         except (ImageError, DatasetError) as error:  # the latter of a file that has gone
             failures(source.name, error)
             continue
         done += 1
-        picture, document = explanation_picture(rgb, explanation, find), explanation.to_dict()
+        picture, document = explanation_picture(seen, explanation, find), explanation.to_dict()
         try:
             written = results.path(f"{names[source.name]}.png")
             with replacing(written) as temporary:
@@ -70,7 +72,8 @@ def explain(
             failures(source.name, ImageError(sentence))
             continue
         verdict = "rejected" if explanation.prediction.is_anomalous else "accepted"
-        say(f"{source.name}: {verdict}; {written}")
+        words = in_words(explanation.prediction.channels)
+        say("; ".join(filter(None, [f"{source.name}: {verdict}", words, str(written)])))
     raise typer.Exit(failures.exit_code if done else 2)
 
 

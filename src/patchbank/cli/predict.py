@@ -12,7 +12,7 @@ from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.interrupt import calm
 from patchbank.cli.outputs import check_folder
-from patchbank.cli.results import PredictionFolder
+from patchbank.cli.results import PredictionFolder, check_has_points
 from patchbank.errors import OptionError
 
 
@@ -21,6 +21,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the results.")] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Also write each map, float32 TIFF in input pixels.")] = False,
+    ply: Annotated[
+        bool, typer.Option("--ply", help="Also write the points of each part as a PLY, coloured by the map.")
+    ] = False,
     overlays: Annotated[bool, typer.Option(help="Draw a picture for each image.")] = True,
     threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Reject at this rate instead of the model's.")] = None,
@@ -38,8 +41,9 @@ def predict(
     """Inspect images: scores and verdicts as CSV or JSON, and a picture of each."""
     if output is None and not as_json:
         raise OptionError("give a folder for the results with -o OUT, or print them with --json")
-    if output is None and maps:
-        raise OptionError("--maps needs a folder to write to: give one with -o OUT")
+    for option, is_given in (("--maps", maps), ("--ply", ply)):
+        if output is None and is_given:
+            raise OptionError(f"{option} needs a folder to write to: give one with -o OUT")
     if output is not None:
         check_folder(output)
     if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
@@ -55,6 +59,8 @@ def predict(
     failures = Failures()
     sources = gather(images, failures)
     detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    if ply:
+        check_has_points(model, detector, sources)
     if roi is not None:
         detector.restrict(roi)
     if false_alarm_rate is not None:
@@ -67,17 +73,17 @@ def predict(
     results = (
         None
         if output is None
-        else PredictionFolder(output, failures, overlays=overlays, maps=maps, values=detector.values_)
+        else PredictionFolder(output, failures, detector.inputs_, overlays=overlays, maps=maps, ply=ply)
     )
     try:
         with progress_bars() as progress:
-            for prediction in detector.predictions(sources, failures):  # files may have gone since
+            for item, prediction in detector.inspected(sources, failures):  # files may have gone since
                 if threshold is not None:
                     prediction = prediction.at_threshold(threshold)
                 row = finite(prediction.to_dict())
                 count, rejected = count + 1, rejected + prediction.is_anomalous
                 if results is not None:
-                    results.add(row, prediction, names[prediction.path])
+                    results.add(row, item.source, prediction, names[prediction.path])
                 if as_json and not say(json.dumps(row)) and results is None:
                     return  # nobody reads it any more
                 if progress:

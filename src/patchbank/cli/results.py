@@ -16,10 +16,12 @@ from patchbank._system.files import is_full, open_csv, reason, replacing, write_
 from patchbank._system.written import Results
 from patchbank.cli.console import Failures
 from patchbank.cli.outputs import written_or_rescued
-from patchbank.errors import ImageError
+from patchbank.errors import ImageError, OptionError
+from patchbank.sample import PLAIN, Sample
 
 if TYPE_CHECKING:
-    from patchbank.data import ValueRange
+    from patchbank.detector import Detector
+    from patchbank.features.loading import Inputs
     from patchbank.prediction import Prediction
 
 COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
@@ -30,8 +32,8 @@ class GrowingTable:
     """A CSV whose rows are in NAME.partial as they come, and under its own name in the end. After kill -9 the rows so
     far are there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, columns: tuple[str, ...] = COLUMNS) -> None:
+        self.path, self._columns = path, columns
         self._partial = Path(f"{os.path.realpath(path)}.partial")
         self._rows: list[dict[str, Any]] = []
         self._file: Any = None
@@ -39,7 +41,7 @@ class GrowingTable:
         with contextlib.suppress(OSError):  # tried again in the end
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_csv(self._partial)
-            csv.DictWriter(self._file, COLUMNS).writeheader()
+            csv.DictWriter(self._file, self._columns).writeheader()
             self._file.flush()
         with contextlib.suppress(OSError):  # the table of an earlier run: its pictures have gone
             self._partial.chmod(stat.S_IMODE(target.stat().st_mode))
@@ -50,7 +52,7 @@ class GrowingTable:
         if self._file is None:
             return
         try:
-            csv.DictWriter(self._file, COLUMNS, extrasaction="ignore").writerow(row)
+            csv.DictWriter(self._file, self._columns, extrasaction="ignore").writerow(row)
             self._file.flush()
         except OSError:  # the disk is full: tried again in the end
             self._drop()
@@ -65,7 +67,7 @@ class GrowingTable:
                 return
             except OSError:
                 self._drop()
-        written_or_rescued(lambda path: write_csv(path, COLUMNS, self._rows), self.path)
+        written_or_rescued(lambda path: write_csv(path, self._columns, self._rows), self.path)
 
     def _drop(self) -> None:
         file, self._file = self._file, None
@@ -76,22 +78,29 @@ class GrowingTable:
 
 
 class PredictionFolder:
-    """predictions.csv, errors.csv, overlays/ and maps/ of one run."""
+    """predictions.csv, errors.csv, overlays/, maps/ and clouds/ of one run. `inputs`: of the model."""
 
-    def __init__(self, folder: Path, failures: Failures, *, overlays: bool, maps: bool, values: ValueRange) -> None:
-        self.folder, self._failures, self._values = folder, failures, values
-        self._overlays, self._maps = overlays, maps
+    def __init__(
+        self, folder: Path, failures: Failures, inputs: Inputs, *, overlays: bool, maps: bool, ply: bool
+    ) -> None:
+        self.folder, self._failures, self._inputs = folder, failures, inputs
+        self._overlays, self._maps, self._ply = overlays, maps, ply
+        columns = (*COLUMNS, "channels") if len(inputs.channels) > 1 else COLUMNS
         self._results = Results(folder, "predict")
         self._results.begin("predictions.csv.partial", "errors.csv")
-        self._table = GrowingTable(folder / "predictions.csv")
+        self._table = GrowingTable(folder / "predictions.csv", columns)
 
-    def add(self, row: dict[str, Any], prediction: Prediction, name: PurePath) -> None:
-        """A row and the pictures of an image; what cannot be drawn or written is named, and the row stays."""
-        self._table.add({**row, "regions": json.dumps(row["regions"])})
+    def add(self, row: dict[str, Any], source: Sample, prediction: Prediction, name: PurePath) -> None:
+        """A row and the pictures of a sample; what cannot be drawn or written is named, and the row stays."""
+        coded: dict[str, Any] = {key: json.dumps(row[key]) for key in ("regions", "channels") if key in row}
+        self._table.add({**row, **coded})
+        seen = source.seen_in(self._inputs.channels[0])
         if self._overlays:
-            self._picture(prediction, PurePath("overlays", f"{name}.png"), self._save_overlay)
+            self._picture(seen, prediction, PurePath("overlays", f"{name}.png"), self._save_overlay)
         if self._maps:
-            self._picture(prediction, PurePath("maps", f"{name}.tiff"), _save_map)
+            self._picture(seen, prediction, PurePath("maps", f"{name}.tiff"), _save_map)
+        if self._ply:
+            self._picture(seen, prediction, PurePath("clouds", f"{name}.ply"), self._save_cloud)
 
     def finish(self) -> None:
         """Raises `OptionError` where the table is not where it was wanted."""
@@ -101,12 +110,15 @@ class PredictionFolder:
         finally:
             self._write_errors()
 
-    def _save_overlay(self, prediction: Prediction, path: Path) -> None:
-        from patchbank.data import Sample
+    def _save_overlay(self, source: Sample, prediction: Prediction, path: Path) -> None:
         from patchbank.pictures.drawing import overlay, read_again, save_png
 
-        source = Sample.of(prediction.path, Path(prediction.path))
-        save_png(overlay(read_again(source, prediction.map.shape, self._values), prediction), path)
+        save_png(overlay(read_again(source, prediction.map.shape, self._inputs.values), prediction), path)
+
+    def _save_cloud(self, source: Sample, prediction: Prediction, path: Path) -> None:
+        from patchbank.pictures.cloud import write_cloud
+
+        write_cloud(path, source, prediction, self._inputs.values)
 
     def _write_errors(self) -> None:
         try:
@@ -114,22 +126,38 @@ class PredictionFolder:
         except OSError as error:  # each was named on stderr
             self._failures.note("errors.csv", f"{error.filename}: cannot be written ({reason(error)})")
 
-    def _picture(self, prediction: Prediction, name: PurePath, save: Callable[[Prediction, Path], None]) -> None:
+    def _picture(
+        self, source: Sample, prediction: Prediction, name: PurePath, save: Callable[[Sample, Prediction, Path], None]
+    ) -> None:
         try:
             with replacing(self._results.path(name)) as temporary:
-                save(prediction, temporary)
+                save(source, prediction, temporary)
         except ImageError as error:  # the file has gone, or another one is in its place
             self._failures.note(prediction.path, f"inspected, but not drawn: {error}")
         except OSError as error:
             lasting = is_full(error) or error.errno in _LASTING
             if lasting:
-                self._overlays = self._maps = False
+                self._overlays = self._maps = self._ply = False
             what = "no more pictures are written" if lasting else "its row is written"
             place = error.filename or self.folder / name
             self._failures.note(prediction.path, f"{place}: cannot be written ({reason(error)}); {what}")
 
 
-def _save_map(prediction: Prediction, path: Path) -> None:
+def _save_map(source: Sample, prediction: Prediction, path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(prediction.map).save(path, format="TIFF")
+
+
+def check_has_points(model: Path, detector: Detector, sources: list[Sample]) -> None:
+    """Raise `OptionError` unless the detector looks at geometry, gives a map, and a sample has geometry."""
+    if detector.values_.depths is None:
+        channels = ", ".join(detector.inputs_.channels)
+        raise OptionError(
+            f"{model}: looks at {channels} alone, so there are no points for --ply: leave it out, or fit a model to "
+            "samples with geometry"
+        )
+    if not detector.localizes:
+        raise OptionError(f"{model}: {detector.method} scores whole parts and gives no map for --ply: leave it out")
+    if not any(source.has_geometry or PLAIN in source.channels for source in sources):
+        raise OptionError("--ply needs samples with geometry, and none of these has any: leave it out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,23 +14,20 @@ import numpy as np
 from patchbank._system.environment import environment
 from patchbank._system.ram import peak_rss_mb
 from patchbank.calibration.calibration import Calibration
-from patchbank.data import Sample, read_image
-from patchbank.data.datasets import GOOD, Dataset, LabelledImage, read_mask
+from patchbank.data.datasets import GOOD, Dataset, LabelledImage
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, notify, warn
+from patchbank.evaluation.galleries import galleries, tiling_of
 from patchbank.evaluation.masks import MaskReader
 from patchbank.evaluation.pixels import KEYS as PIXEL_KEYS
 from patchbank.evaluation.pixels import LEAST_IMAGES, PixelRun, too_few
-from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
+from patchbank.evaluation.results import Case, Curve, Evaluation
 from patchbank.features.cache import no_cache
 from patchbank.metrics import auroc, average_precision, f1_max, precision_recall_curve, roc_curve
 from patchbank.metrics.resampling import auroc_interval
-from patchbank.pictures.drawing import overlay, read_again, tiling_picture
-from patchbank.pictures.explanation import explanation_rows, finder_of
-from patchbank.pictures.heat import Picture
+from patchbank.pictures.channels import BOTH, PICTURE, SHAPE, meaning_of, seen_by
 from patchbank.prediction import Prediction
 
-_GALLERY = 8  # pictures per gallery of the report
 _LATENCY_IMAGES = 50
 
 
@@ -92,7 +88,7 @@ def evaluate(
     metrics |= {"map_threshold": _finite(detector.calibration_.map_threshold), "method": detector.method}
     metrics |= {"backbone": detector.backbone, "seed": detector.seed}
     metrics["false_alarm_rate_asked"] = detector.calibration_.false_alarm_rate
-    galleries = _galleries(detector, dataset, run, on_error) if pictures else {}
+    tested = list(zip(run.cases, run.samples, strict=True))
     return Evaluation(
         metrics=metrics,
         cases=run.cases,
@@ -101,9 +97,10 @@ def evaluate(
         curves=curves,
         how=_how(detector, dataset),
         root=dataset.root,
+        channels=detector.inputs_.channels,
         pieces=pieces,
-        tiling=_tiling(detector, run.samples) if pictures and detector.tile else None,
-        **galleries,
+        tiling=tiling_of(detector, run.samples) if pictures and detector.tile else None,
+        **(galleries(detector, dataset, tested, on_error) if pictures else {}),
     )
 
 
@@ -129,6 +126,7 @@ def _score(run: _Run, detector: Detector, dataset: Dataset, on_error: OnError, p
                 prediction.score,
                 prediction.p_value,
                 prediction.is_anomalous,
+                channels=prediction.channels,
             )
         )
         if detector.localizes:
@@ -209,9 +207,15 @@ def _per_defect(run: _Run) -> dict[str, dict[str, Any]]:
             "recall_at_threshold": float(np.mean([c.is_anomalous for c in of_kind])),
         }
         row["image_auroc"] = _image_metrics(cases, {}, {})["image_auroc"]
-        row |= run.pixels.of_kind(defect)
+        row |= run.pixels.of_kind(defect) | _seen_by(of_kind)
         table[defect] = row
     return table
+
+
+def _seen_by(cases: Sequence[Case]) -> dict[str, Any]:
+    """How many of the rejected parts the picture, the shape or both show; nothing for a model of one of these."""
+    seen = [seen_by(case.channels) for case in cases if case.is_anomalous]
+    return {"seen_by": {kind: seen.count(kind) for kind in (PICTURE, SHAPE, BOTH)}} if any(seen) else {}
 
 
 def _costs(detector: Detector, run: _Run, model_file: str | PathLike[str] | None) -> dict[str, Any]:
@@ -247,70 +251,25 @@ def _throughput(detector: Detector, run: _Run) -> float:
     return count / (time.perf_counter() - started)
 
 
-def _galleries(detector: Detector, dataset: Dataset, run: _Run, on_error: OnError) -> dict[str, list[Panel]]:
-    """The worst misses, the worst false alarms, and the clearest find of each kind, drawn; `on_error` hears of images
-    that have gone since they were scored."""
-
-    def drawn(chosen: Sequence[tuple[Case, LabelledImage]]) -> list[Panel]:
-        panels = []
-        for case, sample in chosen[:_GALLERY]:
-            try:
-                panels.append(_panel(detector, dataset, case, sample))
-            except (ImageError, DatasetError) as error:  # the latter of a mask
-                on_error(case.path, error)
-        return panels
-
-    pairs = list(zip(run.cases, run.samples, strict=True))
-    misses = sorted((p for p in pairs if p[0].is_miss), key=lambda p: p[0].score)
-    alarms = sorted((p for p in pairs if p[0].is_false_alarm), key=lambda p: -p[0].score)
-    found = {p[0].defect: p for p in sorted(pairs, key=lambda p: p[0].score) if p[0].is_defective and p[0].is_anomalous}
-    return {
-        "misses": drawn(misses),
-        "false_alarms": drawn(alarms),
-        "examples": drawn([found[kind] for kind in sorted(found)]),
-    }
-
-
-def _panel(detector: Detector, dataset: Dataset, case: Case, sample: LabelledImage) -> Panel:
-    explanation = detector.explain(sample.path)
-    pixels = read_again(Sample.of(case.path, sample.path), explanation.prediction.map.shape, detector.values_)
-    mask = read_mask(sample, dataset.mask_above, (pixels.shape[0], pixels.shape[1]))
-    top = overlay(pixels, explanation.prediction, mask)
-    if not detector.keeps_patches:
-        return Panel(case, top)
-    rows = explanation_rows(pixels, explanation, finder_of(detector), top.shape[1])
-    return Panel(case, np.concatenate([top, *rows]), explanation.places[0], overlay_height=len(top))
-
-
-def _tiling(detector: Detector, samples: Sequence[LabelledImage]) -> Picture | None:
-    """The tiles of the first image that is still there."""
-    for sample in samples:
-        with contextlib.suppress(ImageError):
-            return _tiled(detector, sample)
-    return None
-
-
-def _tiled(detector: Detector, sample: LabelledImage) -> Picture:
-    rgb = read_image(Sample.of(str(sample.path), sample.path), detector.values_).astype(np.uint8, copy=False)
-    extractor = detector.extractor
-    assert extractor.tiling is not None
-    view = extractor.loader.view(rgb, str(sample.path))
-    return tiling_picture(view.laid(rgb).astype(np.uint8, copy=False), extractor.tiling, view.inspected)
-
-
 def _how(detector: Detector, dataset: Dataset) -> dict[str, str]:
-    training, parts = detector.training_, detector.parts()
+    training, parts, channels = detector.training_, detector.parts(), detector.inputs_.channels
     method = detector.method + " with " + ", ".join(f"{k}={v}" for k, v in detector.parameters().items())
     return {
         "Method": method,
         "Backbone": f"{detector.backbone}, levels {training['levels']}, run by {training['runtime']}",
         "Weights": f"{training['weights']} (SHA-256 {training['weights_sha256'][:12]}…)",
         "Learned from": f"{training['images']} good images, {training['patches']} patches",
+        **({"Looks at": ", ".join(_described(name) for name in channels)} if len(channels) > 1 else {}),
         "Threshold": _threshold_words(detector.calibration_),
         **({"Aligned with": parts[0].inputs_.reference.name} if parts[0].inputs_.reference else {}),
         **({"Inspected": "a region of interest only"} if parts[0].inputs_.roi else {}),
         "Tested on": f"{len(dataset.test)} images of {dataset.name} ({dataset.layout} layout)",
     }
+
+
+def _described(channel: str) -> str:
+    meaning = meaning_of(channel)
+    return channel if meaning == channel else f"{channel} ({meaning})"
 
 
 def _threshold_words(calibration: Calibration) -> str:

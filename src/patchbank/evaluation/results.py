@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 @dataclass(frozen=True)
 class Case:
     """One test image: what it is, and what the model said. `defect` is "good" for a nominal part; `aupimo` is that of a
-    defective image, NaN where its defect was not inspected, None where it cannot be computed."""
+    defective image, NaN where its defect was not inspected, None where it cannot be computed; `channels` as of a
+    `Prediction`."""
 
     path: str
     defect: str
@@ -26,6 +28,7 @@ class Case:
     p_value: float
     is_anomalous: bool
     aupimo: float | None = None
+    channels: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_defective(self) -> bool:
@@ -58,7 +61,7 @@ class Evaluation:
     they can be computed, each (x, y) and thinned for drawing; `misses`, `false_alarms` and `examples` are panels,
     worst first; `how` says how the run was made, in words, in the order to print; `tiling`: how the first test
     image is cut into tiles, where it is; `root`: the folder of the dataset; `pieces`: what each case adds to the pixel
-    metrics, where there are maps."""
+    metrics, where there are maps; `channels`: those that the model looks at."""
 
     metrics: dict[str, Any]
     cases: list[Case]
@@ -72,3 +75,4 @@ class Evaluation:
     tiling: NDArray[np.uint8] | None = None
     root: Path | None = None
     pieces: PixelPieces | None = None
+    channels: tuple[str, ...] = ()

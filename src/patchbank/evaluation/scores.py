@@ -17,6 +17,7 @@ from patchbank._system.files import write_csv
 from patchbank.errors import DatasetError
 from patchbank.evaluation.results import Case, Evaluation
 from patchbank.metrics.pieces import PixelPieces
+from patchbank.prediction import finite
 
 COLUMNS = ("path", "defect", "score", "p_value", "is_anomalous", "aupimo")
 METRICS, SCORES, PIXELS = "metrics.json", "scores.csv", "pixels.npz"
@@ -25,7 +26,8 @@ METRICS, SCORES, PIXELS = "metrics.json", "scores.csv", "pixels.npz"
 def write_scores(evaluation: Evaluation, folder: Path) -> None:
     """scores.csv, a row per test image, paths relative to the dataset; pixels.npz with the same rows, where there are
     maps."""
-    write_csv(folder / SCORES, COLUMNS, (_row(case, evaluation.root) for case in evaluation.cases))
+    columns = (*COLUMNS, "channels") if any(case.channels for case in evaluation.cases) else COLUMNS
+    write_csv(folder / SCORES, columns, (_row(case, evaluation.root) for case in evaluation.cases))
     if evaluation.pieces is not None:
         evaluation.pieces.write(folder / PIXELS)
     else:
@@ -37,7 +39,8 @@ def _row(case: Case, root: Path | None) -> dict[str, Any]:
     inside = root is not None and path.is_relative_to(root)
     name = path.relative_to(root).as_posix() if inside and root else case.path
     aupimo = "" if case.aupimo is None or math.isnan(case.aupimo) else case.aupimo
-    return {column: getattr(case, column) for column in COLUMNS} | {"path": name, "aupimo": aupimo}
+    rest = {"path": name, "aupimo": aupimo, "channels": json.dumps(finite(dict(case.channels)))}
+    return {column: getattr(case, column) for column in COLUMNS} | rest
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from patchbank.data import Sample, ValueRange, opened, prefetch, read_image
+from patchbank.data import Sample, ValueRange, opened, prefetch
 from patchbank.errors import ImageError
+from patchbank.shape.shown import shown
 
 _SIDES = (320, 256, 192, 128, 96, 64)  # of the longer side, in pixels
 _QUALITY = 80
@@ -25,15 +26,25 @@ _TRIED = 8  # images that a side is chosen by
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A JPEG, and the (height, width) of the image that it shows."""
+    """A JPEG, and the (height, width) of the image that it shows; `relief`: another JPEG of the shaded surface, where
+    the sample has geometry beside its picture."""
 
     jpeg: bytes
     size: tuple[int, int]
+    relief: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes of both."""
+        return len(self.jpeg) + len(self.relief)
 
     def pixels(self) -> NDArray[np.uint8]:
         """H×W×3."""
-        with opened(self.jpeg) as image:
-            return np.asarray(image.convert("RGB"))
+        return _decoded(self.jpeg)
+
+    def relief_pixels(self) -> NDArray[np.uint8] | None:
+        """H×W×3 of the shaded surface."""
+        return _decoded(self.relief) if self.relief else None
 
 
 def make_thumbnails(sources: Sequence[Sample], limit_mb: float, values: ValueRange = _PLAIN) -> dict[str, Thumbnail]:
@@ -42,7 +53,7 @@ def make_thumbnails(sources: Sequence[Sample], limit_mb: float, values: ValueRan
     some = list(sources[:: max(1, len(sources) // _TRIED)])
     limit = limit_mb * 1e6 / max(len(sources), 1)
     for side in _SIDES:
-        sizes = [len(found[1].jpeg) for source in some if (found := _thumbnail(source, side, values))]
+        sizes = [found[1].length for source in some if (found := _thumbnail(source, side, values))]
         if sizes and np.mean(sizes) * 1.1 <= limit:
             made = prefetch(partial(_thumbnail, side=side, values=values), sources)
             return dict(item for item in made if item)
@@ -51,29 +62,45 @@ def make_thumbnails(sources: Sequence[Sample], limit_mb: float, values: ValueRan
 
 def _thumbnail(source: Sample, side: int, values: ValueRange) -> tuple[str, Thumbnail] | None:
     try:
-        rgb = read_image(source, values)
+        seen = shown(source, values)
     except ImageError:  # told where it was learned from
         return None
-    image, buffer = Image.fromarray(rgb.astype(np.uint8, copy=False)), io.BytesIO()
+    relief = b"" if seen.relief is None else _encoded(seen.relief, side)
+    size = (seen.picture.shape[0], seen.picture.shape[1])
+    return source.name, Thumbnail(_encoded(seen.picture, side), size, relief)
+
+
+def _encoded(picture: NDArray[np.uint8], side: int) -> bytes:
+    image, buffer = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((side, side))
     image.save(buffer, format="JPEG", quality=_QUALITY)
-    return source.name, Thumbnail(buffer.getvalue(), (rgb.shape[0], rgb.shape[1]))
+    return buffer.getvalue()
+
+
+def _decoded(jpeg: bytes) -> NDArray[np.uint8]:
+    with opened(jpeg) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def state(thumbnails: dict[str, Thumbnail]) -> tuple[dict[str, Tensor], list[list[Any]]]:
-    """As one tensor of bytes, and the name, size and length of each, for the model file."""
+    """As one tensor of bytes, and the name, size and length of each, for the model file; also the length of the shaded
+    surface, where there is one."""
     if not thumbnails:
         return {}, []
-    everything = np.frombuffer(b"".join(t.jpeg for t in thumbnails.values()), dtype=np.uint8)
-    listed = [[name, *t.size, len(t.jpeg)] for name, t in thumbnails.items()]
+    everything = np.frombuffer(b"".join(t.jpeg + t.relief for t in thumbnails.values()), dtype=np.uint8)
+    listed = []
+    for name, t in thumbnails.items():
+        listed.append([name, *t.size, len(t.jpeg), *([len(t.relief)] if t.relief else [])])
     return {"thumbnails": torch.from_numpy(everything.copy())}, listed
 
 
 def restore(tensors: dict[str, Tensor], listed: list[list[Any]]) -> dict[str, Thumbnail]:
     """The inverse of `state`."""
     thumbnails, start = {}, 0
-    for name, height, width, length in listed:
-        jpeg = tensors["thumbnails"][start : start + length].cpu().numpy().tobytes()
-        thumbnails[name] = Thumbnail(jpeg, (height, width))
-        start += length
+    for name, height, width, *lengths in listed:
+        parts = []
+        for length in lengths:
+            parts.append(tensors["thumbnails"][start : start + length].cpu().numpy().tobytes())
+            start += length
+        thumbnails[name] = Thumbnail(parts[0], (height, width), *parts[1:])
     return thumbnails

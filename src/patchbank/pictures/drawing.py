@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from patchbank.data import Sample, Tiling, ValueRange, read_image
+from patchbank.data import Sample, Tiling, ValueRange
 from patchbank.errors import ImageError
+from patchbank.pictures.channels import bars_height, draw_bars
 from patchbank.pictures.heat import Picture, heat, resample
-from patchbank.pictures.labels import short_path, shortened
+from patchbank.pictures.labels import short_path
+from patchbank.pictures.text import Colour, font, write
 from patchbank.prediction import Prediction
-
-Colour = tuple[int, int, int]
+from patchbank.shape.shown import NO_POINT, Shown, shown
 
 _REJECT: Colour = (168, 46, 0)
 _REJECT_BAND: Colour = (253, 236, 224)
@@ -30,53 +30,68 @@ _PALE_INK: Colour = (84, 90, 99)
 _WHITE: Colour = (255, 255, 255)
 _BLACK: Colour = (0, 0, 0)
 _PLAIN = ValueRange()
+_RELIEF = "the shape: its surface under a lamp"
 _TRUTH: Colour = (0, 229, 255)  # cyan: nothing on the map's scale comes near it
 
 
 def overlay(
-    image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None = None, *, panel_width: int = 480
+    image: Picture | Shown, prediction: Prediction, mask: NDArray[np.generic] | None = None, *, panel_width: int = 480
 ) -> Picture:
     """A picture of what the model said about one image, RGB uint8, a little wider than 2 × `panel_width`.
 
-    `image` is the input, RGB uint8 H×W×3; `mask`, H×W, is non-zero where a person marked a defect. Left
-    (above, if the image is very wide) the input, right (below) the anomaly map over the greyed input.
-    `panel_width` is the room for one of them in pixels; the height follows from the aspect ratio. The
-    colours are those of `heat`, tied to `prediction.map_threshold`. Raises `ValueError` if image, map and
-    mask differ in shape, or for a panel below 64 pixels.
+    Left (above, if the image is very wide) the input, right (below) the anomaly map over the greyed input. Where a
+    sample has geometry too, its shaded surface is right of the picture, and the map below. What several channels say
+    of the strangest place stands beside it or below, as bars. The colours are those of `heat`, tied to
+    `prediction.map_threshold`.
+
+    Args:
+        image: the input, RGB uint8 H×W×3, or what `shape.shown` makes of a sample.
+        mask: H×W, non-zero where a person marked a defect.
+        panel_width: the room for one panel in pixels; the height follows from the aspect ratio.
+
+    Raises:
+        ValueError: image, map and mask differ in shape, or a panel is below 64 pixels.
     """
-    _check(image, prediction, mask, panel_width)
+    seen = image if isinstance(image, Shown) else Shown(image)
+    _check(seen, prediction, mask, panel_width)
+    height, across = seen.picture.shape[:2]
     text = max(9, panel_width // 28)
     gap = text // 2
-    width = 2 * panel_width + 3 * gap
-    stacked = image.shape[1] > 2.5 * image.shape[0]
-    room = width - 2 * gap if stacked else panel_width
-    size = _panel_size(image.shape[0], image.shape[1], room)
-    panels = _panels(image, prediction, mask, size, line=max(1, panel_width // 240))
+    width, right = 2 * panel_width + 3 * gap, 2 * gap + panel_width
+    columns = 1 if across > 2.5 * height else 2
+    room = width - 2 * gap if columns == 1 else panel_width
+    size = _panel_size(height, across, room)
+    panels = _panels(seen, prediction, mask, size, line=max(1, panel_width // 240))
 
-    right = 2 * gap + panel_width
     top, pitch = 4 * text + gap, 2 * text + size[0] + gap
-    bottom = top + (2 if stacked else 1) * pitch
+    corners = [(gap if i % columns == 0 else right, top + i // columns * pitch) for i in range(len(panels) + 1)]
+    bottom = top + -(-len(panels) // columns) * pitch
+    if prediction.channels:
+        end = corners[-1][1] + bars_height(prediction.channels, text) + gap
+        bottom = max(bottom, end)
     page = Image.new("RGB", (width, bottom + 3 * text), _WHITE)
     _draw_header(page, prediction, text)
-    corners = [(gap, top), (gap, top + pitch) if stacked else (right, top)]
-    for (x, y), panel, title in zip(corners, panels, ("input", _map_title(prediction)), strict=True):
+    for (x, y), (title, panel) in zip(corners, panels, strict=False):
         write(page, (x, y + text), title, text, _PALE_INK, room)
         page.paste(Image.fromarray(panel), (x + (room - size[1]) // 2, y + 2 * text))
-    _draw_legend(page, (gap, bottom), text, prediction, mask)
+    if prediction.channels:
+        beside = room if corners[-1][0] == right else width - 2 * gap
+        draw_bars(page, corners[-1], beside, text, prediction.channels, prediction.is_anomalous)
+    _draw_legend(page, (gap, bottom), text, _marks(seen, prediction, mask))
     _draw_scale(page, (right, bottom), panel_width, text, prediction.map_threshold)
     return np.array(page, dtype=np.uint8)
 
 
-def read_again(source: Sample, size: tuple[int, ...], values: ValueRange = _PLAIN) -> Picture:
-    """The picture of an image that was inspected at `size` (height, width) before: files go, or change meanwhile.
+def read_again(source: Sample, size: tuple[int, ...], values: ValueRange = _PLAIN) -> Shown:
+    """What people see of a sample that was inspected at `size` (height, width) before: files go, or change meanwhile.
 
     Raises:
         ImageError: it cannot be read any more, or has another size now.
     """
-    rgb = read_image(source, values)
-    if rgb.shape[:2] != tuple(size):
+    seen = shown(source, values)
+    if any(picture.shape[:2] != tuple(size) for picture in (seen.picture, seen.relief) if picture is not None):
         raise ImageError(f"{source.name}: changed while it was inspected")
-    return rgb.astype(np.uint8, copy=False)
+    return seen
 
 
 def save_png(picture: Picture, to: Path | BinaryIO) -> None:
@@ -114,15 +129,15 @@ def tiling_picture(image: Picture, tiling: Tiling, inspected: tuple[int, int], w
     return np.asarray(picture)
 
 
-def _check(image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None, panel_width: int) -> None:
+def _check(seen: Shown, prediction: Prediction, mask: NDArray[np.generic] | None, panel_width: int) -> None:
     """Raise `ValueError` for what `overlay` cannot draw."""
-    where = prediction.path
+    where, image = prediction.path, seen.picture
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"{where}: overlay takes RGB uint8 H×W×3, not {image.dtype} {image.shape}")
-    if prediction.map.shape != image.shape[:2]:
-        raise ValueError(f"{where}: the map is {prediction.map.shape}, the image {image.shape[:2]}")
-    if mask is not None and mask.shape != image.shape[:2]:
-        raise ValueError(f"{where}: the mask is {mask.shape}, the image {image.shape[:2]}")
+    others = {"map": prediction.map, "mask": mask, "shaded surface": seen.relief}
+    for name, other in others.items():
+        if other is not None and other.shape[:2] != image.shape[:2]:
+            raise ValueError(f"{where}: the {name} is {other.shape[:2]}, the image {image.shape[:2]}")
     if panel_width < 64:
         raise ValueError(f"panel_width is {panel_width}; at least 64 pixels are needed")
 
@@ -134,25 +149,33 @@ def _panel_size(height: int, width: int, room: int) -> tuple[int, int]:
 
 
 def _panels(
-    image: Picture, prediction: Prediction, mask: NDArray[np.generic] | None, size: tuple[int, int], line: int
-) -> tuple[Picture, Picture]:
-    """The input and the heat map at `size`, both with the regions and the marked defect drawn in."""
-    method = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
-    photo: Picture = cv2.resize(image, (size[1], size[0]), interpolation=method)
+    seen: Shown, prediction: Prediction, mask: NDArray[np.generic] | None, size: tuple[int, int], line: int
+) -> list[tuple[str, Picture]]:
+    """The input, its shaded surface and the heat map at `size` with their titles, the regions and the marked defect
+    drawn in."""
+    shape = seen.picture.shape
+    method = cv2.INTER_AREA if size[0] < shape[0] else cv2.INTER_LINEAR
+    photo, *more = (
+        np.asarray(cv2.resize(picture, (size[1], size[0]), interpolation=method))
+        for picture in (seen.picture, seen.relief)
+        if picture is not None
+    )
     hot = heat(photo, resample(prediction.map, size), prediction.map_threshold)
-    photo = photo.copy()  # at equal size the resize may hand back the caller's own array
     outlines: list[NDArray[np.int32]] = []
     if mask is not None:
         marked = resample(mask != 0, size).astype(np.uint8)
         outlines = list(cv2.findContours(marked, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0])
-    boxes = [_box(region.box, image.shape, size, line) for region in prediction.regions]
-    for panel in (photo, hot):
+    boxes = [_box(region.box, shape, size, line) for region in prediction.regions]
+    first = _RELIEF if seen.is_relief else "the picture" if more else "input"
+    titles = [first, *([_RELIEF] if more else []), _map_title(prediction)]
+    panels = [photo.copy(), *more, hot]  # at equal size the resize may hand back the caller's own array
+    for panel in panels:
         for colour, thickness in ((_BLACK, 2 * line), (_TRUTH, line)):
             cv2.drawContours(panel, outlines, -1, colour, thickness, cv2.LINE_AA)
         for colour, thickness in ((_BLACK, 3 * line), (_WHITE, line)):
             for box in boxes:
                 cv2.rectangle(panel, box[:2], box[2:], colour, thickness)
-    return photo, hot
+    return list(zip(titles, panels, strict=True))
 
 
 def _box(
@@ -183,27 +206,31 @@ def _draw_header(page: Image.Image, prediction: Prediction, text: int) -> None:
     write(page, (left, 3 * text), short_path(prediction.path), text, _INK, chance_left - left - text)
 
 
-def _draw_legend(
-    page: Image.Image,
-    corner: tuple[int, int],
-    text: int,
-    prediction: Prediction,
-    mask: NDArray[np.generic] | None,
-) -> None:
-    """One sample and its meaning for each kind of mark that the panels carry."""
-    entries: list[tuple[str, Colour]] = []
+def _marks(seen: Shown, prediction: Prediction, mask: NDArray[np.generic] | None) -> list[tuple[str, Colour]]:
+    """The kinds of mark that the panels carry, each with its meaning and its colour."""
+    marks: list[tuple[str, Colour]] = []
     if prediction.regions:
-        entries.append(("region found", _WHITE))
+        marks.append(("region found", _WHITE))
     if mask is not None and np.any(mask):
-        entries.append(("marked defect", _TRUTH))
+        marks.append(("marked defect", _TRUTH))
     if np.isnan(prediction.map).any() and not np.isnan(prediction.map).all():
-        entries.append(("not inspected", _PALE_INK))
+        marks.append(("not inspected", _PALE_INK))
+    relief = seen.picture if seen.is_relief else seen.relief
+    if relief is not None and np.all(relief == NO_POINT, axis=2).any():
+        marks.append(("no point", NO_POINT))
+    return marks
+
+
+def _draw_legend(page: Image.Image, corner: tuple[int, int], text: int, marks: list[tuple[str, Colour]]) -> None:
+    """One sample of each kind of mark, and its meaning."""
     draw = ImageDraw.Draw(page)
     x, y = corner[0], corner[1] + text // 2
-    for words, colour in entries:
+    for words, colour in marks:
         if colour == _PALE_INK:
             hatched = np.full((text + 1, text + 1), np.nan, np.float32)
             page.paste(Image.fromarray(heat(_plain(hatched.shape), hatched, 1.0)), (x, y))
+        elif colour == NO_POINT:
+            draw.rectangle((x, y, x + text, y + text), fill=colour)
         else:
             draw.rectangle((x, y, x + text, y + text), fill=(150, 150, 150), outline=_BLACK)
             draw.rectangle((x + 1, y + 1, x + text - 1, y + text - 1), outline=colour, width=2)
@@ -236,15 +263,6 @@ def _plain(shape: tuple[int, ...]) -> Picture:
     return np.full((*shape, 3), 128, np.uint8)
 
 
-def write(page: Image.Image, at: tuple[int, int], words: str, size: int, colour: Colour, room: int) -> None:
-    """One line of text, its left middle at `at`; shortened in the middle to fit into `room` pixels."""
-    face = font(size)
-    keep = len(words)
-    while face.getlength(shortened(words, keep)) > room and keep > 2:
-        keep -= 1
-    ImageDraw.Draw(page).text(at, shortened(words, keep), colour, face, anchor="lm")
-
-
 def _comparison(prediction: Prediction) -> str:
     score, threshold = prediction.score, prediction.threshold
     sign = ">" if score > threshold else "≤"
@@ -264,13 +282,3 @@ def _map_title(prediction: Prediction) -> str:
         return "this method gives no map"
     count = len(prediction.regions)
     return f"anomaly map: {count or 'no'} region{'' if count == 1 else 's'} above the threshold"
-
-
-@lru_cache(maxsize=16)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans in pixels."""
-    # matplotlib brings DejaVu Sans, which has ✔, ✖ and most alphabets; imported here: it loads slowly.
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)

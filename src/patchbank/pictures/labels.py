@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
+
+from patchbank.data.folder_names import joined_name
+from patchbank.data.pairing import COLOURS, GEOMETRIES
 
 
 def printable(text: str) -> str:
@@ -11,8 +15,11 @@ def printable(text: str) -> str:
 
 
 def short_path(path: str) -> str:
-    """The file name with its folder, which often names the part or the defect."""
-    return printable("/".join(PurePath(path).parts[-2:]))
+    """The file name with its folder, which often names the part or the defect; with the one above a folder such as
+    rgb or xyz, which names a channel."""
+    parts = PurePath(path).parts
+    is_channel = len(parts) > 1 and joined_name(parts[-2]) in COLOURS | GEOMETRIES
+    return printable("/".join(parts[-3 if is_channel else -2 :]))
 
 
 def shortened(text: str, keep: int) -> str:
@@ -20,3 +27,15 @@ def shortened(text: str, keep: int) -> str:
     if len(text) <= keep:
         return text
     return f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
+
+
+def wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """The text in lines that fit, broken at its spaces; a word that fits nowhere has a line of its own."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and not fits(longer):
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from patchbank._system.files import replacing
 from patchbank.audit import SUSPICIOUS, Audit
-from patchbank.data import Sample, read_image
 from patchbank.errors import DatasetError, ImageError, OnError, warn
 from patchbank.pictures.drawing import read_again, strip
 from patchbank.pictures.explanation import explanation_picture, finder_of
 from patchbank.report.html import environment, inline
+from patchbank.shape.shown import shown
 
 _PICTURES_BUDGET = 5_000_000  # bytes, all together
 _PAIRS = 12
@@ -28,20 +26,19 @@ def write_audit(found: Audit, folder: Path, path: Path, top: int, *, on_error: O
     figures = []
     for rank, suspect in enumerate(found.ranked[:top], 1):
         try:
-            explanation = detector.explain(Path(suspect.image), count=5, without_image=number[suspect.image])
-            rgb = read_again(
-                Sample.of(suspect.image, Path(suspect.image)), explanation.prediction.map.shape, detector.values_
-            )
+            (source,) = detector.gather(Path(suspect.image))
+            explanation = detector.explain(source, count=5, without_image=number[suspect.image])
+            seen = read_again(source, explanation.prediction.map.shape, detector.values_)
         except (ImageError, DatasetError) as error:
             on_error(suspect.image, error)
             continue
-        picture = explanation_picture(rgb, explanation, find)
+        picture = explanation_picture(seen, explanation, find)
         figures.append({"rank": rank, "suspect": suspect, **inline(picture, share)})
     pairs = []
     for a, b, grey in found.duplicates[:_PAIRS]:
         try:
-            both = [read_image(Sample.of(n, Path(n)), detector.values_).astype(np.uint8, copy=False) for n in (a, b)]
-        except ImageError as error:
+            both = [shown(source, detector.values_).picture for source in detector.gather([Path(a), Path(b)])]
+        except (ImageError, DatasetError) as error:
             on_error(a, error)
             continue
         pairs.append({"a": a, "b": b, "grey": grey, **inline(strip(both, 320), share)})

@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from patchbank.pictures.drawing import font
 from patchbank.pictures.labels import printable, shortened
+from patchbank.pictures.text import font
 from patchbank.report.advice import pareto
 from patchbank.report.plots import INK, STYLE, as_svg, legend_below
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from patchbank._system.files import replacing
 from patchbank.evaluation.results import Case, Curve, Evaluation, Panel
+from patchbank.pictures.channels import BOTH, PICTURE, SHAPE, in_words, kind_of, seen_by, summary
 from patchbank.pictures.heat import Picture
 from patchbank.pictures.labels import short_path
 from patchbank.report import plots
@@ -73,6 +74,19 @@ def verdict(evaluation: Evaluation) -> str:
     return f"{start}{defective} and {good}{'one' if count.good == 1 else 'ones'}."
 
 
+def found_by(cases: Sequence[Case]) -> str:
+    """How many of the defective parts that were found the picture, the shape or both show; "" for a model of one of
+    these."""
+    seen = [seen_by(case.channels) for case in cases if case.is_defective and case.is_anomalous]
+    if not any(seen):
+        return ""
+    by = {kind: seen.count(kind) for kind in (PICTURE, SHAPE, BOTH)}
+    return (
+        f"Of the {len(seen)} that it found, the shape alone shows {by[SHAPE]}, the picture alone {by[PICTURE]}, and both "
+        f"show {by[BOTH]}."
+    )
+
+
 def number(value: object, kind: str = "plain") -> str:
     """A number for people; "–" for what is missing or not a number.
 
@@ -118,6 +132,8 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
     fit = metrics.get("fit_seconds") or {}
     return {
         "verdict": verdict(evaluation),
+        "found_by": found_by(evaluation.cases),
+        "looks_at": _looks_at(evaluation.channels),
         "metrics": metrics,
         "notes": metrics.get("notes") or {},
         "per_defect": _worst_first(metrics.get("per_defect") or {}),
@@ -135,6 +151,12 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "tiling": None if evaluation.tiling is None else inline(evaluation.tiling, _PICTURES_BUDGET // 10),
         "cases": sorted(evaluation.cases, key=_by_score),
     }
+
+
+def _looks_at(channels: Sequence[str]) -> str:
+    """What the channels of a model show: `PICTURE`, `SHAPE` or `BOTH`."""
+    kinds = {kind_of(name) for name in channels}
+    return BOTH if len(kinds) == 2 else next(iter(kinds), PICTURE)
 
 
 def _plots(evaluation: Evaluation, count: _Counts) -> dict[str, Markup]:
@@ -170,7 +192,10 @@ def _figure(panel: Panel, budget: int, threshold: float) -> dict[str, Any]:
     """A panel and its picture, of at most `budget` characters where the smallest size allows it."""
     usable = 0 < threshold < math.inf and math.isfinite(panel.case.score)
     ratio = f"{panel.case.score / threshold:.2f}× threshold" if usable else ""
-    return {"case": panel.case, "place": panel.place, "ratio": ratio, **inline(panel.picture, budget)}
+    sentences = (in_words(panel.case.channels), summary(panel.case.channels, panel.case.is_anomalous))
+    channels = ". ".join(filter(None, sentences))
+    words = {"ratio": ratio, "channels": channels}
+    return {"case": panel.case, "place": panel.place, **words, **inline(panel.picture, budget)}
 
 
 def inline(picture: Picture, budget: int) -> dict[str, Any]:

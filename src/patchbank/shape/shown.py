@@ -93,7 +93,7 @@ def shaded_view(shape: Shape, top_mm: float) -> Picture:
         height = (height + 1) / 2
     share = np.clip(height, 0.0, 1.0)[..., None]
     lit = (_DARKEST + (255.0 - _DARKEST) * light) * (_LOW + share * (_HIGH - _LOW))
-    missing = cv2.morphologyEx((~small.valid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    missing = cv2.morphologyEx((~small.valid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     painted = np.where(missing[..., None] > 0, np.array(NO_POINT, np.float32), lit).astype(np.uint8)
     height_px, width_px = shape.size
     if painted.shape[:2] == (height_px, width_px):
