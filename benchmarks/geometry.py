@@ -1,9 +1,9 @@
 """What each channel finds of which defect, and what a fusion of several does: the drawn solid parts, or other sets.
 
-    python -m benchmarks.geometry --kinds ring,plate,body --seeds 0,1,2 --out geometry.json
-    python -m benchmarks.geometry --data ../shared/data/road --out road.json
+python -m benchmarks.geometry --kinds ring,plate,body --seeds 0,1,2 --out geometry.json
+python -m benchmarks.geometry --data ../shared/data/road --out road.json
 
-Each set is learned from and inspected once, with one memory for each channel; fusions are sums of the standardised maps.
+python -m benchmarks.geometry --data ROOT/road --out road.json
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from patchbank.errors import give_up
 from patchbank.memory.fused_scorer import FusedScorer
 from patchbank.methods import PatchCore
 from patchbank.metrics.image import auroc
+from patchbank.sample import MADE_OF
 from patchbank.scoring.maps import anomaly_map
 
 CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "valid")
@@ -60,11 +61,13 @@ def image_auroc(kinds: list[str], scores: NDArray[np.float64]) -> dict[str, floa
 
 
 def table(kinds: list[str], maps: NDArray[np.float32], channels: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Image AUROC of each channel, and of the sum of every two and more of them."""
+    """Image AUROC of each channel, and of the map-sum of every two and more of them."""
     rows = {}
     for count in range(1, len(channels) + 1):
         for chosen in combinations(range(len(channels)), count):
-            scores = maps[:, list(chosen)].sum(1).max((1, 2)).astype(np.float64)
+            sources = [MADE_OF.get(channels[k], channels[k]) for k in chosen]
+            weights = np.array([1 / sources.count(source) for source in sources])[:, None, None]
+            scores = (maps[:, list(chosen)] * weights).sum(1).max((1, 2)).astype(np.float64)
             rows["+".join(channels[k] for k in chosen)] = image_auroc(kinds, scores)
     return rows
 

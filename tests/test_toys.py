@@ -188,7 +188,7 @@ def test_a_missing_channel_is_refused_by_name(channel: str) -> None:
     assert len(found) == len(failed) == 1
     with pytest.raises(DatasetError, match="none of the 1 images"):
         patchbank.PatchCore(image_size=64).fit([{"depth": thermal(0)}], on_error=lambda n, e: None)
-    with pytest.raises(OptionError, match="channels must be among rgb, thermal, .*, not 'heat'"):
+    with pytest.raises(OptionError, match=r"channels must be among rgb, thermal, .*, not 'heat'"):
         patchbank.PatchCore(channels=("heat",)).fit(samples)
 
 

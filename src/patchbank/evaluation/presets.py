@@ -253,7 +253,8 @@ PRESETS = (
     Preset(
         "lmf-ablation", "LMF-Core, Table 5", "its two modules, added one after the other",
         (
-            Variant("baseline: equal, greedy", "lmf", {"level_fusion": "equal", "channel_share": 1.0, "sampler": "greedy"},
+            Variant("baseline: equal, greedy", "lmf",
+                    {"level_fusion": "equal", "channel_share": 1.0, "sampler": "greedy"},
                     p.LMF_ABLATION["baseline"]),
             Variant("+ VG-Fusion, greedy", "lmf", {"sampler": "greedy"}, p.LMF_ABLATION["VG-Fusion"]),
             Variant("+ RP-Coreset (full)", "lmf", {}, p.LMF_ABLATION["full"]),

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from patchbank.errors import OptionError, Progress
 from patchbank.features.planning import Plan, plan_fit
 from patchbank.features.store import FeatureStore, PatchFeatures
-from patchbank.sample import SampleRef, parts_of
+from patchbank.sample import MADE_OF, SampleRef, parts_of
 from patchbank.scorer import Grid, Memory, Origin, PatchScores, Scorer
 from patchbank.scoring.displacement import Response
 from patchbank.scoring.one_class import learned_weights
@@ -37,8 +37,9 @@ class FusedScorer(Scorer):
     Args:
         members: the scorers, not fitted.
         channels: their names.
-        fusion: "map-sum", the sum of the standardised distances; "max", the largest; "learned", a weighted sum whose
-            weights come from what good samples reach, left out.
+        fusion: "map-sum", the sum of the standardised distances, to which the picture and the geometry contribute
+            alike: channels that are made of one source share its weight; "max", the largest; "learned", a weighted sum
+            whose weights come from what good samples reach, left out.
         device: of the memories.
     """
 
@@ -97,6 +98,9 @@ class FusedScorer(Scorer):
         self.offsets = torch.as_tensor(patches.mean(0), dtype=torch.float32)
         spread = patches.std(0)
         self.scales = torch.as_tensor(np.maximum(spread, _LEAST_SPREAD * patches.mean(0) + 1e-12), dtype=torch.float32)
+        if self.fusion == "map-sum":
+            sources = [MADE_OF.get(name, name) for name in self.channel_names]
+            self.weights = torch.tensor([1 / sources.count(source) for source in sources])
         if self.fusion == "learned":
             standardised = (peaks - self.offsets.numpy()) / self.scales.numpy()
             self.weights = torch.as_tensor(learned_weights(standardised) * len(self.members), dtype=torch.float32)

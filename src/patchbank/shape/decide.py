@@ -76,8 +76,8 @@ class Depths:
 
 
 def read_sample_shape(sample: Sample, depths: Depths) -> Shape:
-    """The geometry of a sample. Raises `ImageError`, one sentence that names it and xyz among other channels; also where
-    it is far larger or smaller than the parts that were learned from."""
+    """The geometry of a sample. Raises `ImageError`, one sentence that names it and xyz among other channels; also
+    where it is far larger or smaller than the parts that were learned from."""
     others = len(sample.channels) > 1
     name = f"{sample.name}: {GEOMETRY_CHANNEL}" if others else sample.name
     shape = read_shape(_geometry_of(sample), depths.format, name)
