@@ -1,9 +1,9 @@
 """What each channel finds of which defect, and what a fusion of several does: the drawn solid parts, or other sets.
 
-python -m benchmarks.geometry --kinds ring,plate,body --seeds 0,1,2 --out geometry.json
-python -m benchmarks.geometry --data ../shared/data/road --out road.json
+    python -m benchmarks.geometry --kinds ring,plate,body --seeds 0,1,2 --out geometry.json
+    python -m benchmarks.geometry --data road --out road.json
 
-python -m benchmarks.geometry --data ROOT/road --out road.json
+Each set is learned from and inspected once, with a memory for each channel; fusions are sums of standardised maps.
 """
 
 from __future__ import annotations
