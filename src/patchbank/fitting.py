@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from patchbank._system.files import file_digest
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import Calibrator, Learned, Readable
 from patchbank.data import Lattice, Sample
 from patchbank.data.lattice import EVEN
+from patchbank.features.channels import points_digest
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan
@@ -154,7 +154,7 @@ def _summary(extractor: Extractor, learned: Learned, refs: Sequence[SampleRef], 
         "fit_seconds": {**monitor.seconds, "total": sum(monitor.seconds.values())},
         "weights": backbone.weights,
         "weights_sha256": backbone.checksum,
-        **({"point_weights_sha256": file_digest(points)} if (points := extractor.point_weights) else {}),
+        **({"point_weights_sha256": points_digest(points)} if (points := extractor.point_weights) else {}),
         "runtime": backbone.runtime,
         "levels": list(backbone.levels),
         "memory_mb": scorer.memory_mb,

@@ -6,10 +6,10 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, cast
 
-from patchbank._system.files import file_digest
 from patchbank.data import Reference, RegionOfInterest, ValueRange
 from patchbank.detector import Detector
 from patchbank.errors import ModelFileError, WeightsError
+from patchbank.features.channels import points_digest
 from patchbank.features.loading import Inputs
 from patchbank.fitting import Fitted
 from patchbank.io import thumbnails
@@ -55,7 +55,7 @@ def load(
                 f"those found here: give the file it was fitted with as weights=PATH (--weights PATH)"
             )
         points = part.extractor.point_weights
-        if points is not None and file_digest(points) != part.training_.get("point_weights_sha256"):
+        if points is not None and points_digest(points) != part.training_.get("point_weights_sha256"):
             raise WeightsError(
                 f"{path}: was fitted with other weights than those in {points} now: put the file back that it was "
                 "fitted with (point_weights)"

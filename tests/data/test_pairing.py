@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from patchbank.data import gather
+from patchbank.data import gather, stream
 from patchbank.data.datasets import open_dataset
 from patchbank.data.pairing import Pairing
-from patchbank.errors import ImageError, OptionError
+from patchbank.errors import ImageError, OptionError, give_up
 from patchbank.sample import GEOMETRY_CHANNEL, PLAIN, RGB_CHANNEL
 
 SIZE = (24, 32)
@@ -94,12 +95,26 @@ def test_pictures_alone_are_as_before(tmp_path: Path) -> None:
     picture(tmp_path / "masks/1.jpg")
     picture(tmp_path / "masks/1.png", channels=1)
     assert found(tmp_path / "masks") == [{PLAIN: "1.jpg"}, {PLAIN: "1.png"}]
+    picture(tmp_path / "preview/1.png")
+    picture(tmp_path / "preview/1_depth.png")
+    assert found(tmp_path / "preview") == [{PLAIN: "1.png"}, {PLAIN: "1_depth.png"}]
     for i, array in enumerate([np.zeros(512, np.float32), np.zeros((196, 768), np.float32), np.zeros(SIZE, bool)]):
         picture(tmp_path / f"arrays/{i}.png")
         np.save(tmp_path / f"arrays/{i}.npy", array)
     with pytest.warns(UserWarning, match=r"3 files of numbers or points that belong to no picture"):
         samples = gather(tmp_path / "arrays")
     assert [set(s.channels) for s in samples] == [{PLAIN}] * 3
+
+
+def test_files_that_come_one_by_one(tmp_path: Path) -> None:
+    """The geometry of an image may be written after the image before it was taken."""
+
+    def arriving() -> Iterator[str]:
+        for i in range(3):
+            depths(tmp_path / f"xyz/{i}.tiff")
+            yield str(picture(tmp_path / f"rgb/{i}.png"))
+
+    assert [sample.has_geometry for sample in stream(arriving(), give_up)] == [True] * 3
 
 
 def test_a_folder_of_geometry_alone(tmp_path: Path) -> None:

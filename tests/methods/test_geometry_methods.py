@@ -75,6 +75,8 @@ def test_a_method_keeps_the_contract(
     loaded = patchbank.load(tmp_path / "m.patchbank", threads=1)
     assert loaded.predict(bad) == prediction
     assert loaded.predict(bad).channels == prediction.channels
+    if method in ("padim", "cfm", "spade") and channels is None:
+        return  # slow, and the same with two channels
     again = loaded.fit(files)
     assert np.array_equal(again.calibration_.scores, model.calibration_.scores)
     assert again.predict(bad) == prediction
@@ -120,7 +122,8 @@ def test_a_picture_is_no_geometry() -> None:
     assert failed[0].startswith("image 0: has three channels of uint8, as a picture or a normal map has")
 
 
-def test_memories_that_cannot_change_say_so(files: list[str], tmp_path: Path) -> None:
+def test_memories_that_cannot_change_say_so(files: list[str], solid: Path) -> None:
+    more = sorted(str(path) for path in (solid / "train/good/rgb").glob("*.png"))[4:6]
     padim = small("padim", channels=BOTH).fit(files)
     with pytest.raises(OptionError, match="padim has no bank that could grow or shrink"):
         padim.forget("000.png")
@@ -131,7 +134,7 @@ def test_memories_that_cannot_change_say_so(files: list[str], tmp_path: Path) ->
         dino.forget("000.png")
     m3dm = small("m3dm").fit(files)
     with pytest.raises(OptionError, match="m3dm models cannot be merged: each has learned a fusion of its own"):
-        m3dm.merge(small("m3dm").fit(files[2:]))
+        m3dm.merge(small("m3dm").fit(more))
     m3dm.forget("000.png")
     m3dm.add(files[:1])
     assert len(m3dm.scorer.refs) == 4
@@ -240,9 +243,9 @@ def test_cpmf_is_a_mean_over_views(views: int, files: list[str], bad: str) -> No
 
 
 def _bilinear(features: np.ndarray, view: Any, y: int, x: int) -> np.ndarray:
-    """Of a map over the whole view, at the place of a point; positions are in pixels of the view."""
+    """Of a map over the whole view, at the place of a point; positions are rows and columns of the view."""
     (height, width), (rows, columns) = view.image.shape[:2], features.shape[:2]
-    across, down = view.positions[y, x]
+    down, across = view.positions[y, x]
     row = np.clip((down + 0.5) * rows / height - 0.5, 0, rows - 1)
     column = np.clip((across + 0.5) * columns / width - 0.5, 0, columns - 1)
     r, c = int(row), int(column)
@@ -313,7 +316,7 @@ def test_m3dm_with_points(files: list[str], bad: str, tmp_path: Path, monkeypatc
 
 
 def test_cfm_is_never_calibrated_on_what_it_learned_from(files: list[str]) -> None:
-    for scheme in ("auto", "leave-one-out", "corrected"):
+    for scheme in ("auto", "leave-one-out", "corrected leave-one-out"):
         assert small("cfm", calibration=scheme).fit(files).calibration_.how == "k-fold"
     held = small("cfm", calibration="held-out").fit(files)
     assert held.calibration_.how in ("k-fold", "held-out")

@@ -84,7 +84,7 @@ class Pairing:
         stem = next((path.stem.removesuffix(end) for end in _PICTURES if end and path.stem.endswith(end)), path.stem)
         for candidate in (stem, *(f"{stem}{dash}{end}" for end in _ENDINGS for dash in "_-.")):
             for file in self._of_stem(path.parent, candidate):
-                if file != path and (candidate != stem or _belongs(file, path)):
+                if file != path and (_belongs(file, path) if candidate == stem else is_geometry(file)):
                     return file
         return None
 

@@ -170,6 +170,8 @@ class _Gathering:
         if os.path.isdir(path):
             return self._of_folder(Path(path), number)
         if os.path.lexists(path):
+            if self._lazily:  # the partners of later images may not be there yet
+                self._pairing = Pairing()
             return [self._pairing.sample(Path(path))]
         if glob.has_magic(path):
             found = sorted(glob.glob(path, recursive=True))

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank._system.files import file_digest, reason
 from patchbank.data import RGB, Sample, ValueRange, View, read_image
 from patchbank.data.channels import made_of
 from patchbank.data.content import pixel_digest
-from patchbank.errors import ImageError, OptionError, notify
+from patchbank.errors import ImageError, OptionError, WeightsError, notify
 from patchbank.features import point_mae
 from patchbank.features.aggregation import Cells
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
@@ -221,6 +222,14 @@ class PointChannel:
 def opened_points(weights: str) -> point_mae.PointMAE:
     """Point-MAE with the weights of a file. Raises `OptionError`."""
     return point_mae.load_point_mae(weights)
+
+
+def points_digest(weights: str) -> str:
+    """Of the file of Point-MAE's weights. Raises `WeightsError`."""
+    try:
+        return file_digest(weights)
+    except OSError as error:
+        raise WeightsError(f"{weights}: the weights of Point-MAE cannot be read ({reason(error)})") from None
 
 
 def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank._system.files import file_digest
 from patchbank.data import Geometry, Sample, Tiling, View, image_size, prefetch
 from patchbank.data.channels import check_complete
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, warn
@@ -22,6 +21,7 @@ from patchbank.features.aggregation import Arrangement
 from patchbank.features.area import Area
 from patchbank.features.backbones import Backbone
 from patchbank.features.cache import FeatureCache
+from patchbank.features.channels import points_digest
 from patchbank.features.levels import Levels
 from patchbank.features.loading import Inputs, Loaded, Loader
 from patchbank.features.store import FeatureStore, PatchFeatures
@@ -72,7 +72,7 @@ class Extractor:
         values = [] if inputs.values.is_plain else [f"values={inputs.values!r}"]
         values += [] if inputs.channels == (RGB_CHANNEL,) else [f"channels={inputs.channels} {inputs.values.depths!r}"]
         if self.point_weights is not None:
-            values.append(f"points={file_digest(self.point_weights)}")
+            values.append(f"points={points_digest(self.point_weights)}")
         return " ".join([self.backbone.identity, *(f"{k}={v!r}" for k, v in stages.items()), *values])
 
     @property
@@ -144,8 +144,9 @@ class Extractor:
         grid, parts = self.grid(batch[0].view), []
         for number, channel in enumerate(self.loader.channels):
             pieces = [item.pieces[number] for item in batch]
-            parts.append(channel.features(pieces, partial(self._seen_by_network, grid=grid)))
-        features = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts], dim=-1)
+            of_channel = channel.features(pieces, partial(self._seen_by_network, grid=grid))
+            parts.append(of_channel.to(self.backbone.device))
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         for item, of_image in zip(batch, features, strict=True):
             self.loader.keep(item, of_image)
         return features

@@ -44,24 +44,27 @@ class M3DMScorer(FusedScorer):
 
     def __init__(self, members: Sequence[PatchCoreScorer], names: Sequence[str], training: FusionTraining, device: Any):
         super().__init__(members, [*names, "+".join(names)], "sum", device)
-        self._training, self.loss = training, float("nan")
+        self._training, self.loss, self._on_disk = training, float("nan"), False
         self.image_weights = torch.ones(3)
         self.network = build(lambda: Fusion(self.widths[0], self.widths[1]), training.seed).to(device).eval()
         # not one feature of each scale: one scale for a channel, the same at fit and at prediction
         self.channel_scales = torch.ones(2)
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
-        return super().plan(images, patches, device, budget)  # the third memory is among the widths
+        plan = super().plan(images, patches, device, budget)  # the third memory is among the widths
+        self._on_disk = plan.where == "disk"
+        return plan
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """Fusion, then the three memories, then how they are weighed."""
         for number, part in enumerate(features.parts):
-            self.channel_scales[number] = float(part.square().mean().sqrt()) or 1.0
+            squares = sum(float(block.square().sum(dtype=torch.float64)) for _, block in in_blocks(part))
+            self.channel_scales[number] = (squares / part.numel()) ** 0.5 or 1.0
             for _, block in in_blocks(part):
                 block.div_(float(self.channel_scales[number]))
         self.network, self.loss = train_fusion(_Pairs(features), self._training, progress)
         a, b = features.parts
-        fused = allocate(len(a), self.widths[2], a.device, on_disk=False)
+        fused = allocate(len(a), self.widths[2], a.device, self._on_disk)
         for rows, block in in_blocks(a):
             fused[rows] = self.network.fuse(block, b[rows])
         features.parts.append(fused)

@@ -139,7 +139,7 @@ class PaDiMScorer(Scorer):
 
     def gain(self, response: Response) -> Tensor:
         """The diagonal of the inverse covariance, on average over some of the positions."""
-        d, gain = len(self.channels), torch.zeros(response.dimension)
+        d, gain = len(self.channels), torch.zeros(self.levels.dimension)
         if self.kind == "full":
             some = self.factor[:: max(1, len(self.factor) // _LOOKED_AT)].square().mean(0).cpu().float()
             precision = torch.zeros(d).index_add_(0, torch.tril_indices(d, d)[1], some)
