@@ -1,4 +1,4 @@
-"""The Python and the `patchbank fit` lines in the pages on geometry run as they stand there, on drawn parts."""
+"""The Python and the commands in the pages on geometry run as they stand there, on drawn parts."""
 
 from __future__ import annotations
 
