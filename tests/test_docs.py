@@ -1,10 +1,11 @@
-"""The Python and the `patchbank fit` lines in the pages on geometry run as they stand there, on drawn parts."""
+"""The Python and the commands in the pages on geometry run as they stand there, on drawn parts."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from patchbank.cli import app
-from patchbank.demo.solid import SolidPart, draw_solid
+from patchbank.data.channels import READERS
+from patchbank.demo.solid import draw_solid
 from patchbank.shape import Shape, write_depth_png, write_pcd, write_ply, write_xyz
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -23,7 +25,7 @@ SIZE, PARTS = 96, 6
 
 
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SolidPart]:
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The files that the pages speak of, in the folder that they are run in."""
     monkeypatch.chdir(tmp_path)
     drawn = [draw_solid("plate", None, np.random.default_rng(i), SIZE) for i in range(PARTS)]
@@ -36,7 +38,8 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[SolidPart]:
             write_picture(Path(f"{folder}/{i:03d}.png"), part.rgb[..., ::-1])
         write_geometry(f"{i:03d}", part.shape)
     write_cameras(drawn[0].shape)
-    return drawn
+    yield
+    READERS.pop("thermal", None)  # which a page registers
 
 
 def write_geometry(name: str, shape: Shape) -> None:
@@ -64,7 +67,8 @@ def write_picture(path: Path, pixels: NDArray[np.generic]) -> None:
 
 @pytest.mark.filterwarnings("ignore::patchbank.errors.PatchbankWarning")
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_shows_runs(page: str, parts: list[SolidPart]) -> None:
+@pytest.mark.usefixtures("parts")
+def test_what_a_page_shows_runs(page: str) -> None:
     """Commands and Python in the order of the page, for some of them need the files of others."""
     text = (DOCS / page).read_text(encoding="utf-8")
     names: dict[str, object] = {}
