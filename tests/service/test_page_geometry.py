@@ -193,3 +193,23 @@ def test_a_model_is_fitted_from_a_folder_with_geometry(opened: Open, service: Pl
     assert models["second"]["needs"] == ["rgb", "xyz"]
     assert models["second"]["images"] == 8
     assert httpx.get(f"{service.url}/v1/fits").json()["items"][0]["skipped"] == 0
+
+
+def test_geometry_alone_has_one_view(browser: Any, tmp_path: Path) -> None:
+    fit(tmp_path / "parts", channels=("curvature",)).save(tmp_path / "shapes.patchbank")
+    config = Config(
+        models=(tmp_path / "shapes.patchbank",), weights="random", threads=1, history=tmp_path / "h.sqlite"
+    )  # fmt: skip
+    with running(config) as url:
+        page = browser.new_page()
+        page.goto(url)
+        expect(page.locator("#model option")).to_have_count(1)
+        file = tmp_path / "parts/xyz/000.tiff"
+        page.get_by_label("Inspect images …").set_input_files([file])
+        page.locator(".newest .name a").click()
+        expect(page.locator(".stage")).to_have_count(1)
+        expect(page.locator(".stage img.base")).to_have_js_property("naturalWidth", SIZE)
+        page.locator(".stage").hover()
+        expect(page.locator(".readout")).to_contain_text("Column")
+        expect(page.locator(".switch")).to_have_count(0)
+        page.close()

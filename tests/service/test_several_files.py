@@ -84,7 +84,12 @@ def test_a_part_of_two_files(solid: TestClient, solid_file: Path, tmp_path: Path
     assert solid.get("/page/small/1").status_code == 200
     explained = solid.get("/v1/history/1/explain")
     assert explained.status_code == 200, explained.text
-    assert explained.json()["explanation"]["channels"] == pytest.approx(result["channels"], rel=1e-3)
+    explanation = explained.json()["explanation"]
+    assert explanation["channels"] == pytest.approx(result["channels"], rel=1e-3)
+    assert explanation["places"][0]["channel"] in result["channels"]
+    places = solid.get("/v1/history/1/explain?whole=false").json()["picture"]
+    width, height = Image.open(io.BytesIO(base64.b64decode(places.partition(",")[2]))).size
+    assert height > len(explanation["places"]) * width / 4  # two lines of six crops for each place
 
 
 def test_heights_are_those_of_the_file(solid: TestClient) -> None:
@@ -223,14 +228,16 @@ def test_a_model_of_pictures_alone_takes_no_geometry(client: TestClient) -> None
         assert "has a picture alone" in answer.json()["detail"]
 
 
-def test_what_a_model_cannot_learn_is_refused(solid: TestClient) -> None:
-    result = inspect(solid, as_files(part(31, bad=True)), threshold=-10)
+def test_an_overruled_part_is_taught_with_both_files(solid: TestClient) -> None:
+    files = as_files(part(31, bad=True))
+    result = inspect(solid, files, threshold=-10)
     solid.post(f"/v1/history/{result['id']}/verdict", json={"verdict": "overruled"})
     (proposed,) = solid.get("/v1/models/parts/proposal").json()["items"]
     assert proposed["geometry_kept"]
-    answer = solid.post("/v1/models/parts/proposal", json={"ids": [result["id"]]})
-    assert answer.status_code == 409, answer.text
-    assert "no bank that could grow" in answer.json()["detail"]
+    taught = solid.post("/v1/models/parts/proposal", json={"ids": [result["id"]]})
+    assert taught.status_code == 200, taught.text
+    assert taught.json()["added"] == [result["id"]]
+    assert inspect(solid, files)["score"] < result["score"]
 
 
 def test_a_history_of_before_is_taken_on(tmp_path: Path) -> None:

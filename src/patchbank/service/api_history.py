@@ -20,7 +20,7 @@ from patchbank.service.answers import BIGGEST_ID
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
 from patchbank.service.heights import heights_of
 from patchbank.service.kept import prediction_of, unpack_steps
-from patchbank.service.pictures import data_uri, depths_of, jpeg_of, png_of, relief_of, rgb_of
+from patchbank.service.pictures import data_uri, depths_of, jpeg_of, png_of, relief_of, rgb_of, shown_of
 from patchbank.service.records import iso
 from patchbank.service.uploads import Upload
 from patchbank.shape.decide import read_sample_shape
@@ -115,8 +115,8 @@ def overlay(id: Id, request: Request) -> Response:
     """The picture that `patchbank predict` writes."""
     service = service_of(request)
     row, upload = kept_upload(service, id)
-    rgb = rgb_of(upload, service.values_of(row["model"]))
-    return _picture(png_of(draw_overlay(rgb, prediction_of(row, _map(service, row)))), "image/png")
+    seen = shown_of(upload, service.values_of(row["model"]))
+    return _picture(png_of(draw_overlay(seen, prediction_of(row, _map(service, row)))), "image/png")
 
 
 @router.get(
@@ -140,7 +140,7 @@ async def explain(
 
     def draw() -> str:
         # only the pictures that the model carries: no name leads to a file
-        image, find = rgb_of(upload, detector.values_), finder(detector.thumbnails_, None)
+        image, find = shown_of(upload, detector.values_), finder(detector.thumbnails_, None)
         picture = None if whole else places_picture(image, explanation, find)
         return data_uri(explanation_picture(image, explanation, find) if picture is None else picture)
 

@@ -19,7 +19,7 @@ from patchbank.service import answers
 from patchbank.service.context import PROBLEMS, Service, known_model, service_of
 from patchbank.service.inspection import too_long
 from patchbank.service.kept import prediction_of
-from patchbank.service.pictures import data_uri, rgb_of
+from patchbank.service.pictures import data_uri, shown_of
 from patchbank.service.records import Record, iso
 from patchbank.service.uploads import RAW_TYPES, TooLarge, Upload, read_uploads
 
@@ -147,7 +147,7 @@ async def _answer(service: Service, upload: Upload, pending: Pending, overlay: b
 
 def _overlay(upload: Upload, record: Record, values: ValueRange) -> str:
     """From the small map that is kept: a whole one may have hundreds of megabytes."""
-    return data_uri(draw_overlay(rgb_of(upload, values), prediction_of(record.row(), record.map_png)))
+    return data_uri(draw_overlay(shown_of(upload, values), prediction_of(record.row(), record.map_png)))
 
 
 def _whole(service: Service, results: list[dict[str, Any]], too_large: bool) -> Any:

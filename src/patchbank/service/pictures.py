@@ -13,7 +13,7 @@ from patchbank.pictures.drawing import save_png
 from patchbank.pictures.heat import Picture
 from patchbank.service.uploads import Upload
 from patchbank.shape.decide import Depths
-from patchbank.shape.shown import shaded
+from patchbank.shape.shown import Shown, shaded
 
 _PLAIN = ValueRange()
 
@@ -24,6 +24,13 @@ def rgb_of(upload: Upload, values: ValueRange = _PLAIN) -> Picture:
     if not upload.image:
         return relief_of(upload, values)
     return read_image(upload.source, values).astype("uint8", copy=False)
+
+
+def shown_of(upload: Upload, values: ValueRange = _PLAIN) -> Shown:
+    """What people see of a sample: its picture, and its shaded surface where it has geometry. Raises `ImageError`."""
+    if not upload.image:
+        return Shown(relief_of(upload, values), is_relief=True)
+    return Shown(rgb_of(upload, values), relief_of(upload, values) if upload.geometry else None)
 
 
 def relief_of(upload: Upload, values: ValueRange) -> Picture:

@@ -25,6 +25,6 @@ function content({ explanation, picture }) {
   if (!places.length) return [h("p.hint", {}, "This method keeps no good patches to compare with.")];
   return [
     h("a", { href: picture, download: "explanation.png", title: "Keep the picture" }, h("img", { src: picture, alt: "The suspicious places, each beside the nearest patches of good parts" })),
-    h("ol.hidden", {}, places.map((place) => h("li", {}, `At ${place.x}, ${place.y}: nearest is ${place.neighbours[0].image}, at a distance of ${number(place.neighbours[0].distance)}.`))),
+    h("ol.hidden", {}, places.map((place) => h("li", {}, `At ${place.x}, ${place.y}: nearest${place.channel ? ` by ${place.channel}` : ""} is ${place.neighbours[0].image}, at a distance of ${number(place.neighbours[0].distance)}.`))),
   ];
 }

@@ -5,7 +5,7 @@ import { channelBars, heightReadout } from "./channels.js";
 import { decision, fill, h, number, scoreBar, sign } from "./dom.js";
 import { explanation } from "./explanation.js";
 import { address } from "./line.js";
-import { decide, on, remember, remembered, state } from "./state.js";
+import { decide, on, refreshModels, remember, remembered, state } from "./state.js";
 import { viewer } from "./viewer.js";
 import { chance, clock, count } from "./words.js";
 
@@ -23,11 +23,18 @@ export function open(root, id) {
 }
 
 async function load(id) {
-  return state.items.find((item) => String(item.id) === id) ?? get(`v1/history/${encodeURIComponent(id)}`);
+  const item = state.items.find((other) => String(other.id) === id) ?? (await get(`v1/history/${encodeURIComponent(id)}`));
+  if (item.geometry_kept && !state.models.length) await refreshModels().catch(() => {}); // the banner tells
+  return item;
+}
+
+/** Whether a part has a picture and geometry: of geometry alone the service shows the surface as its picture. */
+function hasBoth(item) {
+  return item.geometry_kept && (state.models.find((model) => model.name === item.model)?.needs.includes("rgb") ?? true);
 }
 
 function show(root, item) {
-  const view = viewer(item);
+  const view = viewer(item, hasBoth(item));
   const layers = layerControls(view, item);
   const verdict = verdictControls(item);
   const rejected = item.is_anomalous;
@@ -76,7 +83,7 @@ function layerControls(view, item) {
   opacity.addEventListener("input", apply);
   regions.addEventListener("change", () => view.showRegions(regions.checked));
   apply();
-  const views = item.geometry_kept ? viewSwitch(view) : null;
+  const views = hasBoth(item) ? viewSwitch(view) : null;
   const button = (words, label, action) => h("button", { type: "button", "aria-label": label, title: label, onclick: action }, words);
   const element = h(
     "div.controls", {},

@@ -6,9 +6,10 @@ import { kept } from "./line.js";
 
 const MOST = 16;
 
-/** { element, setOpacity, showRegions, show, onPointer, zoom, reset } for one inspection. */
-export function viewer(item) {
-  const all = panes(item);
+/** { element, setOpacity, showRegions, show, onPointer, zoom, reset } for one inspection; `both`: it has a picture and
+ * geometry. */
+export function viewer(item, both = false) {
+  const all = both ? panes(item) : [pane(item, { base: "/image", words: "Picture" })];
   const element = h("div.viewer", {}, all.map((pane) => pane.figure));
   const place = { scale: 1, x: 0, y: 0 }; // x and y in widths and heights of a pane
   const listeners = new Set();
@@ -90,9 +91,8 @@ export function viewer(item) {
   };
 }
 
-/** What is shown: one pane of a picture alone; picture, shape and map of a part with geometry. */
+/** Picture, shape and map of a part with geometry. */
 function panes(item) {
-  if (!item.geometry_kept) return [pane(item, { base: "/image", words: "Picture" })];
   return [
     pane(item, { base: "/image", words: "Picture", title: "Picture", isIn: (view) => view === "side", hasMap: () => false }),
     pane(item, { base: "/relief", words: "Shaded surface", title: "Height", isIn: (view) => view !== "picture", hasMap: (view) => view === "shape" }),
