@@ -63,7 +63,7 @@ def meaning_of(channel: str) -> str:
 
 
 def in_words(channels: Mapping[str, float]) -> str:
-    """Such as "curvature: 14 standard deviations above good parts, rgb: 1.2", the largest first; "" without channels."""
+    """Such as "curvature: 14 standard deviations above good parts, rgb: 1.2", the largest first; "" for no channels."""
     words: list[str] = []
     for name, value in _largest_first(channels):
         words.append(f"{name}: {deviations(value)}" + ("" if words else f" {_UNIT} above good parts"))

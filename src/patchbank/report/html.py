@@ -82,8 +82,8 @@ def found_by(cases: Sequence[Case]) -> str:
         return ""
     by = {kind: seen.count(kind) for kind in (PICTURE, SHAPE, BOTH)}
     return (
-        f"Of the {len(seen)} that it found, the shape alone shows {by[SHAPE]}, the picture alone {by[PICTURE]}, and both "
-        f"show {by[BOTH]}."
+        f"Of the {len(seen)} that it found, the shape alone shows {by[SHAPE]}, the picture alone {by[PICTURE]}, and "
+        f"both show {by[BOTH]}."
     )
 
 
