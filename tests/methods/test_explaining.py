@@ -17,7 +17,7 @@ from patchbank.detector import Detector
 from patchbank.errors import ImageError, OptionError
 from patchbank.io.thumbnails import make_thumbnails, restore, state
 from patchbank.methods import METHODS
-from patchbank.pictures.explanation import explanation_picture, finder
+from patchbank.pictures.explanation import Good, explanation_picture, finder
 from tests.conftest import bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(5)]
@@ -87,12 +87,12 @@ def test_pictures_travel_with_the_model(tmp_path: Path) -> None:
     model = small_model().fit(folder)
     model.save(tmp_path / "m.patchbank")
     name = str(folder / "0.png")
-    pixels, size = finder(model.thumbnails_)(name) or pytest.fail("no picture")
+    pixels, size, _ = finder(model.thumbnails_)(name) or pytest.fail("no picture")
     assert np.array_equal(pixels, GOOD[0])  # the original while it is there
     shutil.rmtree(folder)
     again = load(tmp_path / "m.patchbank")
     assert again.thumbnails_ == model.thumbnails_
-    pixels, size = finder(again.thumbnails_)(name) or pytest.fail("no picture")
+    pixels, size, _ = finder(again.thumbnails_)(name) or pytest.fail("no picture")
     assert size == (96, 128)
     assert np.abs(pixels.astype(float) - GOOD[0]).mean() < 6  # JPEG
     assert finder({})(name) is None
@@ -133,7 +133,7 @@ def test_a_small_picture_is_shown_at_the_scale_of_the_original(model: PatchCore)
     index = int(name.split()[-1])
     small = np.asarray(Image.fromarray(GOOD[index]).resize((64, 48), Image.Resampling.BOX))
     pictures = [
-        explanation_picture(bad_image(1), explanation, lambda _, shown=shown: (shown, (96, 128)))[-250:]
+        explanation_picture(bad_image(1), explanation, lambda _, shown=shown: Good(shown, (96, 128)))[-250:]
         for shown in (GOOD[index], small)
     ]
     row = [p[60:180, 180:320].mean(axis=(0, 2)) for p in pictures]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchbank.evaluation.results import Evaluation
 from patchbank.report.grid import write_grid_report
+from patchbank.report.html import write_report
 from tests.finished_cells import write_cell
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -167,3 +170,20 @@ def test_in_print_everything_is_open_and_nothing_is_cut(open_page: Any) -> None:
     assert page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
     assert page.evaluate("getComputedStyle(document.querySelector('.wide td')).position") == "static"
     assert page.evaluate("document.documentElement.scrollWidth") <= 794
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_report_with_geometry_fits_the_window(
+    browser: Any, make_evaluation: Callable[..., Evaluation], tmp_path: Path, width: int
+) -> None:
+    channels = {"rgb": 1.0, "curvature": 14.0, "normals": 9.0}
+    plain = make_evaluation()
+    cases = [replace(case, channels=channels) for case in plain.cases]
+    how = {"Method": "patchcore with backbone=efficientnet_lite0, channels=('rgb', 'curvature', 'normals')"}
+    write_report(replace(plain, cases=cases, channels=tuple(channels), how=how), tmp_path / "report.html")
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert "the shape alone shows" in page.locator("header").inner_text()
+    context.close()

@@ -69,7 +69,11 @@ class CFMScorer(Scorer):
     ) -> PatchScores:
         """The product of how far each channel is off the prediction from the other."""
         a, b = torch.split(points, self._widths, -1)
-        present = torch.ones(len(points), dtype=torch.bool, device=points.device)
+        nothing = self.prepare(torch.zeros(1, sum(self._widths), device=points.device))  # of patches without a point
+        present = torch.stack([
+            (part != none).any(-1)
+            for part, none in zip((a, b), torch.split(nothing, self._widths, -1), strict=True)
+        ]).all(0)  # fmt: skip
         return PatchScores(masked(self.mapping.scores(a, b, present), inspected))
 
     def facts(self) -> dict[str, Any]:
@@ -108,7 +112,7 @@ class CFM(Detector):
 
     channels: tuple[str, ...] | None = ("rgb", "curvature")
     hidden: tuple[int, ...] = (256, 256)
-    steps: int = 3000
+    steps: int = 1000
     batch: int = 1024
     learning_rate: float = 1e-3
 

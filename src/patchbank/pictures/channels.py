@@ -100,8 +100,8 @@ def draw_bars(
     """A bar for each channel below a title, and the `summary`; `corner`: left and top; `room`: width in pixels."""
     x, y = corner
     draw, line = ImageDraw.Draw(page), text * 3 // 2
-    write(page, (x, y + text), "what is unusual at the strangest place:", text, _PALE, room)
-    write(page, (x, y + text + line), f"{_UNIT} above good parts, by channel", text, _PALE, room)
+    write(page, (x, y + text), "unusual at the strangest place, in", text, _PALE, room)
+    write(page, (x, y + text + line), f"{_UNIT} above good parts:", text, _PALE, room)
     y += 2 * line + text
     number, full = 4 * text, max(_LEAST, *channels.values())
     for name, value in _largest_first(channels):

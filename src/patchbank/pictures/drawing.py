@@ -66,9 +66,9 @@ def overlay(
     top, pitch = 4 * text + gap, 2 * text + size[0] + gap
     corners = [(gap if i % columns == 0 else right, top + i // columns * pitch) for i in range(len(panels) + 1)]
     bottom = top + -(-len(panels) // columns) * pitch
+    bars_text = text * 13 // 10
     if prediction.channels:
-        end = corners[-1][1] + bars_height(prediction.channels, text) + gap
-        bottom = max(bottom, end)
+        bottom = max(bottom, corners[-1][1] + bars_height(prediction.channels, bars_text) + gap)
     page = Image.new("RGB", (width, bottom + 3 * text), _WHITE)
     _draw_header(page, prediction, text)
     for (x, y), (title, panel) in zip(corners, panels, strict=False):
@@ -76,7 +76,7 @@ def overlay(
         page.paste(Image.fromarray(panel), (x + (room - size[1]) // 2, y + 2 * text))
     if prediction.channels:
         beside = room if corners[-1][0] == right else width - 2 * gap
-        draw_bars(page, corners[-1], beside, text, prediction.channels, prediction.is_anomalous)
+        draw_bars(page, corners[-1], beside, bars_text, prediction.channels, prediction.is_anomalous)
     _draw_legend(page, (gap, bottom), text, _marks(seen, prediction, mask))
     _draw_scale(page, (right, bottom), panel_width, text, prediction.map_threshold)
     return np.array(page, dtype=np.uint8)

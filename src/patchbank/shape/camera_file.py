@@ -54,6 +54,8 @@ def _camera_of(values: Any, depth: int = 0) -> Camera | None:
     if not isinstance(values, Mapping):
         return _of_matrix(values)
     focus = next((key for key in ("focus", "focal_length") if key in values), None)
+    if "ppx" in values and "ppy" in values:  # as RealSense's own tools write them
+        values = {**values, "cx": values["ppx"], "cy": values["ppy"]}
     if {"fx", "fy", "cx", "cy"} <= values.keys():
         return Pinhole(*(_number(values, key) for key in ("fx", "fy", "cx", "cy")))
     if focus and {"sx", "sy", "cx", "cy"} <= values.keys():
