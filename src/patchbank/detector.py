@@ -91,7 +91,7 @@ class Detector(Options):
     def fuse(self, levels: Sequence[Levels], channels: Sequence[str]) -> Scorer:
         """A scorer for several channels, not fitted, given the levels of each."""
         members = [self.make_scorer(each) for each in levels]
-        return FusedScorer(members, channels, self.fusion, self.torch_device)
+        return FusedScorer(members, channels, self.fusion, self.torch_device, self.option("sigma"))
 
     def arrange(self) -> Arrangement:
         """How the maps of the levels become vectors."""

@@ -6,6 +6,7 @@ they are left out of the memory. The fused map is scored and calibrated as any o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from patchbank.features.store import FeatureStore, PatchFeatures
 from patchbank.sample import MADE_OF, SampleRef, parts_of
 from patchbank.scorer import Grid, Memory, Origin, PatchScores, Scorer
 from patchbank.scoring.displacement import Response
+from patchbank.scoring.maps import anomaly_map
 from patchbank.scoring.one_class import learned_weights
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 48  # good samples that distances are standardised by
 _LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same
+_LEAST_REACH = 0.05  # of the mean peak: few samples say little of its spread
 
 
 class FusedScorer(Scorer):
@@ -37,14 +40,19 @@ class FusedScorer(Scorer):
     Args:
         members: the scorers, not fitted.
         channels: their names.
-        fusion: "map-sum", the sum of the standardised distances, to which the picture and the geometry contribute
-            alike: channels that are made of one source share its weight; "max", the largest; "learned", a weighted sum
-            whose weights come from what good samples reach, left out.
+        fusion: "map-sum", the sum of how unlikely each channel's map is among good samples (`surprise`); channels made
+            of one source share its weight, so that picture and geometry contribute alike; "max", the largest of them;
+            "learned", a weighted sum of standardised distances, whose weights come from what good samples reach.
         device: of the memories.
+        sigma: of the map's Gaussian, in pixels at the inspected size.
     """
 
-    def __init__(self, members: Sequence[Any], channels: Sequence[str], fusion: str, device: torch.device):
+    def __init__(
+        self, members: Sequence[Any], channels: Sequence[str], fusion: str, device: torch.device, sigma: float = 0.0
+    ):
         super().__init__(members[0].levels)
+        self._sigma = sigma
+        self.good_peaks = torch.tensor([[0.0, 1.0]] * len(members))  # mean and spread of the peaks of good maps
         self.members, self.channel_names, self.fusion = list(members), tuple(channels), fusion
         self.widths = [member.levels.dimension for member in members]  # of features
         self.offsets, self.scales = torch.zeros(len(members)), torch.ones(len(members))
@@ -92,42 +100,59 @@ class FusedScorer(Scorer):
         self._prepared = [m.prepare(none).shape[-1] for m, none in zip(self.members, empty, strict=True)]
 
     def _weigh(self, features: FeatureStore, stores: Sequence[FeatureStore]) -> None:
-        """Mean and spread of each member's distances over patches of good samples; the weights of "learned" from their
-        peaks."""
-        patches, peaks = self.good_distances(features, stores)
+        """Mean and spread of each member's distances over patches of good samples; what the peaks of their maps reach;
+        and the weights of the members."""
+        found = self.good_distances(features, stores)
+        patches = np.concatenate([distances.reshape(len(distances), -1).T for _, distances in found])
         self.offsets = torch.as_tensor(patches.mean(0), dtype=torch.float32)
         spread = patches.std(0)
         self.scales = torch.as_tensor(np.maximum(spread, _LEAST_SPREAD * patches.mean(0) + 1e-12), dtype=torch.float32)
+        if self.fusion == "learned":
+            standardised = (largest(found) - self.offsets.numpy()) / self.scales.numpy()
+            self.weights = torch.as_tensor(learned_weights(standardised) * len(self.members), dtype=torch.float32)
+            return
+        peaks = np.stack([self._peaks(features, i, distances) for i, distances in found])
+        logistic = np.maximum(peaks.std(0) * math.sqrt(3) / math.pi, _LEAST_REACH * np.abs(peaks.mean(0)) + 1e-12)
+        self.good_peaks = torch.as_tensor(np.stack([peaks.mean(0), logistic], axis=1), dtype=torch.float32)
         if self.fusion == "map-sum":
             sources = [MADE_OF.get(name, name) for name in self.channel_names]
             self.weights = torch.tensor([1 / sources.count(source) for source in sources])
-        if self.fusion == "learned":
-            standardised = (peaks - self.offsets.numpy()) / self.scales.numpy()
-            self.weights = torch.as_tensor(learned_weights(standardised) * len(self.members), dtype=torch.float32)
+
+    def _peaks(self, features: FeatureStore, i: int, distances: NDArray[np.float64]) -> NDArray[np.float32]:
+        """K: the largest value of each member's map of sample i, whose distances are K×P, K×h×w, or K."""
+        standard = self._standardised(torch.as_tensor(distances, dtype=torch.float32))
+        if standard.ndim == 1:
+            return standard.numpy()
+        view, inspected = features.views[i], _cells(features.inspected[i], standard.device)
+        on_grid = PatchScores(standard[0], by_channel=standard).on_grid(features.refs[i].grid, inspected).by_channel
+        assert on_grid is not None
+        if inspected is not None and inspected.shape != on_grid.shape[1:]:
+            inspected = None  # a finer grid: what is not inspected has distances of 0
+        maps = [anomaly_map(grid, view.inspected, self._sigma, inspected) for grid in on_grid]
+        return np.asarray([each.max() for each in maps], np.float32)
 
     def good_distances(
         self, features: FeatureStore, stores: Sequence[FeatureStore]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What the members say of some good samples, each without its own patches: P×K distances of patches (of images,
-        for methods without a map), and N×K largest ones of the samples."""
+    ) -> list[tuple[int, NDArray[np.float64]]]:
+        """What the members say of some good samples, each without its own patches: the number of the sample, and K×P or
+        K×h×w distances of its patches (K, for methods without a map)."""
         upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
         some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
         alone = len(set(parts_of(features.refs))) < 2  # nothing is left without it
-        patches = []
+        known = []
         for i in some:
-            columns = []
+            of_members = []
             for member, store in zip(self.members, stores, strict=True):
                 vectors = store.of_image(i)
                 points = vectors if store.prepared else member.prepare(vectors)
                 cells = _cells(features.inspected[i], points.device) if self.keeps_grid else None
                 scores = member.compare(points, features.refs[i].grid, cells, None if alone else i)
                 found = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)
-                columns.append(found.flatten().double().cpu().numpy())
-            patches.append(np.stack(columns, axis=1))
-        known = [of_sample for of_sample in patches if np.isfinite(of_sample).all()]  # a bank may come from one image
-        if not known:  # distances stay as they are, less 1
-            known = [np.array([[0.0], [2.0]]).repeat(len(self.members), 1)]
-        return np.concatenate(known), np.stack([of_sample.max(0) for of_sample in known])
+                of_members.append(found.double().cpu().numpy())
+            distances = np.stack(of_members)
+            if np.isfinite(distances).all():  # not so where a bank comes from one image
+                known.append((i, distances))
+        return known or [(some[0], np.zeros_like(distances))]  # distances stay as they are
 
     def revisit(self, points: Tensor) -> None:
         for member, part in self._with_parts(points):
@@ -171,6 +196,25 @@ class FusedScorer(Scorer):
             nearest = shifted.gather(0, dominant[None])[0]
         return PatchScores(fused, nearest, by_channel=self._standardised(distances))
 
+    @property
+    def fuses_maps(self) -> bool:
+        """Whether maps are fused after they were smoothed: where that is not the same as before."""
+        return self.fusion in ("map-sum", "max")
+
+    def fuse(self, standardised: Tensor) -> Tensor:
+        """K×… standardised distances, of patches or of pixels → … fused."""
+        shares = self._shares(standardised)
+        return shares.amax(0) if self.fusion == "max" else shares.sum(0)
+
+    def _shares(self, standardised: Tensor) -> Tensor:
+        """What each member contributes."""
+        shape = (-1, *(1 for _ in standardised.shape[1:]))
+        weights = self.weights.to(standardised.device).reshape(shape)
+        if not self.fuses_maps:
+            return standardised * weights
+        mean, spread = (column.to(standardised.device).reshape(shape) for column in self.good_peaks.T)
+        return surprise((standardised - mean) / spread) * weights
+
     def _standardised(self, values: Tensor) -> Tensor:
         """K×… distances of the members, in units of the spread over good samples."""
         shape = (-1, *(1 for _ in values.shape[1:]))
@@ -179,8 +223,7 @@ class FusedScorer(Scorer):
 
     def _fused(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """K×… distances → … fused, and which member has the largest share."""
-        weights = self.weights.to(values.device).reshape((-1, *(1 for _ in values.shape[1:])))
-        shares = self._standardised(values) * weights
+        shares = self._shares(self._standardised(values))
         fused = shares.amax(0) if self.fusion == "max" else shares.sum(0)
         return fused, shares.argmax(0)
 
@@ -300,7 +343,8 @@ class FusedScorer(Scorer):
     # ---- files -------------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[Memory, dict[str, Any]]:
-        tensors: Memory = {"fusion.offsets": self.offsets, "fusion.scales": self.scales, "fusion.weights": self.weights}
+        tensors: Memory = {"fusion.offsets": self.offsets, "fusion.scales": self.scales, "fusion.weights": self.weights,
+                          "fusion.good_peaks": self.good_peaks}  # fmt: skip
         values = []
         for name, member in zip(self.channel_names, self.members, strict=True):
             of_member, value = member.state()
@@ -310,7 +354,7 @@ class FusedScorer(Scorer):
 
     def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
         self.offsets, self.scales = tensors["fusion.offsets"].cpu(), tensors["fusion.scales"].cpu()
-        self.weights = tensors["fusion.weights"].cpu()
+        self.weights, self.good_peaks = tensors["fusion.weights"].cpu(), tensors["fusion.good_peaks"].cpu()
         for name, member, value in zip(self.channel_names, self.members, values["channels"], strict=True):
             mine = {key.partition("/")[2]: t for key, t in tensors.items() if key.startswith(f"{name}/")}
             member.restore(mine, value)
@@ -322,6 +366,20 @@ class FusedScorer(Scorer):
         raise OptionError(
             "a model of several channels cannot be exported yet: fit one channel (--channels rgb), or use the service"
         )
+
+
+def surprise(x: Tensor) -> Tensor:
+    """−log p of a logistic distribution, with p the share of good samples whose map somewhere exceeds x: log(1 + eˣ).
+
+    Summed over channels this is Fisher's method ("Statistical Methods for Research Workers", 1925). A channel adds next
+    to nothing where it lies below what good samples reach anyway, and in proportion to the excess above.
+    """
+    return torch.nn.functional.softplus(x)
+
+
+def largest(found: Sequence[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """N×K: the largest distance of each member over the patches of each sample."""
+    return np.stack([distances.reshape(len(distances), -1).max(1) for _, distances in found])
 
 
 def _cells(inspected: NDArray[np.bool_] | None, device: torch.device) -> Tensor | None:

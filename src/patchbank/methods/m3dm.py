@@ -26,7 +26,7 @@ from patchbank.features.planning import Plan
 from patchbank.features.storage import allocate, in_blocks
 from patchbank.features.store import FeatureStore, PatchFeatures
 from patchbank.memory.bank_scorer import BankSize, check_bank_search
-from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.memory.fused_scorer import FusedScorer, largest
 from patchbank.memory.selecting import Selecting
 from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.registry import register
@@ -73,7 +73,8 @@ class M3DMScorer(FusedScorer):
     def _weigh(self, features: FeatureStore, stores: Sequence[FeatureStore]) -> None:
         """Decision layer: one support vector machine for patches and one for images. Distances are scaled, not
         shifted."""
-        patches, peaks = self.good_distances(features, stores)
+        found = self.good_distances(features, stores)
+        patches, peaks = np.concatenate([distances.T for _, distances in found]), largest(found)
         means = np.maximum(patches.mean(0), 1e-12)
         self.scales = torch.as_tensor(means, dtype=torch.float32)
         some = patches[:: max(1, len(patches) // 20_000)]

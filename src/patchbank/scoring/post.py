@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +59,8 @@ class Post:
         if area is not None and scorer.keeps_grid:
             cells = torch.from_numpy(area.cells(grid)).to(points.device)
         scores = scorer.compare(points, grid, cells, exclude)
-        return self._of(scores, grid, view.inspected, area, scorer.normal)
+        fuse = scorer.fuse if getattr(scorer, "fuses_maps", False) else None
+        return self._of(scores, grid, view.inspected, area, scorer.normal, fuse)
 
     def _of(
         self,
@@ -67,9 +69,11 @@ class Post:
         inspected: tuple[int, int],
         area: Area | None,
         normal: tuple[float, float],
+        fuse: Callable[[Tensor], Tensor] | None,
     ) -> Scored:
         """Scores in the order of the vectors of a `grid`, or on a finer grid of their own; `inspected`: (height, width)
-        of the map; `normal`: what the image score is shifted and divided by."""
+        of the map; `normal`: what the image score is shifted and divided by; `fuse`: maps of several channels, K×H×W,
+        to one."""
         if scores.distances is None:
             assert scores.image is not None
             return Scored(_normalised(float(scores.image), normal), None, np.nan, scores)
@@ -81,7 +85,11 @@ class Post:
         fine = (scores.distances.shape[0], scores.distances.shape[1])
         cells = None if area is None else torch.from_numpy(area.cells(fine)).to(device)
         with on_this_thread():
-            smoothed = anomaly_map(scores.distances, inspected, self.sigma, cells, self.lattice)
+            if fuse is None or scores.by_channel is None:
+                smoothed = anomaly_map(scores.distances, inspected, self.sigma, cells, self.lattice)
+            else:
+                maps = [anomaly_map(one, inspected, self.sigma, cells, self.lattice) for one in scores.by_channel]
+                smoothed = fuse(torch.from_numpy(np.stack(maps))).numpy()
             seen, distances = smoothed, scores.distances
             if area is not None:
                 seen, distances = smoothed[area.cells(inspected)], distances[cells]
