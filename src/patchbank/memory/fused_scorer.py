@@ -112,7 +112,8 @@ class FusedScorer(Scorer):
         for methods without a map), and N×K largest ones of the samples."""
         upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
         some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
-        alone = len(set(parts_of(features.refs))) < 2  # nothing is left without it
+        if len(set(parts_of(features.refs))) < 2:  # nothing is left without it
+            return self._unknown(stores)
         patches = []
         for i in some:
             columns = []
@@ -120,14 +121,24 @@ class FusedScorer(Scorer):
                 vectors = store.of_image(i)
                 points = vectors if store.prepared else member.prepare(vectors)
                 cells = _cells(features.inspected[i], points.device) if self.keeps_grid else None
-                scores = member.compare(points, features.refs[i].grid, cells, None if alone else i)
+                scores = member.compare(points, features.refs[i].grid, cells, i)
                 found = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)
                 columns.append(found.flatten().double().cpu().numpy())
             patches.append(np.stack(columns, axis=1))
         known = [of_sample for of_sample in patches if np.isfinite(of_sample).all()]  # a bank may come from one image
-        if not known:  # distances stay as they are, less 1
-            known = [np.array([[0.0], [2.0]]).repeat(len(self.members), 1)]
+        if not known:
+            return self._unknown(stores)
         return np.concatenate(known), np.stack([of_sample.max(0) for of_sample in known])
+
+    def _unknown(self, stores: Sequence[FeatureStore]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """In place of distances that nobody knows: such that their mean and spread are the spread of the patches."""
+        spreads = []
+        for member, store in zip(self.members, stores, strict=True):
+            vectors = store.of_image(0)
+            points = (vectors if store.prepared else member.prepare(vectors)).float()
+            spreads.append(float(points.std(0).square().sum().sqrt()) if len(points) > 1 else 1.0)
+        distances = np.array([[0.0], [2.0]]) * np.maximum(spreads, 1e-12)
+        return distances, distances
 
     def revisit(self, points: Tensor) -> None:
         for member, part in self._with_parts(points):
