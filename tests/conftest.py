@@ -10,8 +10,13 @@ from PIL import Image
 
 from patchbank import PatchCore
 from patchbank.demo.solid import write_solid_dataset
+from patchbank.methods import METHODS
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+# the methods that pictures are enough for
+OF_PICTURES = {name: method for name, method in METHODS.items() if "geometry" not in method.needs}
 
 
 @pytest.fixture(scope="session")

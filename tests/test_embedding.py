@@ -31,7 +31,7 @@ from patchbank.export import FORMATS, export
 from patchbank.features.planning import Plan
 from patchbank.methods import METHODS, Ensemble, PatchCore
 from patchbank.prediction import Prediction
-from tests.conftest import bad_image, good_image
+from tests.conftest import OF_PICTURES, bad_image, good_image
 
 SIZE = (64, 96)
 GOOD = [good_image(i, SIZE) for i in range(4)]
@@ -57,7 +57,7 @@ def ensemble() -> Detector:
 
 
 MODELS: dict[str, Callable[[], Detector]] = {
-    **{name: lambda name=name: small(name) for name in METHODS},  # type: ignore[misc]
+    **{name: lambda name=name: small(name) for name in OF_PICTURES},  # type: ignore[misc]
     **{name: lambda options=options: small(**options) for name, options in OPTIONS.items()},  # type: ignore[misc]
     "ensemble": ensemble,
 }
@@ -164,7 +164,7 @@ def test_a_copy_learns_on_its_own(tmp_path: Path) -> None:
 
 
 def test_models_that_are_not_fitted_and_ones_from_a_file(tmp_path: Path) -> None:
-    for name in METHODS:
+    for name in OF_PICTURES:
         assert pickle.loads(pickle.dumps(small(name))).parameters() == small(name).parameters()
     model = small().fit(GOOD)
     model.save(tmp_path / "m.patchbank")
@@ -222,7 +222,7 @@ import os, signal, sys, threading
 import numpy as np
 from PIL import Image
 sys.path.insert(0, sys.argv[4])
-from tests.conftest import bad_image, good_image
+from tests.conftest import OF_PICTURES, bad_image, good_image
 import patchbank
 from patchbank import PatchCore, load
 runtime, search, ending = sys.argv[1:4]

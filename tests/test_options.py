@@ -14,7 +14,7 @@ from patchbank.cli.options import maker_for
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.methods import METHODS, Ensemble
-from tests.conftest import bad_image, good_image
+from tests.conftest import OF_PICTURES, bad_image, good_image
 
 SMALL: dict[str, Any] = {"image_size": 64, "threads": 1, "thumbnails": 0.0}
 GOOD = [good_image(i) for i in range(5)]
@@ -22,7 +22,7 @@ SEEN = [bad_image(60), good_image(50)]
 OTHER: dict[str, Any] = {
     "aggregation": "reference", "patch_size": 5, "stride": 2, "overlap": 64, "image_score": "top", "sigma": 2.5,
 }  # fmt: skip
-DECLARED = [(method, name) for method, detector in METHODS.items() for name in sorted(detector.without_effect)]
+DECLARED = [(method, name) for method, detector in OF_PICTURES.items() for name in sorted(detector.without_effect)]
 
 
 def small(method: str, **options: Any) -> Detector:

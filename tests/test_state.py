@@ -18,7 +18,7 @@ from patchbank.calibration.calibration import Calibration, Row
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankError
 from patchbank.methods import METHODS
-from tests.conftest import bad_image, good_image
+from tests.conftest import OF_PICTURES, bad_image, good_image
 
 SIZE = (64, 96)
 GOOD = [good_image(i, SIZE) for i in range(6)]
@@ -41,7 +41,7 @@ def stopping_at(stage: str) -> Callable[[str, int, int], None]:
 # ---- a fit is all or nothing -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(OF_PICTURES))
 @pytest.mark.parametrize("stage", ["features", "calibration"])
 def test_an_interrupted_second_fit_changes_nothing(method: str, stage: str) -> None:
     model = METHODS[method](**SMALL).fit(GOOD)
@@ -184,7 +184,7 @@ def test_the_host_process_stays_as_it_was(tmp_path: Path) -> None:
 
 # ---- several models --------------------------------------------------------------------------------------------------
 
-MERGEABLE = [name for name, kind in METHODS.items() if hasattr(kind.scorer_class, "merge") and name != "lmf"]
+MERGEABLE = [name for name, kind in OF_PICTURES.items() if hasattr(kind.scorer_class, "merge") and name != "lmf"]
 
 
 @pytest.mark.parametrize("method", MERGEABLE)

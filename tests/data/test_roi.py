@@ -16,7 +16,7 @@ from patchbank.detector import Detector
 from patchbank.errors import ImageError, OptionError
 from patchbank.methods import METHODS
 from patchbank.scoring.maps import anomaly_map
-from tests.conftest import bad_image, good_image, small_model
+from tests.conftest import OF_PICTURES, bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(6)]
 LEFT = RegionOfInterest(include=(((0, 0), (55, 0), (55, 95), (0, 95)),))  # the spot of bad_image is at columns 70 to 90
@@ -73,7 +73,7 @@ def test_files_that_are_no_region(tmp_path: Path, name: str, content: str, words
         read_roi(tmp_path / "black.png")
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(OF_PICTURES))
 def test_what_lies_outside_does_not_count(method: str, tmp_path: Path) -> None:
     """Neither for the score, nor the map, the regions or the threshold, whatever the method."""
     model: Detector = METHODS[method](image_size=96, roi=LEFT).fit(GOOD)
@@ -116,7 +116,7 @@ def test_a_bank_learns_inside_only() -> None:
 def test_the_whole_image_as_region_changes_nothing() -> None:
     everything = RegionOfInterest(include=(((0, 0), (127, 0), (127, 95), (0, 95)),))
     image = bad_image(3)
-    for method in METHODS:
+    for method in OF_PICTURES:
         a = METHODS[method](image_size=96, roi=everything).fit(GOOD).predict(image)
         b = METHODS[method](image_size=96).fit(GOOD).predict(image)
         assert a.score == pytest.approx(b.score, rel=1e-4), method

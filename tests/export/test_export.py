@@ -23,7 +23,7 @@ from patchbank.export import folder as exporting
 from patchbank.export import quantise as quantising
 from patchbank.memory.search import make_index
 from patchbank.methods import METHODS
-from tests.conftest import bad_image, good_image
+from tests.conftest import OF_PICTURES, bad_image, good_image
 
 pytest.importorskip("onnxruntime")
 
@@ -46,7 +46,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.fixture(scope="module", params=tuple(METHODS))
+@pytest.fixture(scope="module", params=tuple(OF_PICTURES))
 def model(request: pytest.FixtureRequest) -> Detector:
     return small(request.param).fit(GOOD)
 

@@ -64,7 +64,10 @@ def test_leave_one_out_scores_are_those_of_a_literal_fusion(solid: Path, fusion:
     distances = literal_distances(model, pictures(solid / "train/good"))
     mean = distances.mean((0, 2))[:, None]
     standard = (distances - mean) / distances.transpose(1, 0, 2).reshape(3, -1).std(1)[:, None]
-    weights = 3 * learned_weights(standard.max(2)) if fusion == "learned" else np.ones(3)
+    # the picture and the geometry weigh alike in the sum
+    weights = {"map-sum": np.array([1, 0.5, 0.5]), "max": np.ones(3), "learned": 3 * learned_weights(standard.max(2))}[
+        fusion
+    ]
     shares = standard * weights[:, None]
     fused = shares.max(1) if fusion == "max" else shares.sum(1)
     post, view = model.fitted.post, model.extractor.geometry.view(128, 128)  # type: ignore[union-attr]
@@ -232,7 +235,7 @@ def test_too_little_memory_is_said_before_the_work(solid: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("fusion", ["map-sum", "max"])
+@pytest.mark.parametrize("fusion", ["map-sum", "max", "learned"])
 def test_few_images(solid: Path, bad: str, count: int, fusion: str) -> None:
     model = small_solid(fusion=fusion).fit(pictures(solid / "train/good")[:count])
     assert np.isfinite(model.predict(bad).score)
@@ -241,6 +244,13 @@ def test_few_images(solid: Path, bad: str, count: int, fusion: str) -> None:
         assert model.calibration_.threshold == np.inf
     else:
         assert np.isfinite(model.calibration_.scores).all()
+
+
+def test_one_image_weighs_its_channels_alike(solid: Path, bad: str) -> None:
+    """Also where the memory keeps all of its patches, whose distances to themselves are 0."""
+    model = small_solid(coreset=1.0).fit(pictures(solid / "train/good")[:1])
+    shares = np.array(list(model.predict(bad).channels.values()))
+    assert (np.abs(shares) < 10).all()
 
 
 def test_pictures_of_one_part_are_left_out_together(solid: Path, bad: str) -> None:

@@ -16,6 +16,7 @@ from patchbank.demo.synthetic import draw
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.methods import METHODS
+from tests.conftest import OF_PICTURES
 
 GOOD = [draw("gear", None, np.random.default_rng(i))[0] for i in range(6)]
 WEAVE = draw("weave", None, np.random.default_rng(0))[0]
@@ -37,7 +38,7 @@ def model(method: str = "patchcore", **options: object) -> Detector:
     return METHODS[method](image_size=96, align=True, **options)
 
 
-@pytest.mark.parametrize("method", [name for name, detector in METHODS.items() if detector.scorer_class.localizes])
+@pytest.mark.parametrize("method", [name for name, detector in OF_PICTURES.items() if detector.scorer_class.localizes])
 def test_a_defect_is_found_where_it_is_in_the_input(method: str, tmp_path: Path) -> None:
     detector = model(method).fit(GOOD)
     image = posed(spotted(draw("gear", None, np.random.default_rng(50))[0]))

@@ -18,7 +18,7 @@ from patchbank.errors import ImageError, OptionError
 from patchbank.io.thumbnails import make_thumbnails, restore, state
 from patchbank.methods import METHODS
 from patchbank.pictures.explanation import Good, explanation_picture, finder
-from tests.conftest import bad_image, good_image, small_model
+from tests.conftest import OF_PICTURES, bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(5)]
 
@@ -67,7 +67,7 @@ def test_an_accepted_part_is_explained_at_its_peak(model: PatchCore) -> None:
     assert place.value == pytest.approx(float(np.nanmax(explanation.prediction.map)))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(OF_PICTURES))
 def test_every_method_explains_what_it_can(method: str) -> None:
     model: Detector = METHODS[method](image_size=96).fit(GOOD)
     explanation = model.explain(bad_image(1), count=2)

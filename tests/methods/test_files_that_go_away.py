@@ -15,7 +15,7 @@ from patchbank.errors import DatasetError
 from patchbank.features.extractor import Extractor
 from patchbank.methods import METHODS
 from patchbank.methods.ensemble import Ensemble
-from tests.conftest import good_image
+from tests.conftest import OF_PICTURES, good_image
 
 SMALL = {"weights": "random", "image_size": 64, "threads": 1}
 
@@ -42,7 +42,7 @@ def going(monkeypatch: pytest.MonkeyPatch, walk: int, change: Any) -> None:
 
 @pytest.mark.parametrize("walk", [1, 2])
 @pytest.mark.parametrize("calibration", ["auto", "held-out", "k-fold"])
-@pytest.mark.parametrize("method", [*METHODS, "stream"])
+@pytest.mark.parametrize("method", [*OF_PICTURES, "stream"])
 def test_one_image_is_lost_not_the_fit(
     method: str, calibration: str, walk: int, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

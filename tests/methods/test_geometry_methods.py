@@ -318,6 +318,7 @@ def test_m3dm_with_points(files: list[str], bad: str, tmp_path: Path, monkeypatc
 def test_cfm_is_never_calibrated_on_what_it_learned_from(files: list[str]) -> None:
     for scheme in ("auto", "leave-one-out", "corrected leave-one-out"):
         assert small("cfm", calibration=scheme).fit(files).calibration_.how == "k-fold"
+    assert small("cfm").fit(files[:1]).calibration_.threshold == np.inf
     held = small("cfm", calibration="held-out").fit(files)
     assert held.calibration_.how in ("k-fold", "held-out")
 

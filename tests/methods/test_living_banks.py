@@ -22,7 +22,7 @@ from patchbank.memory.bank_scorer import BankScorer
 from patchbank.methods import METHODS
 from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.sample import SampleRef
-from tests.conftest import bad_image, good_image, small_model
+from tests.conftest import OF_PICTURES, bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(8)]
 
@@ -221,7 +221,7 @@ def test_a_changed_model_keeps_its_changes_in_the_file(model: PatchCore, tmp_pat
     again.forget(again.calibration_.images[0])
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("patchcore", "lmf", "anomalydino")])
+@pytest.mark.parametrize("method", [m for m in OF_PICTURES if m not in ("patchcore", "lmf", "anomalydino")])
 def test_methods_without_a_bank_say_so(method: str) -> None:
     model = METHODS[method](image_size=64).fit(GOOD[:3])
     for change in (lambda: model.add(GOOD), lambda: model.forget("a")):
@@ -256,7 +256,7 @@ def test_images_of_the_fit_do_not_calibrate(tmp_path: Path) -> None:
 MANY = [good_image(i, (64, 64)) for i in range(24)]
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(OF_PICTURES))
 @pytest.mark.parametrize("way", ["held-out", "k-fold"])
 def test_each_method_can_be_calibrated_each_way(method: str, way: str) -> None:
     options = {"images_compared": 5} if method == "spade" else {}

@@ -19,9 +19,9 @@ import patchbank
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, OptionError
 from patchbank.methods import METHODS
-from tests.conftest import bad_image, good_image
+from tests.conftest import OF_PICTURES, bad_image, good_image
 
-NAMES = tuple(METHODS)
+NAMES = tuple(OF_PICTURES)
 GOOD = [good_image(i) for i in range(6)]
 
 

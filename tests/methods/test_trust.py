@@ -22,7 +22,7 @@ from patchbank.features.store import FeatureStore
 from patchbank.methods import METHODS
 from patchbank.methods.patchcore import PatchCoreScorer
 from patchbank.pictures.explanation import finder_of
-from tests.conftest import bad_image, good_image, small_model
+from tests.conftest import OF_PICTURES, bad_image, good_image, small_model
 
 SIZE = (64, 64)
 PARTS = [good_image(i, SIZE) for i in range(12)]
@@ -101,7 +101,7 @@ def test_copies_do_no_harm(tmp_path: Path) -> None:
 # ---- several pictures of one part ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(OF_PICTURES))
 def test_pictures_of_one_part_are_left_out_together(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The score of a picture is about what it gets from a memory that never saw its part, not its twins."""
     model = detector(method, false_alarm_rate=0.1).fit(BURSTS, groups=LABELS)
@@ -205,7 +205,7 @@ def test_members_of_an_ensemble_count_the_same_parts() -> None:
 # ---- images are known by what they show ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(OF_PICTURES))
 def test_training_images_do_not_calibrate_under_any_name(method: str, tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     for i, image in enumerate(PARTS):
@@ -246,7 +246,7 @@ def test_images_that_both_models_know_are_merged_once() -> None:
         one.merge(small_model(image_size=64).fit(PARTS[:3]))
 
 
-@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.scorer_class.keeps_patches])
+@pytest.mark.parametrize("method", [name for name, kind in OF_PICTURES.items() if kind.scorer_class.keeps_patches])
 def test_a_prediction_keeps_what_it_was_compared_with(method: str) -> None:
     model = detector(method).fit(PARTS)
     p = model.predict(good_image(80, SIZE))

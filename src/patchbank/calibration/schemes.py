@@ -133,6 +133,9 @@ class Calibrator:
             scorer.revisit(points)
             if ref.angle or not len(vectors):
                 continue  # left out with the image it was made of; or gone since it was learned from
+            if not scorer.can_leave_out:  # a single part, which says nothing
+                rows.append(Row(ref.name, float("inf"), float("inf"), ref.group))
+                continue
             quick = scorer.quick_score(i, len(features.refs), points, features.inspected[i])
             if quick is None:
                 scored = learned.post.score(scorer, points, ref.grid, view, area(view), exclude=i)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 48  # good samples that distances are standardised by
 _LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same
+_NOBODY = -1  # the number of no sample
 _LEAST_REACH = 0.05  # of the mean peak: few samples say little of its spread
 
 
@@ -123,6 +124,8 @@ class FusedScorer(Scorer):
         standard = self._standardised(torch.as_tensor(distances, dtype=torch.float32))
         if standard.ndim == 1:
             return standard.numpy()
+        if i == _NOBODY:
+            return np.asarray(standard.amax(1).numpy())
         view, inspected = features.views[i], _cells(features.inspected[i], standard.device)
         on_grid = PatchScores(standard[0], by_channel=standard).on_grid(features.refs[i].grid, inspected).by_channel
         assert on_grid is not None
@@ -138,7 +141,8 @@ class FusedScorer(Scorer):
         K×h×w distances of its patches (K, for methods without a map)."""
         upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
         some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
-        alone = len(set(parts_of(features.refs))) < 2  # nothing is left without it
+        if len(set(parts_of(features.refs))) < 2:  # nothing is left without it
+            return self._unknown(stores)
         known = []
         for i in some:
             of_members = []
@@ -146,13 +150,23 @@ class FusedScorer(Scorer):
                 vectors = store.of_image(i)
                 points = vectors if store.prepared else member.prepare(vectors)
                 cells = _cells(features.inspected[i], points.device) if self.keeps_grid else None
-                scores = member.compare(points, features.refs[i].grid, cells, None if alone else i)
+                scores = member.compare(points, features.refs[i].grid, cells, i)
                 found = scores.distances if scores.distances is not None else torch.as_tensor(scores.image)
                 of_members.append(found.double().cpu().numpy())
             distances = np.stack(of_members)
             if np.isfinite(distances).all():  # not so where a bank comes from one image
                 known.append((i, distances))
-        return known or [(some[0], np.zeros_like(distances))]  # distances stay as they are
+        return known or self._unknown(stores)
+
+    def _unknown(self, stores: Sequence[FeatureStore]) -> list[tuple[int, NDArray[np.float64]]]:
+        """In place of distances that nobody knows, of no sample: such that their mean and spread are the spread of the
+        patches."""
+        spreads = []
+        for member, store in zip(self.members, stores, strict=True):
+            vectors = store.of_image(0)
+            points = (vectors if store.prepared else member.prepare(vectors)).float()
+            spreads.append(float(points.std(0).square().sum().sqrt()) if len(points) > 1 else 1.0)
+        return [(_NOBODY, np.maximum(spreads, 1e-12)[:, None] * np.array([[0.0, 2.0]]))]
 
     def revisit(self, points: Tensor) -> None:
         for member, part in self._with_parts(points):
