@@ -108,6 +108,8 @@ class FusedScorer(Scorer):
         self.offsets = torch.as_tensor(patches.mean(0), dtype=torch.float32)
         spread = patches.std(0)
         self.scales = torch.as_tensor(np.maximum(spread, _LEAST_SPREAD * patches.mean(0) + 1e-12), dtype=torch.float32)
+        if self.fusion == "learned" and len(found) < 2:
+            return  # nothing to learn from
         if self.fusion == "learned":
             standardised = (largest(found) - self.offsets.numpy()) / self.scales.numpy()
             self.weights = torch.as_tensor(learned_weights(standardised) * len(self.members), dtype=torch.float32)
