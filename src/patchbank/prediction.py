@@ -36,7 +36,7 @@ class Neighbour:
 
     `image` names the training image; `row` and `column` are the patch's place on that image's grid; `box` is the same
     place in pixels of the training image, (left, top, right, bottom); `distance` is the Euclidean distance of the
-    patch features.
+    patch features; where several channels are inspected, in standard deviations above that of good patches.
     """
 
     image: str
