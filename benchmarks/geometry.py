@@ -3,7 +3,7 @@
     python -m benchmarks.geometry --kinds ring,plate,body --seeds 0,1,2 --out geometry.json
     python -m benchmarks.geometry --data road --out road.json
 
-Each set is learned from and inspected once, with a memory for each channel; fusions are sums of standardised maps.
+Each set is learned from and inspected once, with a memory for each channel; fusions are map-sums.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "valid")
 
 
 def maps_of(dataset: Dataset, channels: tuple[str, ...], **options: Any) -> tuple[list[str], NDArray[np.float32]]:
-    """Kind of defect of each test sample, and N×K×h×w standardised maps."""
-    model = PatchCore(channels=channels, thumbnails=0, **options).fit(dataset.train)
+    """Kind of defect of each test sample, and N×K×h×w maps of each channel: −log p among good samples, not weighted."""
+    model = PatchCore(channels=channels, fusion="max", thumbnails=0, **options).fit(dataset.train)
     scorer, post = model.scorer, model.require_fitted().post
     assert isinstance(scorer, FusedScorer)
+    mean, spread = (column[:, None, None].numpy() for column in scorer.good_peaks.T)
     kinds, maps = [], []
     for sample in dataset.test:
         item = next(model.extractor.stream(gather(sample.path), give_up))
-        scores = scorer.compare(scorer.prepare(item.vectors), item.grid)
-        assert scores.by_channel is not None
-        grids = scores.by_channel.reshape(-1, *item.grid)
-        maps.append(np.stack([anomaly_map(g, item.view.inspected, post.sigma, None, post.lattice) for g in grids]))
+        by_channel = scorer.compare(scorer.prepare(item.vectors), item.grid).by_channel
+        assert by_channel is not None
+        grids = by_channel.reshape(-1, *item.grid)
+        found = np.stack([anomaly_map(g, item.view.inspected, post.sigma, None, post.lattice) for g in grids])
+        maps.append(np.logaddexp(0, (found - mean) / spread).astype(np.float32))
         kinds.append(sample.defect)
     return kinds, np.stack(maps)
 
@@ -66,7 +68,7 @@ def table(kinds: list[str], maps: NDArray[np.float32], channels: tuple[str, ...]
     for count in range(1, len(channels) + 1):
         for chosen in combinations(range(len(channels)), count):
             sources = [MADE_OF.get(channels[k], channels[k]) for k in chosen]
-            weights = np.array([1 / sources.count(source) for source in sources])[:, None, None]
+            weights = np.array([sources.count(source) ** -0.5 for source in sources])[:, None, None]
             scores = (maps[:, list(chosen)] * weights).sum(1).max((1, 2)).astype(np.float64)
             rows["+".join(channels[k] for k in chosen)] = image_auroc(kinds, scores)
     return rows

@@ -26,7 +26,7 @@ def model(solid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("model") / "ring.patchbank"
     done = patchbank("fit", solid, "-o", file, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "the channels rgb,curvature,normals are inspected" in done.stderr
+    assert "the channels rgb,curvature,normals,valid are inspected" in done.stderr
     assert "extent" in done.stderr
     assert "learned from 10 images" in done.stdout
     return file
@@ -177,4 +177,4 @@ def test_benchmark(solid: Path, tmp_path: Path) -> None:
 def test_a_refused_export(model: Path, tmp_path: Path) -> None:
     done = patchbank("export", model, "-o", tmp_path / "e")
     assert done.returncode == 2
-    assert "a graph sees one picture, and this model looks at rgb,curvature,normals" in done.stderr
+    assert "a graph sees one picture, and this model looks at rgb,curvature,normals,valid" in done.stderr

@@ -75,7 +75,7 @@ def test_leave_one_out_scores_are_those_of_a_literal_fusion(solid: Path, fusion:
         weights = 3 * learned_weights(standard.max(2))
         maps = np.array([mapped((weights[:, None] * of_image).sum(0), post.lattice) for of_image in standard])
     else:  # −log p of a logistic distribution with the mean and the spread of the peaks
-        weights = np.array([1, 0.5, 0.5]) if fusion == "map-sum" else np.ones(3)  # picture and geometry weigh alike
+        weights = np.array([1, 0.5**0.5, 0.5**0.5]) if fusion == "map-sum" else np.ones(3)
         peaks = np.array([[mapped(one, EVEN).max() for one in of_image] for of_image in standard])
         spread = np.maximum(peaks.std(0) * 3**0.5 / np.pi, 0.05 * peaks.mean(0))
         every = np.array([[mapped(one, post.lattice) for one in of_image] for of_image in standard])
@@ -405,7 +405,7 @@ def test_what_is_said_of_geometry_beside_pictures(solid: Path) -> None:
         model = PatchCore(image_size=128, threads=1).fit(files)
     assert model.parameters()["channels"] == CHANNELS
     words = [str(each.message) for each in caught]
-    assert any("the channels rgb,curvature,normals are inspected" in each for each in words)
+    assert any("the channels rgb,curvature,normals,valid are inspected" in each for each in words)
     assert any("extent" in each and "% valid" in each for each in words)
 
 

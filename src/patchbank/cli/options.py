@@ -104,7 +104,7 @@ Channels: TypeAlias = Annotated[
         "--channels",
         metavar="NAME,…",
         help="What is inspected of each part: rgb, curvature, normals, height, shading, fpfh, valid "
-        "[default: rgb; rgb,curvature,normals where the parts have geometry].",
+        "[default: rgb; rgb,curvature,normals,valid where the parts have geometry].",
         rich_help_panel=_GEOMETRY,
     ),
 ]

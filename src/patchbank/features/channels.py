@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from patchbank.features.backbones import Backbone
 
 # what was best on average over the drawn parts (docs/geometry-results.md)
-WITH_GEOMETRY = ("rgb", "curvature", "normals")
-OF_GEOMETRY = ("curvature", "normals")
+WITH_GEOMETRY = ("rgb", "curvature", "normals", "valid")
+OF_GEOMETRY = ("curvature", "normals", "valid")
 Painted = Callable[[RGB], RGB]
 
 

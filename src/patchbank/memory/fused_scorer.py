@@ -41,8 +41,8 @@ class FusedScorer(Scorer):
     Args:
         members: the scorers, not fitted.
         channels: their names.
-        fusion: "map-sum", the sum of how unlikely each channel's map is among good samples (`surprise`); channels made
-            of one source share its weight, so that picture and geometry contribute alike; "max", the largest of them;
+        fusion: "map-sum", the sum of how unlikely each channel's map is among good samples (`surprise`), where n channels
+            made of one source weigh √n together; "max", the largest of them;
             "learned", a weighted sum of standardised distances, whose weights come from what good samples reach.
         device: of the memories.
         sigma: of the map's Gaussian, in pixels at the inspected size.
@@ -119,7 +119,8 @@ class FusedScorer(Scorer):
         self.good_peaks = torch.as_tensor(np.stack([peaks.mean(0), logistic], axis=1), dtype=torch.float32)
         if self.fusion == "map-sum":
             sources = [MADE_OF.get(name, name) for name in self.channel_names]
-            self.weights = torch.tensor([1 / sources.count(source) for source in sources])
+            # n channels of one source say nearly the same: together they weigh √n, not n
+            self.weights = torch.tensor([sources.count(source) ** -0.5 for source in sources])
 
     def _peaks(self, features: FeatureStore, i: int, distances: NDArray[np.float64]) -> NDArray[np.float32]:
         """K: the largest value of each member's map of sample i, whose distances are K×P, K×h×w, or K."""
