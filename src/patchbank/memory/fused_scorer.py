@@ -41,9 +41,9 @@ class FusedScorer(Scorer):
     Args:
         members: the scorers, not fitted.
         channels: their names.
-        fusion: "map-sum", the sum of how unlikely each channel's map is among good samples (`surprise`), where n channels
-            made of one source weigh √n together; "max", the largest of them;
-            "learned", a weighted sum of standardised distances, whose weights come from what good samples reach.
+        fusion: "map-sum", the sum of how unlikely each channel's map is among good samples (`surprise`), where n
+            channels made of one source weigh √n together; "max", the largest of them; "learned", a weighted sum of
+            standardised distances, whose weights come from what good samples reach.
         device: of the memories.
         sigma: of the map's Gaussian, in pixels at the inspected size.
     """
