@@ -33,7 +33,7 @@ def cookie(rng: np.random.Generator, raster: Raster) -> Body:
         colour,
         gloss=0.05,
         stains=_STAINS,
-        dents=(0.6, 1.2),
+        dents=(1.2, 2.2),
     )
 
 

@@ -31,7 +31,7 @@ def plate(rng: np.random.Generator, raster: Raster) -> Body:
     flow = 1 + 0.05 * raster.noise(rng, 18) + 0.04 * raster.noise(rng, 4) + 0.05 * raster.grain(rng)
     colour = on_ground(flow[..., None] * plastic, solid, rng, raster)
     return Body(
-        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.22, stains=_STAINS, dents=(0.4, 1.0)
+        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.22, stains=_STAINS, dents=(0.7, 1.5)
     )
 
 

@@ -38,7 +38,7 @@ def ring(rng: np.random.Generator, raster: Raster) -> Body:
     wear *= 1 - 0.25 * letters
     colour = on_ground(wear[..., None] * metal, solid, rng, raster)
     return Body(
-        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.5, stains=_STAINS, dents=(0.6, 1.1)
+        np.asarray(height * solid, dtype=np.float32), solid, colour, gloss=0.5, stains=_STAINS, dents=(1.0, 1.8)
     )
 
 
