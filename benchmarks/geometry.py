@@ -87,6 +87,16 @@ def of_method(dataset: Dataset, name: str, seed: int) -> dict[str, float]:
     return image_auroc([sample.defect for sample in dataset.test], scores) | seconds
 
 
+def markdown(results: dict[str, Any], names: list[str], defects: list[str]) -> str:
+    """A table of the mean over sets, in percent points of image AUROC."""
+    lines = [f"| | {' | '.join(defects)} | mean |", "|---" * (len(defects) + 2) + "|"]
+    for name in names:
+        rows = [of_set[name] if name in of_set else of_set["channels"][name] for of_set in results.values()]
+        cells = [f"{np.mean([row[key] for row in rows]):.3f}" for key in (*defects, "mean")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="ring,plate,body")
@@ -97,6 +107,7 @@ def main() -> None:
     parser.add_argument("--counts", default="40,20,6", help="drawn parts: train, test good, each defect")
     parser.add_argument("--drawn", type=Path, help="where drawn sets are kept")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--table", default="", help="channels joined by + and methods to print, separated by blanks")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     channels = tuple(name for name in given.channels.split(",") if name)
@@ -112,6 +123,9 @@ def main() -> None:
                     found[name] = of_method(dataset, name, seed=0)
             given.out.write_text(json.dumps(results, indent=1))
             print(f"{path.name}: {time.perf_counter() - started:.0f} s", flush=True)
+    if given.table:
+        defects = sorted({key for row in next(iter(results.values()))["channels"].values() for key in row} - {"mean"})
+        print(markdown(results, given.table.split(), defects))
 
 
 def drawn(given: Any, scratch: Path) -> list[Path]:
