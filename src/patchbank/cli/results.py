@@ -17,12 +17,12 @@ from patchbank._system.written import Results
 from patchbank.cli.console import Failures
 from patchbank.cli.outputs import written_or_rescued
 from patchbank.errors import ImageError, OptionError
-from patchbank.sample import PLAIN, Sample
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
     from patchbank.features.loading import Inputs
     from patchbank.prediction import Prediction
+    from patchbank.sample import Sample
 
 COLUMNS = ("path", "score", "p_value", "threshold", "is_anomalous", "regions")
 _LASTING = (errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE) if hasattr(errno, "ESTALE") else (errno.EROFS,)
@@ -151,6 +151,8 @@ def _save_map(source: Sample, prediction: Prediction, path: Path) -> None:
 
 def check_has_points(model: Path, detector: Detector, sources: list[Sample]) -> None:
     """Raise `OptionError` unless the detector looks at geometry, gives a map, and a sample has geometry."""
+    from patchbank.sample import PLAIN
+
     if detector.values_.depths is None:
         channels = ", ".join(detector.inputs_.channels)
         raise OptionError(
