@@ -34,7 +34,7 @@ from patchbank.data.folder_content import Holds
 from patchbank.data.groups import labelled
 from patchbank.errors import ImageError, OnError, OptionError, Progress, give_up, warn
 from patchbank.explain import explain
-from patchbank.features.aggregation import Arrangement, OneGrid
+from patchbank.features.aggregation import Arrangement, Cells, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
 from patchbank.features.channels import check_together, decide_channels
@@ -149,7 +149,7 @@ class Detector(Options):
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error, roi = monitor.on_error, self._given_roi()
         gathered = gather(images, on_error, of="good")
-        channels = decide_channels(self.channels, gathered)
+        channels = decide_channels(self.channels, gathered, isinstance(self.arrange(), Cells))
         check_together(self, channels)
         seen = [sample.seen_in(channels[0]) for sample in gathered]
         given, copies = without_copies(labelled(seen, groups, self.group_by), channels)

@@ -189,9 +189,10 @@ def test_other_methods_through_the_commands(method: str, parts: Path, tmp_path: 
 
 def test_methods_are_listed() -> None:
     rows = json.loads(patchbank("methods", "--json").stdout)
-    assert {"patchcore", "anomalydino", "padim", "fapm", "lmf", "spade", "mahalanobis", "subspace"} == {
-        row["name"] for row in rows
-    }
+    assert {
+        "patchcore", "anomalydino", "padim", "fapm", "lmf", "spade", "mahalanobis", "subspace", "btf", "cfm", "cpmf",
+        "m3dm",
+    } == {row["name"] for row in rows}  # fmt: skip
     assert all(row["computes"] and row["needs"] and "an image" in row["cost"] for row in rows)
     text = patchbank("methods").stdout
     assert all(row["name"] in text and row["needs"] in text for row in rows)

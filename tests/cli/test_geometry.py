@@ -18,7 +18,7 @@ from patchbank.features.point_mae import PointMAE
 from tests.cli.running import patchbank
 
 SMALL = ("--image-size", "128", "--threads", "1")
-THREE = ["rgb", "curvature", "normals"]
+USUAL = ["rgb", "curvature", "normals", "valid"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_predict(model: Path, solid: Path, tmp_path: Path) -> None:
     done = patchbank("predict", model, solid / "test/cut/rgb", "-o", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[0])
-    assert list(row["channels"]) == THREE
+    assert list(row["channels"]) == USUAL
     assert len(list(csv.DictReader((tmp_path / "out/predictions.csv").open()))) == 1
 
 
@@ -75,7 +75,7 @@ def test_info_says_what_is_inspected(model: Path, heights: Path, tmp_path: Path)
     done = patchbank("info", model)
     assert "rgb; curvature; normals" in done.stdout
     assert "in m; depths grow away from the camera; no point: 0, -32768; on a background; up to" in done.stdout
-    assert json.loads(patchbank("info", model, "--json").stdout)["inspects"] == THREE
+    assert json.loads(patchbank("info", model, "--json").stdout)["inspects"] == USUAL
     assert len(patchbank("info", model, "--images").stdout.splitlines()) == 10
 
 

@@ -186,9 +186,9 @@ def test_an_image_that_changes_is_not_drawn(
 ) -> None:
     save = PredictionFolder._save_overlay
 
-    def changing(self: PredictionFolder, prediction: Any, path: Path) -> None:
+    def changing(self: PredictionFolder, source: Any, prediction: Any, path: Path) -> None:
         Image.fromarray(good_image(1, (64, 64))).save(prediction.path)
-        save(self, prediction, path)
+        save(self, source, prediction, path)
 
     monkeypatch.setattr(PredictionFolder, "_save_overlay", changing)
     done = patchbank("predict", model_file, images / "0.png", "-o", tmp_path / "out")
@@ -312,8 +312,8 @@ import os, signal, sys
 from patchbank import cli
 from patchbank.cli import results
 add = results.PredictionFolder.add
-def adding(self, row, prediction, name):
-    add(self, row, prediction, name)
+def adding(self, row, source, prediction, name):
+    add(self, row, source, prediction, name)
     if prediction.path.endswith("2.png"):
         os.kill(os.getpid(), {number})
 results.PredictionFolder.add = adding

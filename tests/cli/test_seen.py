@@ -87,7 +87,7 @@ def test_hot_points_have_the_colours_of_the_map(solid: Path, tmp_path: Path, mod
 def test_channels_are_told(model: Path, solid: Path, tmp_path: Path) -> None:
     done = patchbank("predict", model, solid / "test/cut/rgb", "-o", tmp_path, "--json")
     (row,) = csv.DictReader((tmp_path / "predictions.csv").open())
-    assert list(json.loads(row["channels"])) == ["rgb", "curvature", "normals"]
+    assert list(json.loads(row["channels"])) == ["rgb", "curvature", "normals", "valid"]
     assert json.loads(done.stdout)["channels"] == json.loads(row["channels"])
 
 
@@ -129,7 +129,7 @@ def test_the_report_says_what_found_the_defects(model: Path, solid: Path, tmp_pa
     assert "The model looks at two things" in page
     assert "rgb (the picture)" in page
     (row, *_) = csv.DictReader((tmp_path / "scores.csv").open())
-    assert set(json.loads(row["channels"])) == {"rgb", "curvature", "normals"}
+    assert set(json.loads(row["channels"])) == {"rgb", "curvature", "normals", "valid"}
 
 
 # ---- geometry alone --------------------------------------------------------------------------------------------------

@@ -403,7 +403,7 @@ def test_what_is_said_of_geometry_beside_pictures(solid: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = PatchCore(image_size=128, threads=1).fit(files)
-    assert model.parameters()["channels"] == CHANNELS
+    assert model.parameters()["channels"] == (*CHANNELS, "valid")
     words = [str(each.message) for each in caught]
     assert any("the channels rgb,curvature,normals,valid are inspected" in each for each in words)
     assert any("extent" in each and "% valid" in each for each in words)

@@ -78,7 +78,7 @@ def test_ledoit_wolf_is_that_of_scikit_learn() -> None:
 
 
 def test_mahalanobis_ad_sums_the_levels() -> None:
-    model = MahalanobisAD(**SMALL).fit(GOOD)
+    model = MahalanobisAD(image_size=96).fit(GOOD)
     train, query = features(model, GOOD)[:, 0], features(model, [bad_image(0)])[0, 0]
     split = list(model.extractor.backbone.channels)
 
@@ -101,7 +101,7 @@ def test_mahalanobis_ad_sums_the_levels() -> None:
 
 
 def test_pooled_features_are_the_average_of_each_level() -> None:
-    model = MahalanobisAD(**SMALL).fit(GOOD[:2])
+    model = MahalanobisAD(image_size=96).fit(GOOD[:2])
     from patchbank.features.backbones import open_backbone
 
     view = model.extractor.geometry.view(96, 128)

@@ -198,13 +198,13 @@ def test_btf_has_a_memory_for_each_by_default(files: list[str], bad: str) -> Non
     distances = []
     for member, vectors in zip(model.scorer.members, item.vectors.split(model.extractor.widths, -1), strict=True):
         distances.append(torch.cdist((vectors * member.balance).double(), member.bank.vectors.double()).amin(1))
-    fused = sum(
-        (distance - offset) / scale
-        for distance, offset, scale in zip(distances, model.scorer.offsets, model.scorer.scales, strict=True)
-    )
-    post = model.fitted.post  # type: ignore[union-attr]
-    values = anomaly_map(fused.reshape(item.grid).float(), item.view.inspected, post.sigma, None, post.lattice)  # type: ignore[union-attr]
-    assert model.predict(bad).score == pytest.approx(float(values.max()), rel=1e-3)
+    post, scorer, fused = model.fitted.post, model.scorer, np.zeros(item.view.inspected)  # type: ignore[union-attr]
+    for k, distance in enumerate(distances):
+        standard = ((distance - scorer.offsets[k]) / scorer.scales[k]).reshape(item.grid).float()
+        values = anomaly_map(standard, item.view.inspected, post.sigma, None, post.lattice)
+        mean, spread = scorer.good_peaks[k].tolist()
+        fused += np.log1p(np.exp((values - mean) / spread))
+    assert model.predict(bad).score == pytest.approx(float(fused.max()), rel=1e-3)
 
 
 # ---- CPMF ------------------------------------------------------------------------------------------------------------

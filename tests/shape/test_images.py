@@ -162,6 +162,6 @@ def test_masked_cell_means(grid: tuple[int, int]) -> None:
 
 def test_importing_is_cheap() -> None:
     """No compiler is loaded until something is computed."""
-    command = "import sys, patchbank, patchbank.shape; print('numba' in sys.modules, 'cv2' in sys.modules)"
+    command = "import sys, patchbank, patchbank.shape; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout.split() == ["False"]

@@ -232,9 +232,12 @@ def points_digest(weights: str) -> str:
         raise WeightsError(f"{weights}: the weights of Point-MAE cannot be read ({reason(error)})") from None
 
 
-def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) -> tuple[str, ...]:
+def decide_channels(
+    given: tuple[str, ...] | None, samples: Sequence[Sample], by_level: bool = False
+) -> tuple[str, ...]:
     """The channels that a fit looks at: those that were asked for, else rgb, and what `WITH_GEOMETRY` and `OF_GEOMETRY`
-    say where the samples have geometry. What was chosen, or is left out, is said."""
+    say where the samples have geometry. What was chosen, or is left out, is said. `by_level`: only channels that a
+    network sees, level by level."""
     count = sum(sample.has_geometry for sample in samples)
     with_geometry = 2 * count > len(samples)
     if given is not None:
@@ -245,7 +248,10 @@ def decide_channels(given: tuple[str, ...] | None, samples: Sequence[Sample]) ->
         if count:
             notify(f"{count} of {len(samples)} samples have geometry: rgb alone is inspected (--channels sets others)")
         return (RGB_CHANNEL,)
-    chosen = WITH_GEOMETRY if any(RGB_CHANNEL in sample.channels for sample in samples) else OF_GEOMETRY
+    chosen: tuple[str, ...] = (
+        WITH_GEOMETRY if any(RGB_CHANNEL in sample.channels for sample in samples) else OF_GEOMETRY
+    )
+    chosen = tuple(name for name in chosen if not (by_level and name in SHAPE_FEATURES))
     notify(f"the samples have geometry: the channels {','.join(chosen)} are inspected (--channels sets others)")
     return chosen
 
