@@ -205,7 +205,7 @@ def test_a_dent_is_a_few_times_the_noise_deep(kind: str) -> None:
         good, bad = drawn(kind, None, seed, size=200), drawn(kind, "dent", seed, size=200)
         both = good.shape.valid & bad.shape.valid
         step = (bad.shape.z - good.shape.z)[both & bad.mask]
-        assert 0.2 < np.quantile(np.abs(step), 0.95) < 1.4
+        assert 0.2 < np.quantile(np.abs(step), 0.95) < 2.6
         assert np.all(step > -0.01) or np.all(step < 0.01), "either a dent or a bump"
 
 
