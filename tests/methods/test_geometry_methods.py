@@ -49,10 +49,11 @@ def bad(solid: Path) -> str:
 # ---- every method ----------------------------------------------------------------------------------------------------
 
 OF_TWO = [name for name in METHODS if name != "cpmf"]
+OF_ITS_OWN = ("patchcore", "btf", "cpmf", "m3dm")  # the others are asked with two channels alone, which takes less time
 
 
 @pytest.mark.parametrize(
-    ("method", "channels"), [*((name, None) for name in METHODS), *((name, BOTH) for name in OF_TWO)], ids=str
+    ("method", "channels"), [*((name, None) for name in OF_ITS_OWN), *((name, BOTH) for name in OF_TWO)], ids=str
 )
 def test_a_method_keeps_the_contract(
     method: str, channels: tuple[str, ...] | None, files: list[str], bad: str, tmp_path: Path
@@ -75,8 +76,8 @@ def test_a_method_keeps_the_contract(
     loaded = patchbank.load(tmp_path / "m.patchbank", threads=1)
     assert loaded.predict(bad) == prediction
     assert loaded.predict(bad).channels == prediction.channels
-    if method in ("padim", "cfm", "spade") and channels is None:
-        return  # slow, and the same with two channels
+    if method in ("padim", "cfm", "spade"):
+        return  # slow, and tested with pictures
     again = loaded.fit(files)
     assert np.array_equal(again.calibration_.scores, model.calibration_.scores)
     assert again.predict(bad) == prediction
@@ -316,7 +317,7 @@ def test_m3dm_with_points(files: list[str], bad: str, tmp_path: Path, monkeypatc
 
 
 def test_cfm_is_never_calibrated_on_what_it_learned_from(files: list[str]) -> None:
-    for scheme in ("auto", "leave-one-out", "corrected leave-one-out"):
+    for scheme in ("auto", "leave-one-out"):
         assert small("cfm", calibration=scheme).fit(files).calibration_.how == "k-fold"
     assert small("cfm").fit(files[:1]).calibration_.threshold == np.inf
     held = small("cfm", calibration="held-out").fit(files)

@@ -17,6 +17,9 @@ from patchbank.memory.selecting import Selecting
 from patchbank.scorer import Levels
 
 
+_OF_ONE_NUMBER = 256  # patches that are kept of features of one dimension
+
+
 class CoresetScorer(BankScorer):
     """`select`: how the bank is thinned; `takes_held_out`: whether held-out images may join it after the
     calibration."""
@@ -26,7 +29,10 @@ class CoresetScorer(BankScorer):
         self.select, self._takes_held_out, self._reach = select, takes_held_out, 0.0
 
     def kept(self, patches: int) -> int:
-        return patches if self.select.sampler_name == "identity" else super().kept(patches)
+        if self.select.sampler_name == "identity":
+            return patches
+        # a single number, such as a share of points, has few values, and copies of one only slow a search down
+        return min(super().kept(patches), _OF_ONE_NUMBER) if self.levels.dimension == 1 else super().kept(patches)
 
     def plan_options(self) -> dict[str, Any]:
         return self.select.plan_options(self.levels.dimension)

@@ -25,7 +25,7 @@ from patchbank.shape.shape import Pinhole, Pitch, Shape
 
 _PLAIN = DepthFormat()
 _BLOCK = 1 << 20  # pixels that are converted at a time
-_SAMPLED = 40_000  # points that tell the unit and the camera
+_SAMPLED = 12_000  # points that tell the unit and the camera
 _METRES_ACROSS = 3.0  # points that lie less far apart are in metres
 _METRES_AWAY = 20.0  # depths that are nowhere larger are in metres
 _WITHOUT_GRID = (
