@@ -16,7 +16,6 @@ from patchbank.memory.bank_scorer import BankScorer, BankSize
 from patchbank.memory.selecting import Selecting
 from patchbank.scorer import Levels
 
-
 _OF_ONE_NUMBER = 256  # patches that are kept of features of one dimension
 
 
