@@ -9,11 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from patchbank.data import gather, stream
 from patchbank.data.datasets import open_dataset
 from patchbank.data.pairing import Pairing
-from patchbank.errors import ImageError, OptionError, give_up
+from patchbank.errors import ImageError, OptionError, PatchbankWarning, give_up
 from patchbank.sample import GEOMETRY_CHANNEL, PLAIN, RGB_CHANNEL
 
 SIZE = (24, 32)
@@ -171,3 +172,12 @@ def test_mappings_that_are_none(tmp_path: Path) -> None:
         gather({"rgb": one, "xyz": str(tmp_path / "gone.tiff")})
     with pytest.raises(OptionError, match=r"item 1: .*at least one channel"):
         gather([one, {}])
+
+
+def test_masks_beside_pictures_are_no_samples(tmp_path: Path) -> None:
+    for folder in ("rgb", "gt"):
+        (tmp_path / "cut" / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "cut" / folder / "000.png")
+    with pytest.warns(PatchbankWarning, match="passed over 1 mask beside the pictures of parts"):
+        found = gather(tmp_path)
+    assert [sample.name for sample in found] == [str(tmp_path / "cut/rgb/000.png")]

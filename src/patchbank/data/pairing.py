@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchbank.data.folder_names import joined_name, words
+from patchbank.data.folder_names import Kind, joined_name, kind_of, words
 from patchbank.data.listing import POINTS_SUFFIXES
 from patchbank.data.opening import open_file
 from patchbank.data.read import image_size
@@ -72,6 +72,12 @@ class Pairing:
         alone = [p for p in points if p not in partners and (not paths or self._beside_colours(p))]
         kept += [Sample(str(path), {GEOMETRY_CHANNEL: path}) for path in alone]
         return sorted(kept, key=lambda sample: str(sample.file)) if alone else kept
+
+    def is_mask(self, path: Path) -> bool:
+        """Whether a file lies in a folder of masks beside one of pictures, as MVTec 3D-AD has them: rgb/, xyz/, gt/."""
+        if kind_of(path.parent.name) is not Kind.MASK:
+            return False
+        return any(joined_name(name) in COLOURS for name in self._folders_of(path.parent.parent))
 
     def _beside_colours(self, path: Path) -> bool:
         """Whether a file lies in a folder of geometry beside one of pictures."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank.data.folder_content import Holds, check_content
-from patchbank.data.listing import IMAGE_SUFFIXES, Listing, list_folder
+from patchbank.data.listing import IMAGE_SUFFIXES, Listing, PassedOver, Reason, list_folder
 from patchbank.data.pairing import ALIASES, Pairing
 from patchbank.errors import DatasetError, ImageError, OptionError, notify
 from patchbank.sample import GEOMETRY_CHANNEL, Data, Sample
@@ -25,6 +25,7 @@ Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 OnError: TypeAlias = Callable[[str, Exception], None]
 
 _CHANNELS = (1, 3, 4)
+_MASKS: Reason = ("mask beside the pictures of parts", "masks beside the pictures of parts")
 _KNOWN = (
     "an image must be a path, a folder, a numpy array, a PIL image, the bytes of an image file, or a file opened in "
     "binary mode"
@@ -196,7 +197,11 @@ class _Gathering:
 
     def _of_folder(self, folder: Path, number: int | None) -> list[Sample]:
         listing = list_folder(folder)
-        found = self._pairing.samples(listing.files, listing.points)
+        masks = [file for file in listing.files if self._pairing.is_mask(file)]
+        if masks:
+            notify(f"{folder}: passed over {PassedOver(_MASKS, len(masks), masks[0])}")
+        files = [file for file in listing.files if file not in set(masks)] if masks else listing.files
+        found = self._pairing.samples(files, listing.points)
         listing = listing.taken({file for sample in found for file in sample.channels.values()})
         if self._of:
             check_content(listing.root, [path for sample in found if (path := sample.file)], holds=self._of)

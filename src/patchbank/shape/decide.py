@@ -125,6 +125,11 @@ def decide_depths(samples: Sequence[Sample], channels: Sequence[str], given: Dep
     if not looks:
         return Depths(form, 1.0)
     background = 2 * sum(look.on_background is not None for look in looks) > len(looks)
+    if not background:
+        notify(
+            "no plane is found that the parts stand on, so all points are inspected; where they lie on one, check "
+            "which way the depths grow (--depth-axis)"
+        )
     tops = [look.on_background if background else look.alone for look in looks]
     across = float(np.median([look.across for look in looks]))
     return Depths(form, max(top for top in tops if top is not None), background, across)
