@@ -299,7 +299,7 @@ def run_script(script: str, *arguments: str, limit: int = 150) -> str:
 @fork_only
 @pytest.mark.parametrize(
     ("backend", "search", "ending"),
-    [("openvino", "auto", "soft"), ("torch", "blocked", "hard"), ("onnxruntime", "hnsw", "hard")],
+    [("openvino", "auto", "soft"), ("onnxruntime", "hnsw", "hard")],
 )
 def test_a_forked_child_does_everything(backend: str, search: str, ending: str, tmp_path: Path) -> None:
     pytest.importorskip(backend)
