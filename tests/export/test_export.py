@@ -95,7 +95,6 @@ PAPER = {"geometry": "paper", "backbone": "resnet18", "weights": "random"}
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("patchcore", PAPER),
         ("patchcore", {**PAPER, "stride": 1, "neighbours": 0}),
         ("anomalydino", {"levels": (2, 3), "neighbours": 5, "patch_size": 3}),
         ("patchcore", {"image_score": "top", "bank_dtype": "float16"}),
