@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.errors import ImageError, OptionError
-from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, PLAIN, RGB_CHANNEL, Data, Sample
+from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, PLAIN, RGB_CHANNEL, Data, Sample, sources_of
 
 if TYPE_CHECKING:
     from patchbank.data.values import ValueRange
@@ -78,7 +78,7 @@ def check_complete(sample: Sample, channels: Sequence[str]) -> None:
             _ = sample.seen_in(channel).data
     except ImageError as error:
         raise ImageError(f"{sample.name}: {error}") from None
-    sources = list(dict.fromkeys(MADE_OF.get(channel, channel) for channel in channels))
+    sources = sources_of(channels)
     if PLAIN in sample.channels and len(sources) > 1:
         pair = ", ".join(f"{source!r}: …" for source in sources)
         raise ImageError(

@@ -75,15 +75,14 @@ class Pairing:
 
     def is_mask(self, path: Path) -> bool:
         """Whether a file lies in a folder of masks beside one of pictures, as MVTec 3D-AD has them: rgb/, xyz/, gt/."""
-        if kind_of(path.parent.name) is not Kind.MASK:
-            return False
-        return any(joined_name(name) in COLOURS for name in self._folders_of(path.parent.parent))
+        return kind_of(path.parent.name) is Kind.MASK and self._has_colours(path.parent.parent)
 
     def _beside_colours(self, path: Path) -> bool:
         """Whether a file lies in a folder of geometry beside one of pictures."""
-        if joined_name(path.parent.name) not in GEOMETRIES:
-            return False
-        return any(joined_name(name) in COLOURS for name in self._folders_of(path.parent.parent))
+        return joined_name(path.parent.name) in GEOMETRIES and self._has_colours(path.parent.parent)
+
+    def _has_colours(self, folder: Path) -> bool:
+        return any(joined_name(name) in COLOURS for name in self._folders_of(folder))
 
     def _beside(self, path: Path) -> Path | None:
         """The geometry in the same folder."""

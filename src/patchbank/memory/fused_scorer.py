@@ -220,7 +220,9 @@ class FusedScorer(Scorer):
 
     def fuse(self, standardised: Tensor) -> Tensor:
         """K×… standardised distances, of patches or of pixels → … fused."""
-        shares = self._shares(standardised)
+        return self._joined(self._shares(standardised))
+
+    def _joined(self, shares: Tensor) -> Tensor:
         return shares.amax(0) if self.fusion == "max" else shares.sum(0)
 
     def _shares(self, standardised: Tensor) -> Tensor:
@@ -241,8 +243,7 @@ class FusedScorer(Scorer):
     def _fused(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """K×… distances → … fused, and which member has the largest share."""
         shares = self._shares(self._standardised(values))
-        fused = shares.amax(0) if self.fusion == "max" else shares.sum(0)
-        return fused, shares.argmax(0)
+        return self._joined(shares), shares.argmax(0)
 
     def gain(self, response: Response) -> Tensor | None:
         """The network's own response, through the first member that a network stands before."""
@@ -269,8 +270,8 @@ class FusedScorer(Scorer):
         found = [self.closest_in(number, points, patch, count, exclude) for number in range(len(self.members))]
         if not all(found):
             return []
-        shares = [float(weight) * each[0][1] for weight, each in zip(self.weights, found, strict=True)]
-        return found[int(np.argmax(shares))]
+        shares = self._shares(torch.tensor([each[0][1] for each in found]))  # as of the patch that `compare` names
+        return found[int(shares.argmax())]
 
     def closest_in(
         self, number: int, points: Tensor, patch: int, count: int, exclude: int | None
