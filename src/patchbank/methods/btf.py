@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 
 from patchbank.detector import Detector
 from patchbank.memory.bank_scorer import BankSize, check_bank_search
-from patchbank.memory.selecting import Selecting
-from patchbank.methods.patchcore import PatchCoreScorer
+from patchbank.methods.patchcore import PatchCoreScorer, greedy_scorer
 from patchbank.registry import register
 from patchbank.scorer import Levels
 
@@ -52,16 +51,9 @@ class BTF(Detector):
 
     def check(self) -> None:
         super().check()
-        self._size().check()
+        BankSize(self.coreset, self.bank_size).check()
         check_bank_search(self.search, self.torch_device, self.option("neighbours"))
 
     def make_scorer(self, levels: Levels) -> PatchCoreScorer:
-        select = Selecting("greedy", None, self.seed, self.torch_device)
         balanced = self.option("balance") and self.option("aggregation") == "mean"
-        return PatchCoreScorer(
-            levels, self._size(), select, balanced, takes_held_out=self.geometry != "paper",
-            neighbours=self.option("neighbours"), search=self.search, device=self.torch_device, seed=self.seed,
-        )  # fmt: skip
-
-    def _size(self) -> BankSize:
-        return BankSize(self.coreset, self.bank_size)
+        return greedy_scorer(self, levels, balanced=balanced, neighbours=self.option("neighbours"))

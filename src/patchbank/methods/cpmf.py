@@ -20,8 +20,7 @@ from patchbank.errors import OptionError, Progress
 from patchbank.features.storage import in_blocks
 from patchbank.features.store import FeatureStore
 from patchbank.memory.bank_scorer import BankSize, check_bank_search
-from patchbank.memory.selecting import Selecting
-from patchbank.methods.patchcore import PatchCoreScorer
+from patchbank.methods.patchcore import PatchCoreScorer, greedy_scorer
 from patchbank.registry import register
 from patchbank.scorer import Levels
 
@@ -85,15 +84,8 @@ class CPMF(Detector):
             raise OptionError(f"cpmf has channels of its own ({','.join(wanted)}): leave out channels, and set views")
         self.channels = wanted
         super().check()
-        self._size().check()
+        BankSize(self.coreset, self.bank_size).check()
         check_bank_search(self.search, self.torch_device, self.option("neighbours"))
 
-    def make_scorer(self, levels: Levels) -> CPMFScorer:
-        select = Selecting("greedy", None, self.seed, self.torch_device)
-        return CPMFScorer(
-            levels, self._size(), select, balanced=False, takes_held_out=self.geometry != "paper",
-            neighbours=self.option("neighbours"), search=self.search, device=self.torch_device, seed=self.seed,
-        )  # fmt: skip
-
-    def _size(self) -> BankSize:
-        return BankSize(self.coreset, self.bank_size)
+    def make_scorer(self, levels: Levels) -> PatchCoreScorer:
+        return greedy_scorer(self, levels, CPMFScorer, neighbours=self.option("neighbours"))

@@ -27,8 +27,7 @@ from patchbank.features.storage import allocate, in_blocks
 from patchbank.features.store import FeatureStore, PatchFeatures
 from patchbank.memory.bank_scorer import BankSize, check_bank_search
 from patchbank.memory.fused_scorer import FusedScorer, largest
-from patchbank.memory.selecting import Selecting
-from patchbank.methods.patchcore import PatchCoreScorer
+from patchbank.methods.patchcore import PatchCoreScorer, greedy_scorer
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores
 from patchbank.scoring.one_class import fit_one_class
@@ -179,7 +178,7 @@ class M3DM(Detector):
                 "m3dm needs weights of Point-MAE: give their file as point_weights (--set point_weights=FILE), or use "
                 "m3dm.lite, which needs none"
             )
-        self._size().check()
+        BankSize(self.coreset, self.bank_size).check()
         check_bank_search(self.search, self.torch_device, 0)
         if self.epochs < 1:
             raise OptionError(f"epochs must be at least 1, not {self.epochs}")
@@ -189,18 +188,8 @@ class M3DM(Detector):
     def fuse(self, levels: Sequence[Levels], channels: Sequence[str]) -> M3DMScorer:
         a, b = levels
         both = Levels((*a.channels, *b.channels), a.strides, a.dimension + b.dimension)
-        select = Selecting("greedy", None, self.seed, self.torch_device)
-        members = [
-            PatchCoreScorer(
-                each, self._size(), select, balanced=False, takes_held_out=self.geometry != "paper", neighbours=0,
-                search=self.search, device=self.torch_device, seed=self.seed,
-            )
-            for each in (a, b, both)
-        ]  # fmt: skip
+        members = [greedy_scorer(self, each) for each in (a, b, both)]
         training = FusionTraining(
             self.epochs, min(1, self.epochs - 1), self.learning_rate, temperature=0.1, seed=self.seed
         )  # fmt: skip
         return M3DMScorer(members, channels, training, self.torch_device)
-
-    def _size(self) -> BankSize:
-        return BankSize(self.coreset, self.bank_size)

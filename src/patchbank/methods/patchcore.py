@@ -84,6 +84,24 @@ class PatchCoreScorer(CoresetScorer):
         return super().restore(tensors, values)
 
 
+def greedy_scorer(
+    options: Any,
+    levels: Levels,
+    kind: type[PatchCoreScorer] = PatchCoreScorer,
+    *,
+    balanced: bool = False,
+    neighbours: int = 0,
+) -> PatchCoreScorer:
+    """A memory that the greedy coreset thins, for methods that have one among other things: with their options coreset,
+    bank_size and search."""
+    return kind(
+        levels, BankSize(options.coreset, options.bank_size),
+        Selecting("greedy", None, options.seed, options.torch_device),
+        balanced, takes_held_out=options.geometry != "paper", neighbours=neighbours, search=options.search,
+        device=options.torch_device, seed=options.seed,
+    )  # fmt: skip
+
+
 def scores_by_bank(points: Tensor, bank: Any, b: int, inspected: Tensor | None, exclude: int | None) -> PatchScores:
     """Eq. 6: s* = max over patches of the distance to the nearest of M; Eq. 7 re-weights it."""
     distances, nearest = bank.nearest(points, exclude)
