@@ -15,8 +15,12 @@ from patchbank.methods import METHODS
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-# the methods that pictures are enough for
-OF_PICTURES = {name: method for name, method in METHODS.items() if "geometry" not in method.needs}
+# the methods that pictures are enough for; those that learn weights have their own tests (tests/training)
+OF_PICTURES = {
+    name: method
+    for name, method in METHODS.items()
+    if "geometry" not in method.needs and not method.scorer_class.learns_weights
+}
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,8 @@ from patchbank.scorer import Levels, Memory, Scorer, by_channel
 from patchbank.scoring.decision import decide
 from patchbank.scoring.nearest import Placement, nearest_patches
 from patchbank.shape.decide import decide_depths
+from patchbank.training.loop import Session
+from patchbank.training.options import checkpoints_of
 
 
 @dataclass(kw_only=True, eq=False)
@@ -125,6 +127,8 @@ class Detector(Options):
         on_error: OnError = warn,
         progress: Progress | None = None,
         on_plan: Callable[[Plan], None] | None = None,
+        checkpoints: str | PathLike[str] | None = None,
+        resume: bool = False,
     ) -> Self:
         """Learn from nominal images: paths, folders, arrays (H×W, H×W×C, N×H×W×C; integers or floats), PIL images, or
         the bytes of image files. A folder that also holds defects, by its sub-folders, is refused. Exact copies are
@@ -137,6 +141,9 @@ class Detector(Options):
             on_error: called with (name, error) for each image that cannot be read; the rest goes on.
             progress: called with (stage, done, total).
             on_plan: called with the plan of where the features will go, before the work starts.
+            checkpoints: a folder where a method that learns weights keeps its unfinished training, every two minutes
+                and when it is interrupted; gone when the fit is complete.
+            resume: go on with the training that is kept there.
 
         Raises:
             PatchbankError: options or data cannot be used, or the memory cannot hold them. The detector is then as it
@@ -144,7 +151,11 @@ class Detector(Options):
         """
         self.check()
         with self.context.active():
-            return self._fit(images, groups, FitMonitor(on_error, progress, on_plan))
+            kept = checkpoints_of(self, checkpoints, resume)
+            fitted = self._fit(images, groups, FitMonitor(on_error, progress, on_plan, session=Session(progress, kept)))
+            if kept:
+                kept.finish()
+            return fitted
 
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error, roi = monitor.on_error, self._given_roi()

@@ -90,6 +90,8 @@ class Learner:
         """Features and memory of images; `reserved`: share of the memory that is kept free for held-out ones."""
         scorer, detector = self.fresh(), self.detector
         scorer.reserved = reserved
+        if monitor.session:
+            scorer.begin(monitor.session)
         sources, patches = [source for source, _ in readable], sum(count for _, count in readable)
         plan = scorer.plan(len(sources), patches, detector.torch_device, detector.memory_budget)
         monitor.tell(plan)

@@ -26,6 +26,7 @@ from patchbank.scoring.patch_scores import Grid, PatchScores
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
+    from patchbank.training.loop import Session
 
 __all__ = [
     "Grid",
@@ -57,6 +58,7 @@ class Scorer(nn.Module):
     keeps_grid: ClassVar[bool] = False  # whether it needs all patches, also those that are not inspected
     keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
     leaves_parts_out: ClassVar[bool] = False  # whether its leave-one-out leaves all pictures of a part out
+    learns_weights: ClassVar[bool] = False  # whether a loop trains it, which may last long
     can_leave_out: ClassVar[bool] = True  # whether it scores a training image as if it had not learned from it
     can_reselect: bool = False  # whether a memory without some images can be had from the stored features
     can_add_held_out: bool = False  # whether held-out images can be taken in so that no score grows by it
@@ -82,6 +84,9 @@ class Scorer(nn.Module):
     def kept(self, patches: int) -> int:
         """How many of N patches the memory keeps, for the forecast."""
         return 0
+
+    def begin(self, session: Session) -> None:
+        """Hear of the session that a training belongs to, before `fit`."""
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """Learn from the patches of the nominal images."""

@@ -6,15 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from patchbank.errors import OnError, Progress
 from patchbank.features.planning import Plan
+
+if TYPE_CHECKING:
+    from patchbank.training.loop import Session
 
 
 @dataclass
 class FitMonitor:
     """The callbacks of `Detector.fit`; `seconds` by stage; `where` the features of the last plan go; `finds_groups`:
-    whether near-copies among the images are looked for."""
+    whether near-copies among the images are looked for; `session`: of scorers that learn weights, None where
+    nobody hears of it."""
 
     on_error: OnError
     progress: Progress | None = None
@@ -22,6 +27,7 @@ class FitMonitor:
     seconds: dict[str, float] = field(default_factory=dict)
     where: str = ""
     finds_groups: bool = False
+    session: Session | None = None
 
     def tell(self, plan: Plan) -> None:
         """Where features are going to go."""
@@ -31,7 +37,7 @@ class FitMonitor:
 
     def inside(self) -> FitMonitor:
         """For a fit within this one: its stages are one stage here, and its errors are told by the other pass."""
-        return FitMonitor(lambda name, error: None, self.progress)
+        return FitMonitor(lambda name, error: None, self.progress, session=self.session)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:

@@ -70,6 +70,8 @@ class Calibrator:
         parts = len({group or i for i, group in enumerate(groups) if not turned[i]})
         scheme = self.scheme_for(scorer, parts, turned.count(False))
         fitted_anew = {"k-fold": folds, CORRECTED: [] if scorer.can_reselect else folds[:1]}.get(scheme, [])
+        if monitor.session:
+            monitor.session.fits = len(fitted_anew) + 1
         apart = self._score_apart(readable, fitted_anew, monitor)
         held_out = set(folds[0]) if scheme == "held-out" else set[int]()
         reserved = 1 / FOLDS if held_out and scorer.can_add_held_out else 0.0

@@ -151,9 +151,10 @@ def progress_bars() -> Iterator[Progress | None]:
         tasks = {}
 
         def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            name = stage.partition(":")[0]  # what follows changes on the way, such as the loss
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done, total=total, description=stage)
 
         yield advance
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.changing import MODEL
 from patchbank.cli.console import Failures, progress_bars, say, show_plan, threshold_words
+from patchbank.cli.interrupt import calm
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 
 if TYPE_CHECKING:
@@ -45,6 +48,10 @@ def fit(
     camera: o.Camera = None,
     drop_suspicious: Annotated[
         bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
+    ] = False,
+    max_minutes: o.MaxMinutes = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training of weights that was interrupted.")
     ] = False,
     shots: o.Shots = None,
     seed: o.Seed = 0,
@@ -86,6 +93,7 @@ def fit(
         runtime=runtime,
         threads=threads,
         memory_budget=memory_budget,
+        max_minutes=max_minutes,
     )
     from patchbank.cli.info import describe
     from patchbank.data.datasets import open_dataset
@@ -99,8 +107,9 @@ def fit(
     check_apart(output, [*train, *(sample.path for sample in dataset.test)])
     if drop_suspicious:
         train = _without_suspicious(detector, train)
-    with progress_bars() as progress:
-        detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan)
+    kept = output.with_name(f"{output.name}.training")
+    with progress_bars() as progress, _kept_training(kept):
+        detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume)
     written_or_rescued(detector.save, output)
     summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
     summary["passed_over"] = dataset.train_found.to_list()
@@ -114,6 +123,18 @@ def fit(
             say("the backbone's weights are random: good for trying things out, not for finding defects")
         say(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
     raise typer.Exit(failures.exit_code)
+
+
+@contextmanager
+def _kept_training(folder: Path) -> Iterator[None]:
+    """Say where the training is kept that was interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        calm()
+        if folder.is_dir():
+            say(f"the training so far is kept in {folder}: the same command with --resume goes on", err=True)
+        raise
 
 
 def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:

@@ -159,6 +159,10 @@ Threads: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, max=MOST_THREADS, help="CPU threads to use.", rich_help_panel=_MACHINE, callback=_use_threads),
 ]
+MaxMinutes: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="End the training of weights after so long, all epochs done or not.", rich_help_panel=_LEARNING),
+]
 MemoryBudget: TypeAlias = Annotated[
     str | None, typer.Option(help="Most memory a fit may plan for, such as 4GB.", rich_help_panel=_MACHINE)
 ]

@@ -28,6 +28,7 @@ from patchbank.scoring.one_class import learned_weights
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
+    from patchbank.training.loop import Session
 
 _LOOKED_AT = 48  # good samples that distances are standardised by
 _LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same
@@ -62,6 +63,8 @@ class FusedScorer(Scorer):
         self.localizes, self.keeps_grid = first.localizes, first.keeps_grid  # type: ignore[misc]
         self.keeps_patches, self.leaves_parts_out = first.keeps_patches, first.leaves_parts_out  # type: ignore[misc]
         self.can_reselect, self.can_add_held_out = first.can_reselect, first.can_add_held_out
+        self.can_leave_out = all(member.can_leave_out for member in members)  # type: ignore[misc]
+        self.learns_weights = first.learns_weights  # type: ignore[misc]
         self.loo_is_biased = any(member.loo_is_biased for member in members)
         self._prepared: list[int] = []  # widths of prepared vectors
         self._device = device
@@ -81,6 +84,11 @@ class FusedScorer(Scorer):
             for name, value in member.plan_options().items():
                 options[name] = max(options.get(name, value), value)
         return options
+
+    def begin(self, session: Session) -> None:
+        session.of_each = len(self.members)
+        for member in self.members:
+            member.begin(session)
 
     def kept(self, patches: int) -> int:
         return sum(member.kept(patches) for member in self.members)
@@ -140,8 +148,8 @@ class FusedScorer(Scorer):
     def good_distances(
         self, features: FeatureStore, stores: Sequence[FeatureStore]
     ) -> list[tuple[int, NDArray[np.float64]]]:
-        """What the members say of some good samples, each without its own patches: the number of the sample, and K×P or
-        K×h×w distances of its patches (K, for methods without a map)."""
+        """What the members say of some good samples, each without its own patches, as far as a member can leave them
+        out: the number of the sample, and K×P or K×h×w distances of its patches (K, for methods without a map)."""
         upright = [i for i, ref in enumerate(features.refs) if not ref.angle]
         some = upright[:: max(1, -(-len(upright) // _LOOKED_AT))]
         if len(set(parts_of(features.refs))) < 2:  # nothing is left without it

@@ -11,6 +11,7 @@ from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
 from patchbank.methods.padim import PaDiM
 from patchbank.methods.patchcore import PatchCore
+from patchbank.methods.simplenet import SimpleNet
 from patchbank.methods.spade import SPADE
 from patchbank.methods.subspace_ad import SubspaceAD
 from patchbank.registry import METHODS, create, find_method, list_methods
@@ -29,6 +30,7 @@ __all__ = [
     "MahalanobisAD",
     "PaDiM",
     "PatchCore",
+    "SimpleNet",
     "SubspaceAD",
     "create",
     "find_method",

@@ -10,84 +10,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor
-from typing_extensions import Self
+from torch import Tensor, nn
 
 from patchbank.detector import Detector
-from patchbank.errors import OptionError, Progress
-from patchbank.features.planning import Plan, plan_fit
+from patchbank.errors import OptionError
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
-from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, masked
-from patchbank.training.crossmodal import Crossmodal, train_crossmodal
-from patchbank.training.loop import Training, build
+from patchbank.scorer import Grid, Levels
+from patchbank.training.crossmodal import Crossmodal
+from patchbank.training.items import Patches
+from patchbank.training.loop import Training
+from patchbank.training.network import Standard
+from patchbank.training.options import check_training, training_of
+from patchbank.training.scorer import TrainedScorer
 
 
-class CFMScorer(Scorer):
-    """Two mappings between the features of two channels. `hidden`: widths of their hidden layers."""
+class CFMNetwork(nn.Module):
+    """Two mappings between the standardised features of two channels. `hidden`: widths of their hidden layers."""
 
-    can_leave_out: ClassVar[bool] = False
-
-    def __init__(self, levels: Sequence[Levels], training: Training, hidden: Sequence[int], device: torch.device):
-        super().__init__(levels[0])
-        self._widths, self._hidden, self._device = [each.dimension for each in levels], list(hidden), device
-        self.training_options, self.loss = training, float("nan")
-        self.mapping = build(self._make, training.seed).to(device)
+    def __init__(self, widths: Sequence[int], hidden: Sequence[int]):
+        super().__init__()
+        self._widths = list(widths)
         # features of one scale: what a network gives has channels that differ by orders of magnitude
-        self.offset, self.scale = torch.zeros(sum(self._widths)), torch.ones(sum(self._widths))
+        self.statistics = Standard(sum(widths))
+        self.mapping = Crossmodal(widths[0], widths[1], hidden)
 
-    def _make(self) -> Crossmodal:
-        return Crossmodal(self._widths[0], self._widths[1], self._hidden)
+    def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
+        """Features B×P×(Da + Db) → scores B×P: the product of how far each channel is off the prediction."""
+        places = vectors.reshape(-1, vectors.shape[-1])
+        present = torch.stack([(part != 0).any(-1) for part in torch.split(places, self._widths, -1)]).all(0)
+        found = self.mapping.scores(*self.split(places), present)
+        return found.reshape(vectors.shape[:2])
 
-    def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
-        return plan_fit(images, patches, sum(self._widths), 0, device, budget)
+    def split(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """N×(Da + Db) features → those of each channel, standardised."""
+        a, b = torch.split(self.statistics(vectors), self._widths, -1)
+        return a, b
 
-    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
-        """On the patches of good samples, standardised."""
-        a, b = features.parts
-        for part, (start, stop) in zip((a, b), self._ranges, strict=True):
-            self.offset[start:stop] = part.mean(0).cpu()
-            self.scale[start:stop] = part.std(0).cpu().clamp(min=1e-6)
-            part.sub_(self.offset[start:stop].to(part.device)).div_(self.scale[start:stop].to(part.device))
-        features.prepared = True
-        self.mapping, self.loss = train_crossmodal(a, b, self.training_options, self._hidden, progress)
-        return self
 
-    @property
-    def _ranges(self) -> list[tuple[int, int]]:
-        first = self._widths[0]
-        return [(0, first), (first, sum(self._widths))]
+class CFMTask:
+    """The features of two channels of the same places. `rate`: of learning."""
 
-    def prepare(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.offset.to(vectors.device)) / self.scale.to(vectors.device)
+    def __init__(self, network: CFMNetwork, features: FeatureStore, rate: float):
+        self.network, self._rate = network, rate
+        self.items, self._others = (Patches(part, features.starts) for part in features.parts)
 
-    def compare(
-        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
-    ) -> PatchScores:
-        """The product of how far each channel is off the prediction from the other."""
-        a, b = torch.split(points, self._widths, -1)
-        nothing = self.prepare(torch.zeros(1, sum(self._widths), device=points.device))  # of patches without a point
-        present = torch.stack([
-            (part != none).any(-1)
-            for part, none in zip((a, b), torch.split(nothing, self._widths, -1), strict=True)
-        ]).all(0)  # fmt: skip
-        return PatchScores(masked(self.mapping.scores(a, b, present), inspected))
+    def optimisers(self) -> Sequence[torch.optim.Optimizer]:
+        """Adam, as in the paper."""
+        return [torch.optim.Adam(self.network.parameters(), lr=self._rate)]
 
-    def facts(self) -> dict[str, Any]:
-        return {"loss": self.loss}
+    def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """1 − cos of each prediction, mean over the places."""
+        vectors = torch.cat([self.items.rows(numbers), self._others.rows(numbers)], 1)
+        one, two = self.network.mapping.distances(*self.network.split(vectors))
+        return one.mean() + two.mean()
 
-    def state(self) -> tuple[Memory, dict[str, Any]]:
-        weights = {name: tensor.detach() for name, tensor in self.mapping.state_dict().items()}
-        return weights | {"offset": self.offset, "scale": self.scale}, {"loss": self.loss}
 
-    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
-        self.mapping.load_state_dict({name: tensors[name] for name in self.mapping.state_dict()})
-        self.mapping.eval().requires_grad_(False)
-        self.offset, self.scale, self.loss = tensors["offset"], tensors["scale"], values["loss"]
-        return self
+class CFMScorer(TrainedScorer):
+    """The mappings. `hidden`: widths of their hidden layers; `rate`: of learning."""
+
+    def __init__(
+        self, levels: Sequence[Levels], training: Training, hidden: Sequence[int], rate: float, device: torch.device
+    ):
+        super().__init__(levels[0], training, device)
+        self._widths, self._hidden, self._rate = [each.dimension for each in levels], list(hidden), rate
+
+    def make_network(self) -> CFMNetwork:
+        return CFMNetwork(self._widths, self._hidden)
+
+    def task(self, network: CFMNetwork, features: FeatureStore) -> CFMTask:
+        network.statistics.learn(*features.parts)
+        return CFMTask(network, features, self._rate)
 
 
 @register
@@ -98,9 +94,11 @@ class CFM(Detector):
 
     Args:
         hidden: widths of the hidden layers of the mappings.
-        steps: of training.
+        epochs: how often each patch is seen.
         batch: patches at each step.
         learning_rate: of Adam (0.001 in the paper).
+        max_minutes: when to stop, whether or not all epochs are done; all trainings of the fit together.
+        patience: stop after so many epochs without a lower loss on a tenth of the images, which are kept back.
     Other options: `Options`. `channels` must be two.
     """
 
@@ -113,22 +111,19 @@ class CFM(Detector):
 
     channels: tuple[str, ...] | None = ("rgb", "curvature")
     hidden: tuple[int, ...] = (256, 256)
-    steps: int = 1000
+    epochs: int = 10
     batch: int = 1024
     learning_rate: float = 1e-3
+    max_minutes: float | None = None
+    patience: int | None = None
 
     def check(self) -> None:
         super().check()
+        check_training(self)
         if self.channels is None or len(self.channels) != 2:
             raise OptionError(f"cfm takes two channels, such as rgb,curvature, not {self.channels}")
         if not self.hidden or min(self.hidden) < 1:
             raise OptionError(f"hidden takes widths of at least 1, such as 256,256, not {self.hidden}")
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.learning_rate <= 1:
-            raise OptionError(f"learning_rate must lie in (0, 1], not {self.learning_rate}")
 
     def fuse(self, levels: Sequence[Levels], channels: Sequence[str]) -> CFMScorer:
-        training = Training(self.steps, self.batch, self.learning_rate, self.seed)
-        return CFMScorer(levels, training, self.hidden, self.torch_device)
+        return CFMScorer(levels, training_of(self), self.hidden, self.learning_rate, self.torch_device)

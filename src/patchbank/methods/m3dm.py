@@ -32,7 +32,7 @@ from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores
 from patchbank.scoring.one_class import fit_one_class
 from patchbank.training.fusion import Fusion, FusionTraining, train_fusion
-from patchbank.training.loop import build
+from patchbank.training.network import build
 
 
 class M3DMScorer(FusedScorer):

@@ -9,14 +9,11 @@ its image, and no threshold holds for all images: not copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-
-from patchbank.errors import DatasetError, Progress
-from patchbank.training.loop import Training, build, train
 
 _BLOCK = 4096  # places at a time
 
@@ -69,44 +66,3 @@ class Crossmodal(nn.Module):
                 one, two = self.distances(a[rows].float(), b[rows].float())
                 scores[rows] = one * two
         return scores.masked_fill(~present, 0.0)
-
-
-class _Pairs:
-    """What the loop trains: drawn are the numbers of rows, so that the features of two modalities need not be copied
-    into one array, and may be of half precision."""
-
-    def __init__(self, mapping: Crossmodal, a: Tensor, b: Tensor):
-        self._mapping, self._a, self._b = mapping, a, b
-
-    def training_step(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        one, two = self._mapping.distances(self._a[batch].float(), self._b[batch].float())
-        return one.mean() + two.mean()
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return self._mapping.parameters()
-
-
-def train_crossmodal(
-    a: Tensor, b: Tensor, training: Training, hidden: Sequence[int] | None = None, progress: Progress | None = None
-) -> tuple[Crossmodal, float]:
-    """Two mappings that are learned from good parts, frozen and in eval mode, and the mean loss of the last steps.
-
-    Args:
-        a: N×Da cached features of places that both modalities have, of all images.
-        b: N×Db, of the same places.
-        training: steps, batch, learning rate (the paper's: Adam, 0.001) and seed.
-        hidden: widths, as of `Crossmodal`.
-        progress: is told of each step.
-
-    Raises:
-        DatasetError: there are no places, a and b differ in length, or the loss is no number.
-    """
-    if len(a) != len(b):
-        raise DatasetError(
-            f"there are {len(a)} patches of one modality and {len(b)} of the other: give both on one grid"
-        )
-    if not len(a):
-        raise DatasetError("no image has a place that both modalities have: look at the valid points of the parts")
-    mapping = build(lambda: Crossmodal(a.shape[1], b.shape[1], hidden), training.seed).to(a.device)
-    loss = train(_Pairs(mapping, a, b), torch.arange(len(a), device=a.device), training, progress)
-    return mapping.eval(), loss

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from patchbank.errors import DatasetError, Progress
-from patchbank.training.loop import build
+from patchbank.training.network import build
 
 _HEAD = 256
 _RATIO = 4  # of the hidden layer's width to the feature's

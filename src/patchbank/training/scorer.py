@@ -1,0 +1,145 @@
+"""A scorer whose memory is the weights of a network: what all methods share that learn weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from typing_extensions import Self
+
+from patchbank._system.passing import packed, unpacked
+from patchbank.errors import OptionError, Progress
+from patchbank.features.planning import Plan, plan_fit
+from patchbank.features.store import FeatureStore
+from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, masked
+from patchbank.training.loop import Outcome, Session, Task, Training, train
+from patchbank.training.network import build
+
+_COPIES = 4  # of the weights: themselves, their gradients, and the two moments of Adam
+
+
+class TrainedScorer(Scorer):
+    """Makes a network, has the loop train it, and scores with it.
+
+    A method says which network, and what is trained (`make_network`, `task`). The network's `forward` takes features
+    B×P×D of the patches of images and their grid, and gives scores B×P, or B×rows×columns on a finer grid. All that it
+    learned is in its state, statistics as buffers.
+
+    A training image cannot be left out of weights, so calibrations take parts that were not learned from.
+    """
+
+    can_leave_out: ClassVar[bool] = False
+    learns_weights: ClassVar[bool] = True
+    working_bytes: ClassVar[int] = 200_000_000  # of one step beside the weights, for the forecast
+
+    def __init__(self, levels: Levels, training: Training, device: torch.device):
+        super().__init__(levels)
+        self.training_options, self.session, self._device = training, Session(), device
+        self.outcome: Outcome | None = None
+        self._held: tuple[Any, ...] = ()  # no module of this one, so that a copy may have another
+
+    def make_network(self) -> nn.Module:
+        """The network, its weights not drawn yet."""
+        raise NotImplementedError
+
+    def task(self, network: Any, features: FeatureStore) -> Task:
+        """What the loop trains, on the features of good images."""
+        raise NotImplementedError
+
+    @property
+    def network(self) -> Any:
+        """The network, frozen."""
+        return self._held[0]
+
+    # ---- learn -------------------------------------------------------------------------------------------------------
+
+    def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
+        with torch.device("meta"):
+            weights = sum(4 * parameter.numel() for parameter in self.make_network().parameters())
+        network = _COPIES * weights + self.working_bytes
+        return plan_fit(images, patches, self.levels.dimension, 0, device, budget, network=network)
+
+    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
+        """From the stored features; `session` hears of it."""
+        network = build(self.make_network, self.training_options.seed).to(self._device)
+        learned = " ".join(f"{ref.name}={ref.digest}" for ref in features.refs)
+        self.outcome = train(self.task(network, features), self.training_options, self.session, learned)
+        self._held = (network,)
+        return self
+
+    def begin(self, session: Session) -> None:
+        self.session = session
+
+    def release(self) -> None:
+        self.session = Session()
+
+    # ---- score -------------------------------------------------------------------------------------------------------
+
+    def compare(
+        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
+    ) -> PatchScores:
+        batch = points if points.ndim == 3 else points[None]
+        with torch.no_grad():
+            found = self.network(batch, grid)
+        if found.ndim == 2:
+            found = masked(found if points.ndim == 3 else found[0], inspected)
+        elif points.ndim == 2:
+            found = found[0]
+        return PatchScores(found)
+
+    # ---- what it knows, files, exports -------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        return {} if self.outcome is None else {"loss": self.outcome.loss, "epochs": self.outcome.epochs}
+
+    def state(self) -> tuple[Memory, dict[str, Any]]:
+        tensors = {f"network.{name}": value.detach() for name, value in self.network.state_dict().items()}
+        return tensors, {} if self.outcome is None else {"outcome": vars(self.outcome)}
+
+    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
+        self._held = (self._filled({name.removeprefix("network."): value for name, value in tensors.items()}),)
+        self.outcome = Outcome(**values["outcome"]) if "outcome" in values else None
+        return self
+
+    def _filled(self, weights: Memory) -> nn.Module:
+        with torch.device("meta"):
+            network = self.make_network()
+        network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
+        return network.to(self._device).eval().requires_grad_(False)
+
+    def on_cpu(self) -> Self:
+        scorer = super().on_cpu()
+        scorer._held = tuple(copy.deepcopy(network).to("cpu") for network in self._held)
+        return scorer
+
+    def __getstate__(self) -> dict[str, Any]:
+        passed = self.copied()
+        passed._held, passed.session = (), Session()
+        weights = packed(self.network.state_dict()) if self._held else None
+        return {**Scorer.__getstate__(passed), "weights": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = unpacked(state.pop("weights"))
+        super().__setstate__(state)
+        self._held = () if weights is None else (self._filled(weights),)
+
+    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
+        state = self.network.state_dict()
+        if len({_flat(name) for name in state}) < len(state):
+            raise OptionError("this network cannot be exported: two of its weights would have one name")
+        memory = {_flat(name): value.cpu() for name, value in state.items() if value.is_floating_point()}
+        return memory, {}
+
+    def traced(self, memory: Memory, grid: Grid) -> Self:
+        scorer, network = self.copied(), self.network
+        names = [name for name, value in network.state_dict().items() if value.is_floating_point()]
+        given = {name: memory[_flat(name)] for name in names}
+        scorer._held = (lambda *inputs: functional_call(network, given, inputs),)
+        return scorer
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
