@@ -15,10 +15,8 @@ SHARE = 0.8  # of the memory that is free now, where no budget is given
 _BUFFERS = 150_000_000  # the network's own, decoded images, blocks of intermediate results
 _PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates, distances, counters
 _PAGES = 600_000_000  # of a file, mapped at one time
-_WAYS_OUT = (
-    "use fewer images or a smaller image size (--image-size), give it more memory (--memory-budget), or select in "
-    "chunks (--coreset stream)"
-)
+_WAYS_OUT = "use fewer images or a smaller image size (--image-size), or give it more memory (--memory-budget)"
+_OF_BANKS = ", or select in chunks (--coreset stream)"
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,11 @@ def plan_fit(
     projected: int = 0,
     learned: int = 0,
 ) -> Plan:
-    """Plan a fit of that many patches, `bank` of which are kept, within `budget` bytes of this process's memory (None:
-    most of what is free); `projected`: dimension that the selection projects to, 0 for none; `learned`: bytes that the
-    making of each kept vector takes, where they are not patches. Raises `MemoryBudgetError` for one that cannot fit."""
-    features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected
+    """Plan a fit of that many patches, `bank` of which are kept (0: nothing is selected), within `budget` bytes of this
+    process's memory (None: most of what is free); `projected`: dimension that the selection projects to, 0 for none;
+    `learned`: bytes that the making of each kept vector takes, where they are not patches. Raises `MemoryBudgetError`
+    for one that cannot fit."""
+    features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected if bank else 0
     room, whose = _room(device, budget)
     # the bank, the copy in the order of the search, and its coordinates
     fixed = _BUFFERS + bank * (8 * dimension + 700 + learned)
@@ -64,7 +63,8 @@ def plan_fit(
     if device.type == "cpu" and selection <= room and features * 1.05 < shutil.disk_usage(tempfile.gettempdir()).free:
         where = f"a temporary file in {tempfile.gettempdir()} (TMPDIR)"
         return Plan("disk", 0, f"{work}: {_size(features)} in {where}, {_size(selection)} in memory")
-    raise MemoryBudgetError(_refusal(work, features + selection, room, whose, _WAYS_OUT))
+    ways_out = _WAYS_OUT + _OF_BANKS if bank else _WAYS_OUT
+    raise MemoryBudgetError(_refusal(work, features + selection, room, whose, ways_out))
 
 
 def plan_statistics(work: str, needed: int, device: torch.device, budget: int | None, ways_out: str) -> Plan:
