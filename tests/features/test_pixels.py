@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +16,13 @@ from typing_extensions import Self
 
 import patchbank
 from patchbank.data import RegionOfInterest, gather
+from patchbank.data.groups import find_near_copies
 from patchbank.detector import Detector
 from patchbank.edge import runtime
 from patchbank.errors import OptionError, Progress
 from patchbank.export import export
 from patchbank.features.backbones import PIXELS, list_backbones, open_backbone, reuse_backbone
-from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.features.store import FeatureStore, PatchFeatures, describe
 from patchbank.registry import METHODS, register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths, masked
 
@@ -126,6 +127,27 @@ def test_tiles_are_put_together_as_the_picture() -> None:
     image = picture(0, size=(192, 320))
     item = item_of(Colours(tile=128, overlap=64), image)
     assert np.array_equal(item.vectors.numpy(), image.reshape(-1, 3).astype(np.float32) / 255)
+
+
+def test_a_descriptor_has_more_tiles_where_channels_are_few() -> None:
+    item = item_of(Colours(), picture(0))
+    tiles = item.vectors.reshape(16, SIZE[0] // 16, 16, SIZE[1] // 16, 3).mean((1, 3))
+    assert describe(item) == pytest.approx(tiles.numpy().ravel(), abs=1e-3)
+    wide = replace(item, vectors=item.vectors.repeat(1, 20))
+    assert describe(wide).shape == (4 * 4 * 60,)
+
+
+def test_pictures_of_one_part_are_found() -> None:
+    """Parts that differ in a stripe each; two pictures of each part differ in noise."""
+    shots = []
+    for part in range(12):
+        for number in range(2):
+            image = picture(100 * part + number)
+            image[10 * part : 10 * part + 8] //= 2
+            shots.append(describe(item_of(Colours(), image)))
+    found = find_near_copies(shots)
+    assert found is not None
+    assert found.labels == tuple(i - i % 2 for i in range(24))
 
 
 def test_it_is_opened_once_and_run_by_torch() -> None:
