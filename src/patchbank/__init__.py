@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from patchbank.methods import (
         BTF,
         CFM,
+        CPMF,
         FAPM,
         M3DM,
         SPADE,
+        AnomalyDINO,
         Ensemble,
         LMFCore,
         MahalanobisAD,
         PaDiM,
         PatchCore,
+        SimpleNet,
         SubspaceAD,
     )
     from patchbank.prediction import Prediction
@@ -49,6 +52,7 @@ __all__ = [
     "PatchCore",
     "PatchbankError",
     "Prediction",
+    "SimpleNet",
     "SubspaceAD",
     "__version__",
     "create",
