@@ -74,7 +74,22 @@ def test_a_fit_that_was_ended_goes_on_to_the_same_weights(
     again = run(*command, "--resume")
     assert again.returncode == 0, again.stderr
     assert "all was learned anew" not in again.stderr
+    assert "MB learned in 12 epochs, loss " in again.stdout
     assert not kept.exists()
     found = weights(output)
     assert undisturbed.keys() == found.keys()
     assert all(torch.equal(undisturbed[name], found[name]) for name in found)
+
+
+def test_a_fit_of_a_given_time_says_so(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.patchbank"
+    done = run("fit", images, "-o", output, *OPTIONS, "--max-minutes", "1e-6")
+    assert done.returncode == 0, done.stderr
+    assert "in 0 epochs, loss " in done.stdout
+    assert "ended by max_minutes" in done.stdout
+    assert "ended by max_minutes" in run("info", output).stdout
+    done = run("fit", images, "-o", output, "--method", "patchcore", "--max-minutes", "1")
+    assert done.returncode == 2
+    assert "--max-minutes: patchcore has no such option" in done.stderr
+    done = run("fit", images, "-o", output, *OPTIONS, "--max-minutes", "0")
+    assert "max_minutes must be more than 0" in done.stderr

@@ -153,7 +153,8 @@ def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
 
 def _memory_words(summary: dict[str, Any]) -> str:
     if summary["bank_vectors"] is None:
-        return f"{summary['method']}: {summary['bank_mb']:.1f} MB learned"
+        trained = f" in {summary['trained']}" if summary["trained"] else ""
+        return f"{summary['method']}: {summary['bank_mb']:.1f} MB learned{trained}"
     words = f"bank of {summary['bank_vectors']} patches, {summary['bank_mb']:.1f} MB"
     radius = summary["covering_radius"]
     return words if radius is None else f"{words}, covering radius {radius:.3g}"

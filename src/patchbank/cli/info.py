@@ -38,6 +38,17 @@ def info(
         say(f"{key:24} {_plain(value)}")
 
 
+_ENDS = {"minutes": ", ended by max_minutes", "patience": ", ended early as the loss no longer fell"}
+
+
+def _trained_words(document: dict[str, Any]) -> str | None:
+    """How weights were learned; None for methods that learn none, and for ensembles."""
+    training = document["training"]
+    if "epochs" not in training or "members" in document["options"]:
+        return None
+    return f"{training['epochs']} epochs, loss {training['loss']:#.3g}{_ENDS.get(training.get('ended'), '')}"
+
+
 def describe(path: Path, file: ModelFile) -> dict[str, Any]:
     """The facts about a model file that a person asks for, in the order to print."""
     import math
@@ -65,6 +76,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "bank_vectors": len(bank) if bank is not None else training.get("memory_vectors"),
         "bank_dimension": bank.shape[1] if bank is not None else None,
         "bank_mb": bank.numel() * bank.element_size() / 1e6 if bank is not None else training.get("memory_mb"),
+        "trained": _trained_words(document),
         "covering_radius": radius if radius is not None and math.isfinite(radius) else None,
         "false_alarm_rate": calibration.false_alarm_rate,
         "threshold": threshold if math.isfinite(threshold) else None,

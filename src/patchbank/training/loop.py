@@ -114,7 +114,7 @@ class Session:
         """A step is done."""
         if self.progress:
             which = f" {self.number} of {self.trainings}" if self.trainings > 1 else ""
-            self.progress(f"training{which}: loss {loss:.3g}", done, total)
+            self.progress(f"training{which}: loss {loss:#.3g}", done, total)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class TrainedScorer(Scorer):
     # ---- what it knows, files, exports -------------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        return {} if self.outcome is None else {"loss": self.outcome.loss, "epochs": self.outcome.epochs}
+        return {} if self.outcome is None else vars(self.outcome)
 
     def state(self) -> tuple[Memory, dict[str, Any]]:
         tensors = {f"network.{name}": value.detach() for name, value in self.network.state_dict().items()}
