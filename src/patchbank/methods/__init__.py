@@ -5,6 +5,7 @@ from patchbank.methods.btf import BTF
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
 from patchbank.methods.draem import DRAEM
+from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
@@ -27,6 +28,7 @@ __all__ = [
     "METHODS",
     "SPADE",
     "AnomalyDINO",
+    "EfficientAD",
     "Ensemble",
     "LMFCore",
     "MahalanobisAD",

@@ -1,8 +1,8 @@
 """The equations of the methods that learn weights, written out slowly in numpy: one file for each method.
 
-Each has `OPTIONS` with which the method fits small images in a second; `forward(network, vectors, grid)`, the scores of
-P×D features of an image; and `loss(task, numbers, seed)`, the loss of a batch whose random numbers come from a generator
-of that seed. Where a method cannot be exported, `NOT_EXPORTED` is what it says.
+Each has `OPTIONS` with which the method fits small images in a second, `forward(network, vectors, grid)` for the scores
+of P×D features of an image, and `loss(task, numbers, seed)` for the loss of a batch. Random numbers of the loss come
+from a generator of that seed. Where a method cannot be exported, `NOT_EXPORTED` is what it says.
 """
 
 from __future__ import annotations
