@@ -50,7 +50,7 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _DROPS = (0.95,)  # of 70 000 steps the last 5 % have a tenth of the rate
 _DECAY = 1e-5
 _HELD_BACK = 10  # of the pictures, one is kept for the quantiles
-_PER_PIXEL = 6000  # bytes of a step for each pixel, at full width: what gradients need
+_PER_PIXEL = 8500  # bytes of a step for each pixel, at full width: what gradients need
 
 
 class MapScale(nn.Module):
