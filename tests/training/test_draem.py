@@ -115,3 +115,15 @@ def test_textures_of_a_folder(tmp_path: Path) -> None:
 def test_options_that_cannot_be_used(options: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=f"^{words}$"):
         DRAEM(**TINY | options).fit([good_image(0)])
+
+
+def test_half_precision_leaves_the_loss_as_it_is() -> None:
+    """SSIM subtracts squares that are nearly equal: in bfloat16 nothing would be left of them."""
+    network = build(lambda: DRAEMNetwork(3, 0.02), 0).eval()
+    generator = torch.Generator().manual_seed(0)
+    pictures = 0.5 + 0.02 * torch.rand(1, 3, 64, 64, generator=generator)
+    mask = torch.zeros(1, 1, 64, 64)
+    network.both = lambda damaged: (damaged + 0.01, torch.zeros(1, 2, 64, 64))  # type: ignore[method-assign]
+    expected = float(network.loss(pictures, pictures, mask))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(network.loss(pictures, pictures, mask)) == pytest.approx(expected, rel=1e-5)

@@ -107,9 +107,10 @@ class DRAEMNetwork(nn.Module):
             damaged: the same with anomalies, which the network sees.
             mask: B×1×h×w, 1 where they are.
         """
-        rebuilt, logits = self.both(damaged)
-        of_rebuilding = ssim_loss(pictures, rebuilt) + F.mse_loss(rebuilt, pictures)
-        return of_rebuilding + focal_loss(logits[:, 1:] - logits[:, :1], mask)
+        rebuilt, logits = (found.float() for found in self.both(damaged))
+        with torch.autocast(pictures.device.type, enabled=False):  # variances are lost in bfloat16
+            of_rebuilding = ssim_loss(pictures, rebuilt) + F.mse_loss(rebuilt, pictures)
+            return of_rebuilding + focal_loss(logits[:, 1:] - logits[:, :1], mask)
 
 
 class DRAEMTask:
