@@ -35,6 +35,7 @@ from patchbank.training.pictures import (
     GoodPictures,
     PictureScorer,
     as_pictures,
+    check_colours,
     check_pictures,
 )
 
@@ -146,9 +147,9 @@ class DRAEMScorer(PictureScorer):
     def make_network(self) -> DRAEMNetwork:
         return DRAEMNetwork(self.levels.dimension, self._width)
 
-    def step_bytes(self, patches: int) -> int:
+    def step_bytes(self, images: int, patches: int) -> int:
         channels = self._width * (_REBUILDING + _MARKING)
-        return int(_PER_PIXEL * channels * patches * self.training_options.batch)
+        return int(_PER_PIXEL * channels * patches * min(self.training_options.batch, images))
 
     def task(self, network: DRAEMNetwork, features: FeatureStore) -> DRAEMTask:
         textures = GeneratedTextures() if self._textures is None else read_textures(self._textures)
@@ -206,8 +207,7 @@ class DRAEM(Detector):
         return AS_THEY_ARE
 
     def make_scorer(self, levels: Levels) -> DRAEMScorer:
-        if levels.dimension not in (1, 3):
-            raise OptionError("draem sees pictures of one or three channels: leave out fusion=concat")
+        check_colours(self, levels)
         training = training_of(self, drops=_DROPS)
         width = self.option("width")
         return self.scorer_class(levels, training, self.torch_device, width, self.textures, self.learning_rate)
