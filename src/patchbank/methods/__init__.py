@@ -11,6 +11,7 @@ from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
 from patchbank.methods.padim import PaDiM
 from patchbank.methods.patchcore import PatchCore
+from patchbank.methods.rd4ad import RD4AD
 from patchbank.methods.simplenet import SimpleNet
 from patchbank.methods.spade import SPADE
 from patchbank.methods.subspace_ad import SubspaceAD
@@ -23,6 +24,7 @@ __all__ = [
     "FAPM",
     "M3DM",
     "METHODS",
+    "RD4AD",
     "SPADE",
     "AnomalyDINO",
     "Ensemble",
