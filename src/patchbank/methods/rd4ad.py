@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from patchbank.errors import OptionError
 from patchbank.features.aggregation import Arrangement, Cells
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
-from patchbank.scorer import Grid, Levels
+from patchbank.scorer import Grid, Levels, PatchScores
 from patchbank.training.items import Pictures
 from patchbank.training.loop import Training
 from patchbank.training.network import Standard
@@ -103,30 +104,28 @@ class ReverseNetwork(nn.Module):
         self.decoder = nn.ModuleList(map(_decoding, [*widths[1:], 2 * deepest], widths, factors))
         self.heads = nn.ModuleList(nn.Conv2d(w, c, 1) for w, c in zip(widths, levels.channels, strict=True))
 
-    def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
+    def forward(self, vectors: Tensor, grid: Grid, inspected: Tensor | None = None) -> Tensor:
         """Cells B×P×D → scores B×rows×columns on the grid of the shallowest level: the sum of the levels' 1 − cos, each
-        enlarged (Eq. 3)."""
-        maps = self.compare(vectors, grid)
+        enlarged (Eq. 3). `inspected`: P or B×P, 1 for cells that count, None for all."""
+        maps = self.compare(vectors, grid, inspected)
         fine = (int(maps[0].shape[1]), int(maps[0].shape[2]))
         larger = [F.interpolate(each[:, None], fine, mode="bilinear", align_corners=False)[:, 0] for each in maps[1:]]
         return torch.stack([maps[0], *larger]).sum(0)
 
-    def loss(self, vectors: Tensor, grid: Grid) -> Tensor:
+    def loss(self, vectors: Tensor, grid: Grid, inspected: Tensor | None = None) -> Tensor:
         """Eq. 2: the sum over levels of the mean of M over positions."""
-        loss: Tensor = torch.stack([each.mean() for each in self.compare(vectors, grid)]).sum()
+        loss: Tensor = torch.stack([each.mean() for each in self.compare(vectors, grid, inspected)]).sum()
         return loss
 
-    def compare(self, vectors: Tensor, grid: Grid) -> list[Tensor]:
+    def compare(self, vectors: Tensor, grid: Grid, inspected: Tensor | None = None) -> list[Tensor]:
         """Eq. 1 for each level: M = 1 − ⟨E, D⟩ / (‖E‖ ‖D‖) at each position, B×h×w."""
-        teacher = self._maps(vectors, grid)
+        cells = self.statistics(vectors)
+        if inspected is not None:
+            cells = cells * inspected[..., None]  # the mean of good parts, whatever lies there: the student sees far
+        cells = cells.reshape(-1, grid[0], grid[1], int(vectors.shape[-1]))
+        teacher = [one for one, _ in Cells().channels(cells, self._levels.channels, self._levels.strides)]
         student = self._reconstruct(teacher)
         return [1 - F.cosine_similarity(e, d, dim=1) for e, d in zip(teacher, student, strict=True)]
-
-    def _maps(self, vectors: Tensor, grid: Grid) -> list[Tensor]:
-        """Cells → standardised maps of the levels, B×C×h×w."""
-        cells = self.statistics(vectors).reshape(-1, grid[0], grid[1], int(vectors.shape[-1]))
-        maps = Cells().channels(cells, self._levels.channels, self._levels.strides)
-        return [feature_map for feature_map, _ in maps]
 
     def _reconstruct(self, teacher: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the teacher → those that the student makes of their embedding."""
@@ -143,15 +142,22 @@ class ReverseNetwork(nn.Module):
 class RD4ADTask:
     """Whole images of good parts. `rate`: of learning."""
 
-    def __init__(self, network: ReverseNetwork, images: Pictures, rate: float, device: torch.device):
-        self.network, self.items, self._rate, self._device = network, images, rate, device
+    def __init__(self, network: ReverseNetwork, features: FeatureStore, rate: float, device: torch.device):
+        self.network, self.items, self._rate, self._device = network, Pictures(features), rate, device
+        self._inspected = features.inspected
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         """§4.1."""
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate, betas=_BETAS)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        return self.network.loss(self.items.vectors(numbers).to(self._device), self.items.grid(numbers))
+        cells, grid = self.items.vectors(numbers).to(self._device), self.items.grid(numbers)
+        areas = [self._inspected[i] for i in numbers.tolist()]
+        if all(area is None for area in areas):
+            return self.network.loss(cells, grid)
+        everywhere = np.ones(grid, bool)
+        counts = np.stack([(everywhere if area is None else area).ravel() for area in areas])
+        return self.network.loss(cells, grid, torch.from_numpy(counts).to(cells))
 
 
 class RD4ADScorer(TrainedScorer):
@@ -169,7 +175,15 @@ class RD4ADScorer(TrainedScorer):
 
     def task(self, network: ReverseNetwork, features: FeatureStore) -> RD4ADTask:
         network.statistics.learn(features.stored)
-        return RD4ADTask(network, Pictures(features), self._rate, self._device)
+        return RD4ADTask(network, features, self._rate, self._device)
+
+    def compare(
+        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
+    ) -> PatchScores:
+        batch = points if points.ndim == 3 else points[None]
+        with torch.no_grad():
+            found = self.network(batch, grid, None if inspected is None else inspected.reshape(-1).to(batch.dtype))
+        return PatchScores(found if points.ndim == 3 else found[0])
 
 
 @register
