@@ -7,6 +7,7 @@ from patchbank.methods.cpmf import CPMF
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
+from patchbank.methods.local_scale import LocalScale
 from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
 from patchbank.methods.padim import PaDiM
@@ -29,6 +30,7 @@ __all__ = [
     "AnomalyDINO",
     "Ensemble",
     "LMFCore",
+    "LocalScale",
     "MahalanobisAD",
     "PaDiM",
     "PatchCore",
