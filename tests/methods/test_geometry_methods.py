@@ -27,7 +27,7 @@ from patchbank.shape.surface import Surface
 from tests.conftest import small_solid
 
 BOTH = ("rgb", "curvature")
-QUICK: dict[str, dict[str, Any]] = {"cfm": {"steps": 20}, "m3dm": {"channels": BOTH}, "cpmf": {"views": 1}}
+QUICK: dict[str, dict[str, Any]] = {"cfm": {"epochs": 1}, "m3dm": {"channels": BOTH}, "cpmf": {"views": 1}}
 
 
 def small(method: str, **options: Any) -> Detector:
