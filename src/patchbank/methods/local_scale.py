@@ -1,8 +1,8 @@
 """Local scale: how far is far is learned near each vector of a bank.
 
-After the idea of Tao, Cao and Du, "G2SF: Geometry-Guided Score Fusion for Multimodal Industrial Anomaly Detection" (ICCV
-2025), arXiv 2503.10091: the distance to the nearest vector of a bank is divided by a scale that a network predicts from
-that vector and the direction of the difference. Only the abstract of the paper was read. The network, the
+After the idea of Tao, Cao and Du, "G2SF: Geometry-Guided Score Fusion for Multimodal Industrial Anomaly Detection"
+(2025), arXiv 2503.10091: the distance to the nearest vector of a bank is divided by a scale that a network predicts
+from that vector and the direction of the difference. Only the abstract of the paper was read. The network, the
 pseudo-anomalies, the loss and its equations below are ours, and so is the use on one bank.
 
 With x a patch, n(x) the nearest vector of the bank and u the direction of x − n(x):
