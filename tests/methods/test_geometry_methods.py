@@ -17,6 +17,7 @@ from patchbank.data import gather
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError, WeightsError
 from patchbank.features import point_mae
+from patchbank.features.aggregation import Cells
 from patchbank.features.channels import opened_points
 from patchbank.features.point_mae import PointMAE, load_point_mae, point_features
 from patchbank.methods import METHODS, find_method
@@ -94,7 +95,8 @@ def test_a_method_keeps_the_contract(
     assert again.predict(bad) == prediction
 
 
-BY_LEVELS = ("fapm", "spade")  # which compare each level of the network at its own resolution
+# which compare each level of the network at its own resolution
+BY_LEVELS = [name for name in METHODS if isinstance(METHODS[name]().arrange(), Cells)]
 
 
 @pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", "cfm", "btf", *BY_LEVELS)])

@@ -39,6 +39,7 @@ from patchbank.training.scorer import TrainedScorer
 
 _BETAS = (0.5, 0.999)  # of Adam (§4.1)
 _LEAST_WIDTH = 4  # channels
+_LEAST = 1e-12  # of squares that are divided by
 
 
 class Residual(nn.Module):
@@ -72,6 +73,12 @@ def _halving(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """B×C×h×w → B×h×w, in operations that every graph format has."""
+    squared = a.square().sum(1) * b.square().sum(1)
+    return (a * b).sum(1) / squared.clamp(min=_LEAST).sqrt()
 
 
 def _to_deepest(levels: Levels, widths: Sequence[int], level: int) -> tuple[nn.Sequential, int]:
@@ -125,7 +132,7 @@ class ReverseNetwork(nn.Module):
         cells = cells.reshape(-1, grid[0], grid[1], int(vectors.shape[-1]))
         teacher = [one for one, _ in Cells().channels(cells, self._levels.channels, self._levels.strides)]
         student = self._reconstruct(teacher)
-        return [1 - F.cosine_similarity(e, d, dim=1) for e, d in zip(teacher, student, strict=True)]
+        return [1 - _cosine(e, d) for e, d in zip(teacher, student, strict=True)]
 
     def _reconstruct(self, teacher: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the teacher → those that the student makes of their embedding."""
