@@ -43,7 +43,8 @@ from patchbank.training.scale import ScaleNetwork
 from patchbank.training.scorer import TrainedScorer
 
 _LEAST = 1e-6  # of lengths that are divided by
-_NEAR, _FAR = 0.5, 2.0  # how far a pseudo-anomaly is from its patch, in distances of that patch to the bank
+_NEAR, _FAR = 0.5, 2.0  # how far a pseudo-anomaly is from its patch, in mean distances of good patches to the bank
+_HARDEST = 0.05  # share of the good patches of a batch that the loss ranks
 
 
 class LocalScaleTask:
@@ -55,10 +56,14 @@ class LocalScaleTask:
         part_of: the part that each image shows, N_images.
         owner: the part that each vector of the bank comes from, M.
         rate: of learning.
+        stiffness: λ of Eq. 2.
     """
 
-    def __init__(self, network: ScaleNetwork, patches: Patches, part_of: Sequence[int], owner: Tensor, rate: float):
-        self.network, self.items, self._rate = network, patches, rate
+    def __init__(
+        self, network: ScaleNetwork, patches: Patches, part_of: Sequence[int], owner: Tensor, rate: float,
+        stiffness: float,
+    ):  # fmt: skip
+        self.network, self.items, self._rate, self.stiffness = network, patches, rate, stiffness
         self.part_of, self.owner = np.asarray(part_of), owner
         spread = network.statistics.scale
         self.unit = spread / norm(spread)  # of noise: the expected length of unit · N(0, 1) is about 1
@@ -68,29 +73,32 @@ class LocalScaleTask:
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        """A pseudo-anomaly is to score higher than a good patch, wherever the two lie: with g_i and a_j the logarithms
-        of their scores,
+        """The highest scores of good patches are to lie below those of pseudo-anomalies, wherever both are. With g_i
+        the logarithms of the highest 5 % of the scores of good patches and a_j those of all pseudo-anomalies:
 
-            mean over i, j of log(1 + exp(g_i − a_j)) + (mean of log s over good patches)².                     (2)
+            mean over i, j of log(1 + exp(g_i − a_j)) + λ · mean over all patches of (log s)².                   (2)
 
-        The second term keeps s at 1 on average: the first one sees nothing of a common factor.
+        With all good patches in the place of the highest ones s would level out how dense the bank is, and a defect
+        that is like the rarest good patches would pass. The second term keeps s at 1 where nothing speaks against it.
         """
         good = self.items.rows(numbers)
         parts = self._parts(numbers).to(good.device)
         nearest = self.nearest(good, parts)
         off = self.pseudo_anomalies(good, norm(good - self.network.bank[nearest]), generator)
         of_good, scale = self.network.log_scores(good, nearest)
-        of_off, _ = self.network.log_scores(off, self.nearest(off, parts))
-        return F.softplus(of_good[:, None] - of_off).mean() + scale.mean().square()
+        of_off, scale_of_off = self.network.log_scores(off, self.nearest(off, parts))
+        highest = of_good.topk(max(1, int(_HARDEST * len(good)))).values
+        ranked = F.softplus(highest[:, None] - of_off).mean()
+        return ranked + self.stiffness * torch.cat([scale, scale_of_off]).square().mean()
 
     def pseudo_anomalies(self, good: Tensor, distance: Tensor, generator: torch.Generator) -> Tensor:
-        """Good patches B×D, `distance` B from the bank → patches 0.5 to 2 times as far from them: half of them in a
-        random direction, as each dimension spreads; half towards the patch of another place."""
+        """Good patches B×D, `distance` B from the bank → patches 0.5 to 2 times the mean distance away from them: half
+        of them in a random direction, as each dimension spreads; half towards the patch of another place."""
         far, kind = torch.rand(2, len(good), generator=generator).to(good.device)
         noise = torch.randn(good.shape, generator=generator).to(good.device) * self.unit
         other = good.roll(1, 0) - good  # batches are shuffled
         other = other / norm(other)[:, None].clamp(min=_LEAST)
-        length = (_NEAR + (_FAR - _NEAR) * far) * distance
+        length = (_NEAR + (_FAR - _NEAR) * far) * distance.mean()
         return good + length[:, None] * torch.where(kind[:, None] < 0.5, noise, other)
 
     def nearest(self, points: Tensor, parts: Tensor) -> Tensor:
@@ -107,14 +115,18 @@ class LocalScaleTask:
 
 
 class LocalScaleScorer(TrainedScorer):
-    """A bank as PatchCore's, and the scale. `bank`: not fitted; `hidden`: width of the network; `rate`: of learning."""
+    """A bank as PatchCore's, and the scale. `bank`: not fitted; `hidden`: width of the network; `rate`: of learning;
+    `stiffness`: λ of Eq. 2."""
 
     keeps_patches: ClassVar[bool] = True
     leaves_parts_out: ClassVar[bool] = True
 
-    def __init__(self, bank: PatchCoreScorer, training: Training, device: torch.device, hidden: int, rate: float):
+    def __init__(
+        self, bank: PatchCoreScorer, training: Training, device: torch.device, hidden: int, rate: float,
+        stiffness: float,
+    ):  # fmt: skip
         super().__init__(bank.levels, training, device)
-        self._hidden, self._rate, self._is_traced = hidden, rate, False
+        self._hidden, self._rate, self._stiffness, self._is_traced = hidden, rate, stiffness, False
         self._banked, self._count = (bank,), 0  # no module of this one, as the network
 
     @property
@@ -129,8 +141,8 @@ class LocalScaleScorer(TrainedScorer):
         vectors = features.stored if features.prepared else self.prepare(features.stored)
         network.statistics.learn(vectors)
         network.bank.copy_(self.memory.bank.vectors)
-        patches = Patches(vectors, features.starts)
-        return LocalScaleTask(network, patches, parts_of(features.refs), self.memory.bank.part_of, self._rate)
+        patches, parts, owner = Patches(vectors, features.starts), parts_of(features.refs), self.memory.bank.part_of
+        return LocalScaleTask(network, patches, parts, owner, self._rate, self._stiffness)
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
         return Scorer.plan(self, images, patches, device, budget)  # of the selection: the training needs less
@@ -228,6 +240,7 @@ class LocalScale(Detector):
         bank_size: how many patches to keep instead.
         search: how neighbours are found, see `patchbank.memory.search`.
         hidden: width of the network.
+        stiffness: how strongly the scale is kept at 1; with a large one the score is the distance.
         learning_rate: of Adam.
         epochs: how often each patch is seen.
         batch: patches at each step.
@@ -244,6 +257,7 @@ class LocalScale(Detector):
     bank_size: int | None = None
     search: str = "auto"
     hidden: int = 64
+    stiffness: float = 1.0
     learning_rate: float = 1e-3
     epochs: int = 2
     batch: int = 512
@@ -257,8 +271,12 @@ class LocalScale(Detector):
         check_bank_search(self.search, self.torch_device, 0)
         if self.hidden < 1:
             raise OptionError(f"hidden must be at least 1, not {self.hidden}")
+        if not 0 <= self.stiffness <= 1e6:
+            raise OptionError(f"stiffness must lie in 0..1e6, not {self.stiffness}")
 
     def make_scorer(self, levels: Levels) -> LocalScaleScorer:
         balanced = self.in_effect("balance", None) and self.option("aggregation") == "mean"
         bank = greedy_scorer(self, levels, balanced=balanced)
-        return LocalScaleScorer(bank, training_of(self), self.torch_device, self.hidden, self.learning_rate)
+        return LocalScaleScorer(
+            bank, training_of(self), self.torch_device, self.hidden, self.learning_rate, self.stiffness
+        )  # fmt: skip

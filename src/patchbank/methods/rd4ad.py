@@ -10,6 +10,7 @@ and has to give each of them back. What is ours:
   large hardly differ.
 - A linear layer follows each block of the decoder, for our default teacher has features of both signs. Each level has
   one residual block, as wide as the teacher's level times `width`.
+- Batches have 4 images, not 16: our sets have tens or hundreds of images, and few epochs of large batches are few steps.
 - The last epoch is taken, where the released code reports the one that is best on the test images.
 """
 
@@ -203,7 +204,7 @@ class RD4AD(Detector):
         width: channels of the decoder for each one of the backbone's level.
         learning_rate: of Adam.
         epochs: how often each image is seen (200 in the paper).
-        batch: images at each step.
+        batch: images at each step (16 in the paper; with tens of images that makes too few steps).
         max_minutes: when to stop, whether or not all epochs are done; all trainings of the fit together.
         patience: stop after so many epochs without a lower loss on a tenth of the images, which are kept back.
     Other options: `Options`, but aggregation.
@@ -220,7 +221,7 @@ class RD4AD(Detector):
     width: float = 1.0
     learning_rate: float = 0.005
     epochs: int = 20
-    batch: int = 16
+    batch: int = 4
     max_minutes: float | None = None
     patience: int | None = None
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from patchbank.training.network import Standard
 
 _LEAST = 1e-6  # of lengths that are divided by, or whose logarithm is taken
 _SLOPE = 0.2  # of the leaky ReLUs
+_ONE = math.log(math.e - 1)  # whose softplus is 1: what the scale begins near
 
 
 class ScaleNetwork(nn.Module):
@@ -63,4 +66,4 @@ class ScaleNetwork(nn.Module):
         # in units of each dimension's own spread; of length √D, so that their elements are about 1
         standard = difference / self.statistics.scale
         direction = standard / norm(standard)[..., None].clamp(min=_LEAST) * int(difference.shape[-1]) ** 0.5
-        return F.softplus(self.layers(torch.cat([direction, self.statistics(nearest)], -1))[..., 0])
+        return F.softplus(self.layers(torch.cat([direction, self.statistics(nearest)], -1))[..., 0] + _ONE)

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.training.literal import Array, values
 
-OPTIONS: dict[str, Any] = {"image_size": 96, "epochs": 2, "batch": 96, "hidden": 16, "coreset": 0.2}
+OPTIONS: dict[str, Any] = {"image_size": 96, "epochs": 2, "batch": 96, "hidden": 16, "coreset": 0.2, "stiffness": 0.1}
 
 
 def scale(w: dict[str, Array], difference: Array, nearest: Array) -> float:
@@ -22,7 +22,8 @@ def scale(w: dict[str, Array], difference: Array, nearest: Array) -> float:
     for layer in (0, 2):
         x = w[f"layers.{layer}.weight"] @ x + w[f"layers.{layer}.bias"]
         x = np.where(x > 0, x, 0.2 * x)
-    return math.log1p(math.exp(float(w["layers.4.weight"][0] @ x + w["layers.4.bias"][0])))
+    # at an output of 0 the scale is 1
+    return math.log1p(math.exp(float(w["layers.4.weight"][0] @ x + w["layers.4.bias"][0])) * (math.e - 1))
 
 
 def to_nearest(w: dict[str, Array], vector: Array, left_out: Array | None = None) -> tuple[float, float]:
@@ -51,12 +52,14 @@ def loss(task: Any, numbers: torch.Tensor, seed: int) -> float:
     found = [to_nearest(w, x, own) for x, own in zip(good, left_out, strict=True)]
     far, kind = torch.rand(2, len(good), generator=generator).double().numpy()
     noise = torch.randn(good.shape, generator=generator).double().numpy()
-    anomalous = []
+    mean_distance, moved = np.mean([distance for distance, _ in found]), []
     for i, x in enumerate(good):
-        moved = w["statistics.scale"] / math.sqrt(sum(w["statistics.scale"] ** 2)) * noise[i]
+        step = w["statistics.scale"] / math.sqrt(sum(w["statistics.scale"] ** 2)) * noise[i]
         if kind[i] >= 0.5:
-            moved = (good[i - 1] - x) / math.sqrt(sum((good[i - 1] - x) ** 2))
-        distance, s = to_nearest(w, x + (0.5 + 1.5 * far[i]) * found[i][0] * moved, left_out[i])
-        anomalous.append(math.log(distance) - math.log(s))
-    ranked = [math.log1p(math.exp(math.log(d) - math.log(s) - a)) for d, s in found for a in anomalous]
-    return float(np.mean(ranked) + np.mean([math.log(s) for _, s in found]) ** 2)
+            step = (good[i - 1] - x) / math.sqrt(sum((good[i - 1] - x) ** 2))
+        moved.append(x + (0.5 + 1.5 * far[i]) * mean_distance * step)
+    anomalous = [to_nearest(w, x, own) for x, own in zip(moved, left_out, strict=True)]
+    highest = sorted(math.log(d / s) for d, s in found)[-max(1, int(0.05 * len(good))) :]
+    ranked = [math.log1p(math.exp(g - math.log(d / s))) for g in highest for d, s in anomalous]
+    stiff = np.mean([math.log(s) ** 2 for _, s in (*found, *anomalous)])
+    return float(np.mean(ranked) + OPTIONS["stiffness"] * stiff)
