@@ -99,7 +99,8 @@ class LocalScaleTask:
         other = good.roll(1, 0) - good  # batches are shuffled
         other = other / norm(other)[:, None].clamp(min=_LEAST)
         length = (_NEAR + (_FAR - _NEAR) * far) * distance.mean()
-        return good + length[:, None] * torch.where(kind[:, None] < 0.5, noise, other)
+        moved: Tensor = good + length[:, None] * torch.where(kind[:, None] < 0.5, noise, other)
+        return moved
 
     def nearest(self, points: Tensor, parts: Tensor) -> Tensor:
         """Numbers B of the vectors nearest to B×D points, those of their own `parts` B left out."""

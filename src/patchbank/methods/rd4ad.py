@@ -10,7 +10,7 @@ and has to give each of them back. What is ours:
   large hardly differ.
 - A linear layer follows each block of the decoder, for our default teacher has features of both signs. Each level has
   one residual block, as wide as the teacher's level times `width`.
-- Batches have 4 images, not 16: our sets have tens or hundreds of images, and few epochs of large batches are few steps.
+- Batches have 4 images, not 16: with few images and epochs, large batches are few steps.
 - The last epoch is taken, where the released code reports the one that is best on the test images.
 """
 
