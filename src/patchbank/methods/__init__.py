@@ -9,10 +9,12 @@ from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
+from patchbank.methods.local_scale import LocalScale
 from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
 from patchbank.methods.padim import PaDiM
 from patchbank.methods.patchcore import PatchCore
+from patchbank.methods.rd4ad import RD4AD
 from patchbank.methods.simplenet import SimpleNet
 from patchbank.methods.spade import SPADE
 from patchbank.methods.subspace_ad import SubspaceAD
@@ -26,11 +28,13 @@ __all__ = [
     "FAPM",
     "M3DM",
     "METHODS",
+    "RD4AD",
     "SPADE",
     "AnomalyDINO",
     "EfficientAD",
     "Ensemble",
     "LMFCore",
+    "LocalScale",
     "MahalanobisAD",
     "PaDiM",
     "PatchCore",
