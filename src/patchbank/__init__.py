@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from patchbank.loading import load
     from patchbank.methods import (
         BTF,
+        CFLOW,
         CFM,
         FAPM,
         M3DM,
         SPADE,
         Ensemble,
+        FastFlow,
         LMFCore,
         MahalanobisAD,
         PaDiM,
@@ -36,6 +38,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 __all__ = [
     "BTF",
+    "CFLOW",
     "CFM",
     "CPMF",
     "FAPM",
@@ -43,6 +46,7 @@ __all__ = [
     "SPADE",
     "AnomalyDINO",
     "Ensemble",
+    "FastFlow",
     "LMFCore",
     "MahalanobisAD",
     "PaDiM",

@@ -2,10 +2,12 @@
 
 from patchbank.methods.anomaly_dino import AnomalyDINO
 from patchbank.methods.btf import BTF
+from patchbank.methods.cflow import CFLOW
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
+from patchbank.methods.fastflow import FastFlow
 from patchbank.methods.lmf_core import LMFCore
 from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
@@ -18,6 +20,7 @@ from patchbank.registry import METHODS, create, find_method, list_methods
 
 __all__ = [
     "BTF",
+    "CFLOW",
     "CFM",
     "CPMF",
     "FAPM",
@@ -26,6 +29,7 @@ __all__ = [
     "SPADE",
     "AnomalyDINO",
     "Ensemble",
+    "FastFlow",
     "LMFCore",
     "MahalanobisAD",
     "PaDiM",
