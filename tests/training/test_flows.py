@@ -61,7 +61,7 @@ def test_flows_are_invertible_and_give_the_volume_of_their_jacobian(channels: in
 
 def test_what_surprises_is_a_density() -> None:
     """exp(−C · surprise) of two channels sums up to 1 over the plane."""
-    flow, step = stirred(flow_of_vectors(2), 3).requires_grad_(False), 0.1
+    flow, step = stirred(flow_of_vectors(2), 3).requires_grad_(False), 0.2
     axis = torch.arange(-12, 12, step, dtype=torch.float64)
     plane = torch.cartesian_prod(axis, axis)
     density = torch.exp(-2 * flow.surprise(plane, drawn(1, 128).expand(len(plane), -1)))

@@ -47,8 +47,8 @@ def position_code(rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         …×128.
     """
-    powers = torch.arange(_CODE // 4, device=rows.device) / (_CODE // 4)
-    frequencies = torch.exp(math.log(_SLOWEST) * powers)
+    steps = torch.arange(_CODE // 4, device=rows.device).float()  # TorchScript files divide whole numbers otherwise
+    frequencies = torch.exp(steps * (math.log(_SLOWEST) / (_CODE // 4)))
     angles = [places[..., None] * frequencies for places in (columns, rows)]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], -1)
 
