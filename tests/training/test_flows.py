@@ -17,8 +17,9 @@ from patchbank.methods.fastflow import FastFlowNetwork, FastFlowTask, convolutio
 from patchbank.scorer import Levels
 from patchbank.training import build
 from patchbank.training.couplings import Flow, mean_of_levels
-from tests.conftest import bad_image, good_image
+from tests.conftest import good_image
 from tests.training.literal import cflow, fastflow
+from tests.training.literal.flows import enlarge, surprise
 
 LEVELS = Levels((5, 3), (8, 16), 4 * 5 + 3)
 GRID, IMAGES = (3, 2), 4
@@ -108,7 +109,9 @@ def test_scores_and_losses_are_those_of_the_equations(method: ModuleType) -> Non
     assert scores.shape == (6, 4)
     assert scores.numpy() == pytest.approx(method.forward(task.network, vectors.numpy(), GRID), rel=1e-4)
     numbers = torch.tensor([2, 0, 3])
-    assert float(task.loss(numbers, torch.Generator())) == pytest.approx(method.loss(task, numbers, 0), rel=1e-4)
+    assert float(task.loss(numbers, torch.Generator()).detach()) == pytest.approx(
+        method.loss(task, numbers, 0), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("method", [fastflow, cflow])
@@ -123,7 +126,8 @@ def test_what_is_not_inspected_has_no_loss(method: ModuleType) -> None:
         return
     images = [fastflow.of_levels(task.network, features.of_image(i).numpy(), GRID) for i in (0, 1)]
     shallow = np.kron(inspected, np.ones((2, 2))) > 0
-    expected = np.mean([np.mean([image[i][mask] for image in images]) for i, mask in enumerate((shallow, inspected))])
+    masks = (shallow, inspected)
+    expected = np.mean([np.mean([surprise(*image[i])[mask] for image in images]) for i, mask in enumerate(masks)])
     assert float(task.loss(torch.tensor([0, 1]), torch.Generator())) == pytest.approx(expected, rel=1e-4)
 
 
@@ -143,9 +147,7 @@ def test_the_position_code_is_that_of_the_paper_and_tells_places_apart() -> None
 
 def test_levels_are_averaged_on_the_finest() -> None:
     maps = [drawn(2, 6, 4), drawn(2, 3, 2)]
-    expected = [
-        (fine + fastflow.enlarge(coarse, (6, 4))) / 2 for fine, coarse in zip(*(m.numpy() for m in maps), strict=True)
-    ]
+    expected = [(fine + enlarge(coarse, (6, 4))) / 2 for fine, coarse in zip(*(m.numpy() for m in maps), strict=True)]
     assert mean_of_levels(maps).numpy() == pytest.approx(np.array(expected))
 
 
@@ -165,13 +167,3 @@ def test_levels_are_averaged_on_the_finest() -> None:
 def test_options_that_cannot_be_used(method: type, options: dict[str, float], what: str) -> None:
     with pytest.raises(OptionError, match=what):
         method(**options).fit([good_image(0)])
-
-
-@pytest.mark.parametrize(("method", "literal"), [(FastFlow, fastflow), (CFLOW, cflow)])
-def test_a_spot_is_more_surprising_than_stripes(method: type, literal: ModuleType) -> None:
-    model = method(**literal.OPTIONS, seed=0).fit([good_image(i) for i in range(6)])
-    good, bad = (max(model.predict(make(i)).score for i in (50, 51)) for make in (good_image, bad_image))
-    row, column = np.unravel_index(model.predict(bad_image(50)).map.argmax(), (96, 128))
-    assert bad > good
-    assert 30 <= row <= 70
-    assert 60 <= column <= 100

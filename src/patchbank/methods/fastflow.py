@@ -1,9 +1,10 @@
 """FastFlow: Yu et al., "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows" (2021),
 arXiv 2111.07677.
 
-The map of each level has a normalising flow of its own, whose subnets are convolutions: 3×3 and 1×1 in turn. What is
-ours: features are standardised over the training images, where the paper has a layer norm; a position scores by −log p,
-where −exp of the mean log p would make all unlikely ones alike; and the last epoch is taken.
+The map of each level has a normalising flow of its own, whose subnets are convolutions: 3×3 and 1×1 in turn. A position
+scores by the density of its z alone, as in the released code: log |det| says more of the feature than of the defect.
+What is ours: features are standardised over the training images, where the paper has a layer norm; the score is
+½‖z‖² / C, where the paper's −exp(−½‖z‖² / C) makes all unlikely positions alike; and the last epoch is taken.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ class FastFlowNetwork(nn.Module):
         self.flows = nn.ModuleList(Flow(channels, subnets, _CLAMP, axis=1) for channels in levels.channels)
 
     def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
-        """Cells B×P×D → scores on the grid of the shallowest level, B×h×w."""
-        return mean_of_levels(self.surprise(vectors, grid))
+        """Cells B×P×D → ½‖z‖² / C, the mean over the levels on the grid of the shallowest, B×h×w."""
+        halves = [0.5 * flow(level)[0].square().mean(1) for flow, level in self._by_level(vectors, grid)]
+        return mean_of_levels(halves)
 
-    def surprise(self, vectors: Tensor, grid: Grid) -> list[Tensor]:
-        """−log p / C at each position of each level, B×h_j×w_j."""
+    def _by_level(self, vectors: Tensor, grid: Grid) -> list[tuple[Flow, Tensor]]:
+        """The flow of each level, and its standardised map, B×C_j×h_j×w_j."""
         cells = self.statistics(vectors).reshape(-1, *grid, self.levels.dimension)
         maps = Cells().channels(cells, self.levels.channels, self.levels.strides)
-        return [flow.surprise(each) for flow, (each, _) in zip(self.flows, maps, strict=True)]  # type: ignore[operator]
+        return [(flow, level) for flow, (level, _) in zip(self.flows, maps, strict=True)]  # type: ignore[misc]
 
     def loss(self, vectors: Tensor, grid: Grid, inside: Tensor) -> Tensor:
         """−log p = ½‖z‖² − log |det ∂z/∂x| + ½ C log 2π, divided by the C channels of a level: mean over its positions,
@@ -74,7 +76,8 @@ class FastFlowNetwork(nn.Module):
             inside: B×P, 1 for cells that are inspected, 0 for the others.
         """
         cells, losses = inside.reshape(-1, *grid), []
-        for surprise in self.surprise(vectors, grid):
+        for flow, level in self._by_level(vectors, grid):
+            surprise = flow.surprise(level)
             side = surprise.shape[1] // grid[0]
             there = cells.repeat_interleave(side, 1).repeat_interleave(side, 2)
             losses.append(mean_inside(surprise, there))

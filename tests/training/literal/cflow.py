@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.training.literal.flows import State, enlarge, maps_of, standardised, state_of, surprise
+from tests.training.literal import values
+from tests.training.literal.flows import State, enlarge, flow, maps_of, standardised, surprise, under
 
 OPTIONS: dict[str, Any] = {"image_size": 64, "steps": 2, "hidden_ratio": 1, "epochs": 2, "batch": 32}
 
@@ -29,12 +30,13 @@ def subnet_at(row: int, column: int):
 
 def of_cell(network, cell: np.ndarray, row: int, column: int) -> list[np.ndarray]:
     """−log p / C of all vectors of one cell, as a square for each level."""
-    found = []
-    for i, one in enumerate(maps_of(standardised(state_of(network), cell[None]), (1, 1), network.levels)):
-        state, side = state_of(network, f"flows.{i}."), one.shape[1]
+    found, weights = [], values(network)
+    for i, one in enumerate(maps_of(standardised(weights, cell[None]), (1, 1), network.levels)):
+        state, side = under(weights, f"flows.{i}."), one.shape[1]
         squares = np.zeros((side, side))
         for r, c in np.ndindex(side, side):
-            squares[r, c] = surprise(state, one[:, r, c], 1.9, subnet_at(row * side + r, column * side + c))
+            at = subnet_at(row * side + r, column * side + c)
+            squares[r, c] = surprise(*flow(state, one[:, r, c], 1.9, at))
         found.append(squares)
     return found
 

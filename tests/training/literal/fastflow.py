@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.training.literal.flows import State, enlarge, maps_of, standardised, state_of, surprise
+from tests.training.literal import values
+from tests.training.literal.flows import State, enlarge, flow, maps_of, standardised, surprise, under
 
 OPTIONS: dict[str, Any] = {"image_size": 64, "steps": 3, "hidden_ratio": 0.3, "epochs": 2, "batch": 4}
 
@@ -23,17 +24,21 @@ def subnet(state: State, kept: np.ndarray) -> np.ndarray:
     return convolved(hidden, state["subnet.2.weight"], state["subnet.2.bias"])
 
 
-def of_levels(network, vectors: np.ndarray, grid) -> list[np.ndarray]:
-    maps = maps_of(standardised(state_of(network), vectors), grid, network.levels)
-    return [surprise(state_of(network, f"flows.{i}."), one, 2.0, subnet) for i, one in enumerate(maps)]
+def of_levels(network, vectors: np.ndarray, grid) -> list[tuple[np.ndarray, np.ndarray]]:
+    """z C×h×w of each level, and log |det| of each position."""
+    weights = values(network)
+    maps = maps_of(standardised(weights, vectors), grid, network.levels)
+    return [flow(under(weights, f"flows.{i}."), one, 2.0, subnet) for i, one in enumerate(maps)]
 
 
 def forward(network, vectors: np.ndarray, grid) -> np.ndarray:
-    found = of_levels(network, vectors, grid)
+    """½‖z‖² / C."""
+    found = [sum(0.5 * one**2 for one in z) / len(z) for z, _ in of_levels(network, vectors, grid)]
     return np.mean([enlarge(one, found[0].shape) for one in found], axis=0)
 
 
 def loss(task, numbers: torch.Tensor, seed: int) -> float:
+    """−log p / C, mean over positions and images, and over levels."""
     grid, vectors = task.items.grid(numbers), task.items.vectors(numbers).numpy()
-    images = [of_levels(task.network, one, grid) for one in vectors]
+    images = [[surprise(*level) for level in of_levels(task.network, one, grid)] for one in vectors]
     return float(np.mean([np.mean([image[level] for image in images]) for level in range(len(images[0]))]))

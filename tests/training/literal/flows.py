@@ -10,27 +10,29 @@ State = dict[str, np.ndarray]
 Subnet = Callable[[State, np.ndarray], np.ndarray]
 
 
-def state_of(network, part: str = "") -> State:
-    """The weights under a name, in float64."""
-    values = {name: value.cpu().numpy() for name, value in network.state_dict().items() if name.startswith(part)}
-    return {
-        name[len(part) :]: value if value.dtype == np.int64 else value.astype(float) for name, value in values.items()
-    }
+def under(weights: State, name: str) -> State:
+    """Those of one module."""
+    return {key[len(name) :]: value for key, value in weights.items() if key.startswith(name)}
 
 
-def surprise(state: State, x: np.ndarray, clamp: float, subnet: Subnet) -> np.ndarray:
-    """−log p / C of C×… numbers: log p(x) = log N(z; 0, I) + Σ s over all couplings."""
-    count, log_det = len(x), 0.0
+def flow(state: State, x: np.ndarray, clamp: float, subnet: Subnet) -> tuple[np.ndarray, np.ndarray]:
+    """C×… numbers → z, and the sum of s over all couplings."""
+    count, log_det = len(x), np.zeros(x.shape[1:])
     for step in range(sum(name.endswith("order") for name in state)):
-        own = {name.split(".", 2)[2]: value for name, value in state.items() if name.startswith(f"couplings.{step}.")}
-        x = x[own["order"]]
+        own = under(state, f"couplings.{step}.")
+        x = x[own["order"].astype(int)]
         kept, changed = x[: count - count // 2], x[count - count // 2 :]
         said = 0.1 * subnet(own, kept)
         s, t = clamp * np.tanh(said[: count // 2]), said[count // 2 :]
         x = np.concatenate([kept, changed * np.exp(s) + t])
-        log_det = log_det + s.sum(0)
-    log_normal = sum(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) for z in x)
-    return -(log_normal + log_det) / count
+        log_det += s.sum(0)
+    return x, log_det
+
+
+def surprise(z: np.ndarray, log_det: np.ndarray) -> np.ndarray:
+    """−log p / C: log p(x) = log N(z; 0, I) + log |det|."""
+    log_normal = sum(-0.5 * one**2 - 0.5 * np.log(2 * np.pi) for one in z)
+    return -(log_normal + log_det) / len(z)
 
 
 def maps_of(cells: np.ndarray, grid, levels) -> list[np.ndarray]:
