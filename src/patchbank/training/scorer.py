@@ -64,8 +64,7 @@ class TrainedScorer(Scorer):
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """From the stored features; `session` hears of it."""
         network = build(self.make_network, self.training_options.seed).to(self._device)
-        learned = " ".join(f"{ref.name}={ref.digest}" for ref in features.refs)
-        self.outcome = train(self.task(network, features), self.training_options, self.session, learned)
+        self.outcome = train(self.task(network, features), self.training_options, self.session, features.content)
         self._held = (network,)
         return self
 
