@@ -2,9 +2,9 @@
 arXiv 2111.07677.
 
 The map of each level has a normalising flow of its own, whose subnets are convolutions: 3×3 and 1×1 in turn. A position
-scores by the density of its z alone, as in the released code: log |det| says more of the feature than of the defect.
-What is ours: features are standardised over the training images, where the paper has a layer norm; the score is
-½‖z‖² / C, where the paper's −exp(−½‖z‖² / C) makes all unlikely positions alike; and the last epoch is taken.
+scores by the density of its z alone, as in public implementations: with log |det| defects stand out less. What is ours:
+features are standardised over the training images, where the paper has a layer norm; the score is ½‖z‖² / C, where
+−exp(−½‖z‖² / C) would make all unlikely positions alike; and the last epoch is taken.
 """
 
 from __future__ import annotations
@@ -95,11 +95,9 @@ class FastFlowTask:
 
     def inside(self, numbers: Tensor) -> Tensor:
         """B×P: which cells of these images are inspected, as 1 and 0."""
-        cells = np.prod(self.items.grid(numbers))
         masks = [self._inspected[i] for i in numbers.tolist()]
-        return torch.stack(
-            [torch.ones(int(cells)) if m is None else torch.from_numpy(m).flatten().float() for m in masks]
-        )
+        there = [np.ones(self.items.grid(numbers), dtype=bool) if mask is None else mask for mask in masks]
+        return torch.from_numpy(np.stack(there)).flatten(1).float()
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         vectors = self.items.vectors(numbers)
@@ -152,7 +150,7 @@ class FastFlow(Detector):
     steps: int = 8
     hidden_ratio: float = 1.0
     learning_rate: float = 1e-3
-    epochs: int = 20
+    epochs: int = 40
     batch: int = 4
     max_minutes: float | None = None
     patience: int | None = None
