@@ -94,7 +94,7 @@ def test_a_method_keeps_the_contract(
     assert again.predict(bad) == prediction
 
 
-BY_LEVELS = ("fapm", "spade")  # which compare each level of the network at its own resolution
+BY_LEVELS = ("cflow", "fapm", "fastflow", "spade")  # which compare each level of the network at its own resolution
 
 
 @pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", "cfm", "btf", *BY_LEVELS)])
