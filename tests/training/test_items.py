@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -117,3 +119,31 @@ def test_images_without_a_patch() -> None:
     assert len(torch.cat(list(patches.batches(4, range(3), drawn())))) == 14
     with pytest.raises(DatasetError, match="no image has a patch to learn from: look at the region of interest"):
         Patches(torch.empty(0, 5), [0, 0])
+
+
+_RESIDENT = """
+import torch
+from patchbank._system.ram import peak_rss_mb, reset_peak
+from patchbank.features import storage
+from patchbank.features.store import FeatureStore
+from patchbank.sample import SampleRef
+from patchbank.training.items import Patches, Pictures
+storage._MANY = 100_000_000
+features = FeatureStore.allocated(200_000, [400], torch.device("cpu"), on_disk=True)
+features.refs = [SampleRef(str(i), (50, 40), (50, 40)) for i in range(100)]
+features.starts = [2000 * i for i in range(101)]
+drawn = torch.Generator().manual_seed(0)
+for items, read, size in ((Patches.of(features), "rows", 2048), (Pictures(features), "vectors", 4)):
+    before = reset_peak()
+    for numbers in items.batches(size, range(100), drawn):
+        getattr(items, read)(numbers)
+    print(peak_rss_mb() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back with MADV_DONTNEED")
+def test_an_epoch_does_not_bring_all_features_into_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", _RESIDENT], capture_output=True, text=True, check=True)
+    grown = [float(line) for line in done.stdout.splitlines()]
+    assert len(grown) == 2
+    assert max(grown) < 200, grown  # of 320 MB

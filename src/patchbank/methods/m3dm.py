@@ -153,7 +153,9 @@ class _OfImages(Sequence[tuple[Tensor, Tensor]]):
         rows = slice(self._features.starts[i], self._features.starts[i + 1])
         a, b = (part[rows] for part in self._features.parts)
         present = b.abs().sum(1) > 0
-        return a[present], b[present]
+        found = a[present], b[present]
+        self._features.release_pages()
+        return found
 
 
 @register
