@@ -141,6 +141,7 @@ class FastFlow(Detector):
 
     method: ClassVar[str] = "fastflow"
     summary: ClassVar[str] = "how unlikely a place is, by flows that were learned on whole feature maps"
+    cost: ClassVar[str] = "not measured here: an image costs a network, learning minutes"
     scorer_class: ClassVar[type[FastFlowScorer]] = FastFlowScorer
     without_effect: ClassVar[frozenset[str]] = frozenset({"aggregation"})
 
