@@ -1,10 +1,11 @@
 """CFLOW-AD: Gudovskiy et al., "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via Conditional
 Normalizing Flows" (WACV 2022), arXiv 2107.12571.
 
-Vectors of each level have a normalising flow, which is told where a vector lies. What is ours: features are
-standardised over the training images; the loss is −log p / C itself, where the released code has −log σ(log p / C); and
-levels are averaged as they are. The released code scales each level by the largest log p of the test images, and keeps
-the epoch that is best on them: neither is done here.
+Vectors of each level have a normalising flow, which is told where a vector lies. What is ours (docs/methods/cflow.md):
+features are standardised over the training images; the loss is −log p / C itself, where the released code has
+−log σ(log p / C); and a vector scores by the density of its z alone, for with log |det| defects stand out less. The
+released code scales each level by the largest log p of the test images, and keeps the epoch that is best on them:
+neither is done here.
 """
 
 from __future__ import annotations
@@ -74,32 +75,26 @@ class CFlowNetwork(nn.Module):
         self.flows = nn.ModuleList(Flow(channels, subnets, _CLAMP, axis=-1) for channels in levels.channels)
 
     def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
-        """Cells B×P×D → scores on the grid of the shallowest level, B×h×w."""
+        """Cells B×P×D → ½‖z‖² / C, the mean over the levels on the grid of the shallowest, B×h×w."""
         rows = torch.arange(grid[0], device=vectors.device).repeat_interleave(grid[1])
         columns = torch.arange(grid[1], device=vectors.device).repeat(grid[0])
         maps = []
-        for surprise, side in zip(self.surprise(vectors, rows, columns), self._sides(), strict=True):
-            of_cells = surprise.transpose(1, 2).reshape(-1, side**2, *grid)
+        for (flow, level, code), side in zip(self._by_level(vectors, rows, columns), self._sides(), strict=True):
+            of_cells = flow.distance(level, code).transpose(1, 2).reshape(-1, side**2, *grid)
             maps.append(F.pixel_shuffle(of_cells, side)[:, 0])
         return mean_of_levels(maps)
 
-    def surprise(self, cells: Tensor, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        """−log p / C of the V_j vectors that each cell has of each level, …×N×V_j.
-
-        Args:
-            cells: …×N×D.
-            rows: N, of the cells.
-            columns: N.
-        """
+    def _by_level(self, cells: Tensor, rows: Tensor, columns: Tensor) -> list[tuple[Flow, Tensor, Tensor]]:
+        """The flow of each level; the standardised vectors that each cell has of it, …×N×V_j×C_j; and where they lie,
+        …×N×V_j×128. Arguments: as of `loss`."""
         found = []
         levels = Cells.split(self.statistics(cells), self.levels.channels, self.levels.strides)
-        for flow, vectors, side in zip(self.flows, levels, self._sides(), strict=True):
+        for flow, level, side in zip(self.flows, levels, self._sides(), strict=True):
             inner = torch.arange(side, device=rows.device)
             down = side * rows[:, None] + inner.repeat_interleave(side)
             across = side * columns[:, None] + inner.repeat(side)
-            code = position_code(down, across).expand(*vectors.shape[:-1], _CODE)
-            found.append(flow.surprise(vectors, code))  # type: ignore[operator]
-        return found
+            found.append((flow, level, position_code(down, across).expand(*level.shape[:-1], _CODE)))
+        return found  # type: ignore[return-value]
 
     def loss(self, cells: Tensor, rows: Tensor, columns: Tensor, inside: Tensor) -> Tensor:
         """−log p = ½‖z‖² − log |det ∂z/∂x| + ½ C log 2π, divided by the C channels of a level: mean over its vectors,
@@ -107,11 +102,12 @@ class CFlowNetwork(nn.Module):
 
         Args:
             cells: N×D.
-            rows: N, of the cells.
+            rows: N, where the cells lie in the grids of their images.
             columns: N.
             inside: N, 1 for cells that are inspected, 0 for the others.
         """
-        losses = [mean_inside(each, inside[:, None]) for each in self.surprise(cells, rows, columns)]
+        by_level = self._by_level(cells, rows, columns)
+        losses = [mean_inside(flow.surprise(level, code), inside[:, None]) for flow, level, code in by_level]
         return torch.stack(losses).mean()
 
     def _sides(self) -> list[int]:
@@ -190,10 +186,10 @@ class CFLOW(Detector):
     patch_size: int | None = 1
     image_score: str | None = "smoothed"
     steps: int = 8
-    hidden_ratio: int = 2
-    learning_rate: float = 5e-4
-    epochs: int = 5
-    batch: int = 128
+    hidden_ratio: int = 1
+    learning_rate: float = 1e-3
+    epochs: int = 6
+    batch: int = 64
     max_minutes: float | None = None
     patience: int | None = None
 

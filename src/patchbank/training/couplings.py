@@ -98,6 +98,12 @@ class Flow(nn.Module):
             z = coupling.inverse(z, *condition)  # type: ignore[operator]
         return z
 
+    def distance(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """½‖z‖² / C of each position: −log N(z; 0, I) / C without its constant."""
+        z, _ = self(x, *condition)
+        distance: Tensor = 0.5 * z.square().mean(self.axis)
+        return distance
+
     def surprise(self, x: Tensor, *condition: Tensor) -> Tensor:
         """−log p(x) / C of each position: log p(x) = log N(z; 0, I) + log |det ∂z/∂x|."""
         z, log_det = self(x, *condition)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from tests.training.literal import values
-from tests.training.literal.flows import State, enlarge, flow, maps_of, standardised, surprise, under
+from tests.training.literal.flows import State, distance, enlarge, flow, maps_of, standardised, surprise, under
 
+Score = Callable[[np.ndarray, np.ndarray], float]
 OPTIONS: dict[str, Any] = {"image_size": 64, "steps": 2, "hidden_ratio": 1, "epochs": 2, "batch": 32}
 
 
@@ -28,30 +30,32 @@ def subnet_at(row: int, column: int):
     return subnet
 
 
-def of_cell(network, cell: np.ndarray, row: int, column: int) -> list[np.ndarray]:
-    """−log p / C of all vectors of one cell, as a square for each level."""
+def of_cell(network, cell: np.ndarray, row: int, column: int, score: Score) -> list[np.ndarray]:
+    """A score of z and log |det|, for all vectors of one cell, as a square for each level."""
     found, weights = [], values(network)
     for i, one in enumerate(maps_of(standardised(weights, cell[None]), (1, 1), network.levels)):
         state, side = under(weights, f"flows.{i}."), one.shape[1]
         squares = np.zeros((side, side))
         for r, c in np.ndindex(side, side):
             at = subnet_at(row * side + r, column * side + c)
-            squares[r, c] = surprise(*flow(state, one[:, r, c], 1.9, at))
+            squares[r, c] = score(*flow(state, one[:, r, c], 1.9, at))
         found.append(squares)
     return found
 
 
 def forward(network, vectors: np.ndarray, grid) -> np.ndarray:
+    """½‖z‖² / C."""
     rows, columns = grid
-    cells = [[of_cell(network, vectors[r * columns + c], r, c) for c in range(columns)] for r in range(rows)]
+    cells = [[of_cell(network, vectors[r * columns + c], r, c, distance) for c in range(columns)] for r in range(rows)]
     maps = [np.block([[cell[level] for cell in row] for row in cells]) for level in range(len(cells[0][0]))]
     return np.mean([enlarge(one, maps[0].shape) for one in maps], axis=0)
 
 
 def loss(task, numbers: torch.Tensor, seed: int) -> float:
-    """Cells where they lie in their images, which all have one grid."""
+    """−log p / C of cells where they lie in their images, which all have one grid."""
     (rows, columns), sums = task.grids[0], []
     for number in numbers.tolist():
         row, column = divmod(number % (rows * columns), columns)
-        sums.append([one.mean() for one in of_cell(task.network, task.items.vectors[number].numpy(), row, column)])
+        levels = of_cell(task.network, task.items.vectors[number].numpy(), row, column, surprise)
+        sums.append([level.mean() for level in levels])
     return float(np.mean(sums))

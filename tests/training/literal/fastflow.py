@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.training.literal import values
-from tests.training.literal.flows import State, enlarge, flow, maps_of, standardised, surprise, under
+from tests.training.literal.flows import State, distance, enlarge, flow, maps_of, standardised, surprise, under
 
 OPTIONS: dict[str, Any] = {"image_size": 64, "steps": 3, "hidden_ratio": 0.3, "epochs": 2, "batch": 4}
 
@@ -33,7 +33,7 @@ def of_levels(network, vectors: np.ndarray, grid) -> list[tuple[np.ndarray, np.n
 
 def forward(network, vectors: np.ndarray, grid) -> np.ndarray:
     """½‖z‖² / C."""
-    found = [sum(0.5 * one**2 for one in z) / len(z) for z, _ in of_levels(network, vectors, grid)]
+    found = [distance(*level) for level in of_levels(network, vectors, grid)]
     return np.mean([enlarge(one, found[0].shape) for one in found], axis=0)
 
 

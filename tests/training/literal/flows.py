@@ -35,6 +35,11 @@ def surprise(z: np.ndarray, log_det: np.ndarray) -> np.ndarray:
     return -(log_normal + log_det) / len(z)
 
 
+def distance(z: np.ndarray, log_det: np.ndarray) -> np.ndarray:
+    """½‖z‖² / C."""
+    return sum(0.5 * one**2 for one in z) / len(z)
+
+
 def maps_of(cells: np.ndarray, grid, levels) -> list[np.ndarray]:
     """Cells P×D → C×h×w of each level: in a cell, numbers go by channel, then row, then column."""
     rows, columns, start, maps = *grid, 0, []
