@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from patchbank.loading import load
     from patchbank.methods import (
         BTF,
+        CFLOW,
         CFM,
         CPMF,
         DRAEM,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         AnomalyDINO,
         EfficientAD,
         Ensemble,
+        FastFlow,
         LMFCore,
         LocalScale,
         MahalanobisAD,
@@ -43,6 +45,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 __all__ = [
     "BTF",
+    "CFLOW",
     "CFM",
     "CPMF",
     "DRAEM",
@@ -53,6 +56,7 @@ __all__ = [
     "AnomalyDINO",
     "EfficientAD",
     "Ensemble",
+    "FastFlow",
     "LMFCore",
     "LocalScale",
     "MahalanobisAD",

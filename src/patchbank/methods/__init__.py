@@ -2,12 +2,14 @@
 
 from patchbank.methods.anomaly_dino import AnomalyDINO
 from patchbank.methods.btf import BTF
+from patchbank.methods.cflow import CFLOW
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
 from patchbank.methods.draem import DRAEM
 from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
+from patchbank.methods.fastflow import FastFlow
 from patchbank.methods.lmf_core import LMFCore
 from patchbank.methods.local_scale import LocalScale
 from patchbank.methods.m3dm import M3DM
@@ -22,6 +24,7 @@ from patchbank.registry import METHODS, create, find_method, list_methods
 
 __all__ = [
     "BTF",
+    "CFLOW",
     "CFM",
     "CPMF",
     "DRAEM",
@@ -33,6 +36,7 @@ __all__ = [
     "AnomalyDINO",
     "EfficientAD",
     "Ensemble",
+    "FastFlow",
     "LMFCore",
     "LocalScale",
     "MahalanobisAD",
