@@ -17,6 +17,7 @@ from patchbank.data.channels import check_channels
 from patchbank.data.values import check_range
 from patchbank.errors import OptionError
 from patchbank.features import aggregation
+from patchbank.features.backbones import PIXELS
 from patchbank.scoring.maps import IMAGE_SCORES
 from patchbank.shape import DepthFormat
 
@@ -38,7 +39,8 @@ class Options:
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
 
     Args:
-        backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`.
+        backbone: a registered name, `timm/<name>` or `hf/<name-or-path>`; "pixels", the picture itself, of methods that
+            learn from images.
         weights: None for the pretrained ones, a file, or "random".
         levels: of the backbone, shallowest first; None for its usual ones.
         image_size: maximum length of the shorter inspected side, in pixels.
@@ -131,6 +133,10 @@ class Options:
             self.channels = tuple(self.channels.split(","))
         check_numbers(self)
         check_effects(self)
+        if self.backbone == PIXELS != type(self).backbone:
+            raise OptionError(
+                f"the backbone {PIXELS} is for methods that learn from images, such as draem: give another backbone"
+            )
         if self.channels is not None:
             check_channels(self.channels)
         if self.fusion not in FUSIONS:

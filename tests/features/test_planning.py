@@ -81,3 +81,11 @@ def test_what_learning_each_vector_takes_is_planned() -> None:
     assert needed(0).where == "memory"
     with pytest.raises(MemoryBudgetError):
         needed(40_000)  # 0.4 GB of 0.5
+
+
+def test_what_keeps_no_patches_selects_none() -> None:
+    """The pixels of 210 pictures of 256×320: 206 MB, and nothing of a selection."""
+    patches = 210 * 256 * 320
+    assert plan_fit(210, patches, 3, 0, CPU, GB).where == "memory"
+    with pytest.raises(MemoryBudgetError, match=r"\(--memory-budget\)$"):
+        plan_fit(210, 100 * patches, 3, 0, CPU, GB)

@@ -16,12 +16,8 @@ _BUFFERS = 150_000_000  # the network's own, decoded images, blocks of intermedi
 _PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates, distances, counters
 _PER_DRAWN = 16  # bytes of the order in which a training sees each patch
 _PAGES = 600_000_000  # of a file, mapped at one time
-_WAYS_OUT = (
-    "use fewer images or a smaller image size (--image-size), give it more memory (--memory-budget), or select in "
-    "chunks (--coreset stream)"
-)
-
-
+_WAYS_OUT = "use fewer images or a smaller image size (--image-size), or give it more memory (--memory-budget)"
+_OF_BANKS = ", or select in chunks (--coreset stream)"
 _WAYS_OUT_OF_TRAINING = (
     "use fewer images, a smaller image size (--image-size) or smaller batches (--set batch=N), or give it more memory "
     "(--memory-budget)"
@@ -51,12 +47,14 @@ def plan_fit(
     learned: int = 0,
     network: int = 0,
 ) -> Plan:
-    """Plan a fit of that many patches, `bank` of which are kept, within `budget` bytes of this process's memory (None:
-    most of what is free); `projected`: dimension that the selection projects to, 0 for none; `learned`: bytes that the
-    making of each kept vector takes, where they are not patches; `network`: bytes of one that is trained, and of a step
-    of its training. Raises `MemoryBudgetError` for one that cannot fit."""
-    per_patch = _PER_DRAWN if network else _PER_PATCH + 4 * projected
+    """Plan a fit of that many patches, `bank` of which are kept (0: nothing is selected), within `budget` bytes of this
+    process's memory (None: most of what is free); `projected`: dimension that the selection projects to, 0 for none;
+    `learned`: bytes that the making of each kept vector takes, where they are not patches; `network`: bytes of one that
+    is trained, and of a step of its training. Raises `MemoryBudgetError` for one that cannot fit."""
+    per_patch = _PER_DRAWN if network else (_PER_PATCH + 4 * projected if bank else 0)
     features, ways_out = 4 * patches * dimension, _WAYS_OUT_OF_TRAINING if network else _WAYS_OUT
+    if bank and not network:
+        ways_out += _OF_BANKS
     room, whose = _room(device, budget)
     # the bank, the copy in the order of the search, and its coordinates
     fixed = _BUFFERS + network + bank * (8 * dimension + 700 + learned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from patchbank.features.area import Area
 from patchbank.features.storage import allocate, release
 from patchbank.sample import SampleRef
 
-_TILES, _CHANNELS = 4, 64  # of a descriptor
+_TILES, _CHANNELS = 4, 64  # of a descriptor; where there are fewer channels, more tiles say as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +59,22 @@ class PatchFeatures:
 
 def describe(item: PatchFeatures) -> NDArray[np.float16]:
     """What an image looks like in few numbers: the mean of at most 64 channels in each of 4×4 parts of its grid, all in
-    one row. Pictures of one part lie close together (`data.groups.find_near_copies`)."""
+    one row; of 3 channels in each of 16×16. Pictures of one part lie close together
+    (`data.groups.find_near_copies`)."""
     rows, columns = item.grid
     step = -(-item.vectors.shape[1] // _CHANNELS)
     vectors = item.vectors[:, ::step].float().cpu().numpy()
+    channels = vectors.shape[1]
+    tiles = _TILES * math.isqrt(_CHANNELS // channels)
     cells = np.arange(rows * columns)
     if (inspected := item.inspected) is not None and len(vectors) < rows * columns:
         cells = np.flatnonzero(inspected)
     row, column = np.divmod(cells, columns)
-    tile = (row * _TILES // rows) * _TILES + column * _TILES // columns
-    belongs = (tile == np.arange(_TILES**2)[:, None]).astype(np.float32)
-    means = belongs @ vectors / np.maximum(belongs.sum(1, keepdims=True), 1)
+    tile = (row * tiles // rows) * tiles + column * tiles // columns
+    place = tile[:, None] * channels + np.arange(channels)
+    sums = np.bincount(place.ravel(), vectors.ravel(), tiles**2 * channels)
+    counts = np.bincount(tile, minlength=tiles**2)
+    means = sums.reshape(-1, channels) / np.maximum(counts, 1)[:, None]
     return np.asarray(np.clip(means, -6e4, 6e4).ravel(), dtype=np.float16)
 
 

@@ -19,6 +19,7 @@ from patchbank.features.aggregation import Arrangement
 from patchbank.features.backbones import engines
 from patchbank.features.backbones.engines import Head
 from patchbank.features.backbones.network import LoadedNetwork
+from patchbank.features.backbones.pixels import PIXELS, load_pixels
 from patchbank.features.backbones.registry import (
     ADAPTERS,
     checksum,
@@ -117,7 +118,8 @@ def open_backbone(
     """The backbone of that name with `levels` (default: its own).
 
     `weights` is None for the pretrained ones, a file, or "random" (seeded; only ever by name). `head`: a function of
-    the maps that becomes a part of the network. `precision`: of the arithmetic on a GPU.
+    the maps that becomes a part of the network. `precision`: of the arithmetic on a GPU. The backbone "pixels" computes
+    nothing, so torch runs it whatever the `runtime`.
     Raises `OptionError` for unknown names and levels, `WeightsError` for weights that are missing or do not fit.
     """
     device = torch.device(device)
@@ -129,7 +131,9 @@ def open_backbone(
     if levels is not None and (not levels or sorted(set(levels)) != list(levels)):
         raise OptionError(f"levels must be increasing numbers such as 2,3, not {','.join(map(str, levels))}")
     name = ALIASES.get(name, name)
-    if name.startswith(ADAPTERS):
+    if name == PIXELS:
+        loaded, runtime = load_pixels(levels, weights), "torch"
+    elif name.startswith(ADAPTERS):
         from patchbank.features.backbones.adapters import load_adapter
 
         loaded = load_adapter(name, levels, weights, seed)
