@@ -86,9 +86,10 @@ class FusedScorer(Scorer):
         return options
 
     def begin(self, session: Session) -> None:
-        session.of_each = len(self.members)
+        session.of_each = 1
         for member in self.members:
             member.begin(session)
+        session.of_each *= len(self.members)
 
     def kept(self, patches: int) -> int:
         return sum(member.kept(patches) for member in self.members)

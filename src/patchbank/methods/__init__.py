@@ -6,6 +6,7 @@ from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
+from patchbank.methods.hyads import HyADS
 from patchbank.methods.lmf_core import LMFCore
 from patchbank.methods.m3dm import M3DM
 from patchbank.methods.mahalanobis_ad import MahalanobisAD
@@ -26,6 +27,7 @@ __all__ = [
     "SPADE",
     "AnomalyDINO",
     "Ensemble",
+    "HyADS",
     "LMFCore",
     "MahalanobisAD",
     "PaDiM",

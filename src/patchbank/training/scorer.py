@@ -33,6 +33,7 @@ class TrainedScorer(Scorer):
 
     can_leave_out: ClassVar[bool] = False
     learns_weights: ClassVar[bool] = True
+    trainings: ClassVar[int] = 1  # one after the other; they share the time
     working_bytes: ClassVar[int] = 200_000_000  # of one step beside the weights, for the forecast
 
     def __init__(self, levels: Levels, training: Training, device: torch.device):
@@ -65,13 +66,18 @@ class TrainedScorer(Scorer):
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """From the stored features; `session` hears of it."""
         network = build(self.make_network, self.training_options.seed).to(self._device)
-        learned = " ".join(f"{ref.name}={ref.digest}" for ref in features.refs)
+        learned = self.learned_from(features)
         self.outcome = train(self.task(network, features), self.training_options, self.session, learned)
         self._held = (network,)
         return self
 
+    @staticmethod
+    def learned_from(features: FeatureStore) -> str:
+        """Names the images, for checkpoints."""
+        return " ".join(f"{ref.name}={ref.digest}" for ref in features.refs)
+
     def begin(self, session: Session) -> None:
-        self.session = session
+        self.session, session.of_each = session, self.trainings
 
     def release(self) -> None:
         self.session = Session()

@@ -1,0 +1,271 @@
+"""HyADS: Ma et al., "HyADS: A Hybrid Lightweight Anomaly Detection Framework for Edge-Based Industrial Systems with
+Limited Data" (Electronics 14(11), 2025), after its abstract.
+
+The abstract names the parts: HOG and LBP, a light U-Net that rebuilds good parts, adaptive patch matching with a memory
+bank, and a segmentation head over the errors of both. How each is made, and how they are trained, is ours: see
+docs/methods/hyads.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from patchbank.detector import Detector
+from patchbank.errors import OptionError, Progress
+from patchbank.features.aggregation import Arrangement, OneGrid
+from patchbank.features.backbones import PIXELS
+from patchbank.features.store import FeatureStore
+from patchbank.registry import register
+from patchbank.scorer import Grid, Levels
+from patchbank.training.damaged import DamagedPictures, as_pictures
+from patchbank.training.handcrafted import CELL, HOG_LENGTH, LBP_LENGTH, grey_levels, hog, lbp
+from patchbank.training.loop import Training, train
+from patchbank.training.losses import dice_loss, focal_loss, ssim_loss, ssim_map
+from patchbank.training.matching import REGIONS, AdaptiveBank
+from patchbank.training.network import Standard, build
+from patchbank.training.options import check_training, training_of
+from patchbank.training.scorer import TrainedScorer
+from patchbank.training.unet import DEEPEST, UNet, convolution
+
+_SSIM_SHARE = 0.84  # of the loss of the reconstruction; the rest is L1
+_HEAD = 16  # channels of the segmentation head
+_LEAST_SCALE = 0.01  # of what is standardised, all of which is of the order of 1
+_RARE = 0.2  # of the scale of its kind: what hardly varies over good parts counts as if it varied as much
+_MOST_CELLS = 60_000  # that the bank is selected from
+_MOST_PICTURES = 64  # whose errors the head's inputs are standardised by
+_FAR = 1e30
+
+
+class HyADSNetwork(nn.Module):
+    """The U-Net, the bank and the head, for pictures with `channels`. `width`: of the U-Net; `bank`: vectors."""
+
+    def __init__(self, channels: int, width: int, bank: int):
+        super().__init__()
+        self.kinds = (HOG_LENGTH, LBP_LENGTH, DEEPEST * width)
+        self.unet = UNet(channels, width)
+        self.descriptor = Standard(sum(self.kinds))
+        self.bank = AdaptiveBank(bank, sum(self.kinds))
+        self.evidence = Standard(3)
+        layers = [*convolution(3, _HEAD), *convolution(_HEAD, _HEAD, 2), *convolution(_HEAD, _HEAD, 4)]
+        self.head = nn.Sequential(*layers, nn.Conv2d(_HEAD, 1, 1))
+
+    def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
+        """Pixels B×P×C → scores B×P: −log of the probability that a pixel is good."""
+        logits = self.head(self.standard(self.errors(as_pictures(vectors, grid))))
+        return F.softplus(logits).reshape(vectors.shape[:2])
+
+    def loss(self, pictures: Tensor, damaged: Tensor) -> Tensor:
+        """0.84·(1 − SSIM(x, x̂)) + 0.16·L1(x, x̂), x̂ rebuilt from the damaged picture."""
+        rebuilt, _ = self.unet(damaged)
+        l1: Tensor = (rebuilt - pictures).abs().mean()
+        return _SSIM_SHARE * ssim_loss(rebuilt, pictures) + (1 - _SSIM_SHARE) * l1
+
+    def errors(self, pictures: Tensor, penalty: Tensor | None = None) -> Tensor:
+        """What the head decides from, at each pixel: |x − x̂|, 1 − SSIM(x, x̂), and the distance of its cell to the bank.
+
+        Args:
+            pictures: B×C×H×W.
+            penalty: see `AdaptiveBank`.
+
+        Returns:
+            B×3×H×W.
+        """
+        rebuilt, bottleneck = self.unet(pictures)
+        cells = self.descriptor(self.described(pictures, bottleneck))
+        rows, columns = int(pictures.shape[2]) // CELL, int(pictures.shape[3]) // CELL
+        distances = self.bank(cells, penalty).reshape(-1, 1, rows, columns)
+        far = F.interpolate(distances, scale_factor=float(CELL), mode="bilinear", align_corners=False)
+        off = (pictures - rebuilt).abs().mean(1, keepdim=True)
+        return torch.cat([off, 1 - ssim_map(pictures, rebuilt).mean(1, keepdim=True), far], 1)
+
+    def described(self, pictures: Tensor, bottleneck: Tensor) -> Tensor:
+        """[HOG ⊕ LBP ⊕ bottleneck] of each cell: B×Q×D."""
+        grey = grey_levels(pictures)
+        return torch.cat([hog(grey), lbp(grey), bottleneck], 1).flatten(2).transpose(1, 2)
+
+    def standard(self, errors: Tensor) -> Tensor:
+        """B×3×H×W, each of the three standardised."""
+        found: Tensor = self.evidence(errors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return found
+
+
+class ReconstructionTask:
+    """The U-Net, and pictures with anomalies that it is to rebuild as they were. `rate`: of learning."""
+
+    def __init__(self, network: HyADSNetwork, pictures: DamagedPictures, rate: float):
+        self.network, self.items, self.pictures, self._rate = network, pictures.items, pictures, rate
+
+    def optimisers(self) -> Sequence[torch.optim.Optimizer]:
+        return [torch.optim.Adam(self.network.unet.parameters(), lr=self._rate)]
+
+    def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        pictures, damaged, _ = self.pictures.drawn(numbers, generator)
+        return self.network.loss(pictures, damaged)
+
+
+class SegmentationTask:
+    """The head, and pictures whose anomalies it is to mark. `parts`: of each vector of the bank, the part that it comes
+    from; pictures of that part are not compared with it, as if it were new."""
+
+    def __init__(self, network: HyADSNetwork, pictures: DamagedPictures, rate: float, parts: Tensor):
+        self.network, self.items = network.head, pictures.items
+        self.pictures, self.parts, self._whole, self._rate = pictures, parts, network, rate
+
+    def optimisers(self) -> Sequence[torch.optim.Optimizer]:
+        return [torch.optim.Adam(self.network.parameters(), lr=self._rate)]
+
+    def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """Focal loss and Dice loss."""
+        _, damaged, mask = self.pictures.drawn(numbers, generator)
+        with torch.no_grad():
+            errors = self._whole.standard(self._whole.errors(damaged, self.penalty(numbers)))
+        logits = self.network(errors)
+        return focal_loss(logits, mask) + dice_loss(logits, mask)
+
+    def penalty(self, numbers: Tensor) -> Tensor | None:
+        """B×size: huge for vectors of the part that a picture shows; None where the bank has no other."""
+        if bool((self.parts == self.parts[0]).all()):
+            return None
+        own = self.pictures.parts[numbers].to(self.parts.device)[:, None] == self.parts
+        return own.float() * _FAR
+
+
+@torch.no_grad()
+def fill_bank(network: HyADSNetwork, pictures: DamagedPictures, seed: int) -> Tensor:
+    """Select the bank from cells of good pictures, at most 60 000 of them, drawn at random.
+
+    Returns:
+        `size` numbers: the part that each vector comes from.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    most = max(_MOST_CELLS // pictures.items.images, 1)
+    cells, regions, parts = [], [], []
+    for number in range(pictures.items.images):
+        picture = pictures.picture(number)
+        found = network.described(picture, network.unet(picture)[1])[0]
+        rows = pictures.cells(number, CELL)
+        rows = rows[torch.randperm(len(rows), generator=generator)[:most]]
+        cells.append(found[rows.to(found.device)])
+        grid = (int(picture.shape[2]) // CELL, int(picture.shape[3]) // CELL)
+        regions.append(torch.from_numpy(REGIONS.of_cells(grid))[rows])
+        parts.append(pictures.parts[number].expand(len(rows)))
+    described = torch.cat(cells)
+    learn_scales(network.descriptor, described, network.kinds)
+    chosen = network.bank.learn(network.descriptor(described), torch.cat(regions).to(described.device))
+    return torch.cat(parts).to(chosen.device)[chosen]
+
+
+@torch.no_grad()
+def learn_scales(standard: Standard, values: Tensor, kinds: Sequence[int]) -> None:
+    """Standardise values of several kinds, N×D in all, so that each kind weighs the same in squared distances."""
+    standard.learn(values)
+    for scale in torch.split(standard.scale, list(kinds)):
+        usual = scale.square().mean().sqrt() * _RARE
+        scale.copy_(scale.clamp(min=max(float(usual), _LEAST_SCALE)) * len(scale) ** 0.5)
+
+
+@torch.no_grad()
+def learn_errors(task: SegmentationTask, network: HyADSNetwork) -> None:
+    """What the three errors are on good pictures that were not compared with their own part."""
+    images = task.items.images
+    chosen = range(0, images, -(-images // _MOST_PICTURES))
+    found = []
+    for number in chosen:
+        errors = network.errors(task.pictures.picture(number), task.penalty(torch.tensor([number])))[0]
+        found.append(errors.flatten(1).T[task.pictures.inside(number)])
+    network.evidence.learn(torch.cat(found))
+    network.evidence.scale.clamp_(min=_LEAST_SCALE)
+
+
+class HyADSScorer(TrainedScorer):
+    """`width`: of the U-Net; `bank`: vectors; `rate`: of learning."""
+
+    keeps_grid: ClassVar[bool] = True
+    trainings: ClassVar[int] = 2
+    working_bytes: ClassVar[int] = 1_000_000_000  # of a batch of 8 pictures of 256×256
+
+    def __init__(self, levels: Levels, training: Training, device: torch.device, width: int, bank: int, rate: float):
+        super().__init__(levels, training, device)
+        self._width, self._bank, self._rate = width, bank, rate
+
+    def make_network(self) -> HyADSNetwork:
+        return HyADSNetwork(self.levels.dimension, self._width, self._bank)
+
+    def task(self, network: HyADSNetwork, features: FeatureStore) -> ReconstructionTask:
+        """The first of the two trainings."""
+        return ReconstructionTask(network, DamagedPictures(features, self._device), self._rate)
+
+    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
+        """First the U-Net; then the bank, of its bottleneck; then the head, on the errors of both."""
+        options, learned = self.training_options, self.learned_from(features)
+        network = build(self.make_network, options.seed).to(self._device)
+        first = self.task(network, features)
+        train(first, options, self.session, f"reconstruction {learned}")
+        parts = fill_bank(network, first.pictures, options.seed)
+        second = SegmentationTask(network, first.pictures, self._rate, parts)
+        learn_errors(second, network)
+        self.outcome = train(second, options, self.session, f"segmentation {learned}")
+        self._held = (network,)
+        return self
+
+
+@register
+@dataclass(kw_only=True, eq=False)
+class HyADS(Detector):
+    """A light U-Net that rebuilds good parts, a small bank of textures, and a head that marks what neither knows.
+    Thresholds come from parts that were not learned from.
+
+    Args:
+        width: channels of the U-Net's first level; the others have 2, 4 and 8 times as many.
+        bank_size: vectors that the cells of a picture are compared with.
+        learning_rate: of Adam.
+        epochs: how often each picture is seen, by the U-Net and then by the head.
+        batch: pictures at each step.
+        max_minutes: when to stop, whether or not all epochs are done; all trainings of the fit together.
+        patience: stop after so many epochs without a lower loss on a tenth of the images, which are kept back.
+    Other options: `Options`.
+    """
+
+    method: ClassVar[str] = "hyads"
+    summary: ClassVar[str] = "rebuilds good parts, matches textures, and marks what fails both (after the abstract)"
+    scorer_class: ClassVar[type[HyADSScorer]] = HyADSScorer
+
+    backbone: str = PIXELS
+    image_size: int | None = 256
+    sigma: float | None = 4.0
+
+    width: int = 16
+    bank_size: int = 1024
+    learning_rate: float = 1e-3
+    epochs: int = 20
+    batch: int = 8
+    max_minutes: float | None = None
+    patience: int | None = None
+
+    def check(self) -> None:
+        super().check()
+        check_training(self)
+        if self.backbone != PIXELS:
+            raise OptionError(f"hyads learns from the pictures themselves: leave out backbone={self.backbone}")
+        if self.width < 1:
+            raise OptionError(f"width must be at least 1, not {self.width}")
+        if self.bank_size < len(REGIONS):
+            raise OptionError(f"bank_size must be at least {len(REGIONS)}, not {self.bank_size}")
+
+    def arrange(self) -> Arrangement:
+        return OneGrid("mean", 1, 1)
+
+    def make_scorer(self, levels: Levels) -> HyADSScorer:
+        if levels.dimension != 3:
+            raise OptionError(f"hyads looks at pictures, but a channel has {levels.dimension} values: use channels=rgb")
+        training = training_of(self, schedule="cosine")
+        return self.scorer_class(
+            levels, training, self.torch_device, self.width, self.bank_size, self.learning_rate
+        )  # fmt: skip

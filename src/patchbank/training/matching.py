@@ -1,0 +1,85 @@
+"""Adaptive patch matching: the distance of a cell of a picture to the most similar one of good pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from patchbank.memory.coreset.farthest_first import farthest_first_of_each
+from patchbank.memory.region_grid import RegionGrid
+from patchbank.memory.traced import TracedBank, together
+
+REGIONS = RegionGrid(4, 4)
+
+
+class AdaptiveBank(nn.Module):
+    """A bank of `size` vectors of length `dimension`, which are selected in each region of the pictures apart."""
+
+    vectors: Tensor
+
+    def __init__(self, size: int, dimension: int):
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(size, dimension))
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Fill it with random vectors, until it learns others."""
+        self.vectors.copy_(torch.randn(self.vectors.shape, generator=generator))
+
+    def forward(self, cells: Tensor, penalty: Tensor | None = None) -> Tensor:
+        """Distances of cells to the nearest vectors.
+
+        Args:
+            cells: B×Q×D.
+            penalty: B×size, huge for vectors that a picture is not compared with.
+
+        Returns:
+            B×Q.
+        """
+        return TracedBank(self.vectors, together(len(self.vectors))).nearest(cells, penalty=penalty)[0]
+
+    def learn(self, cells: Tensor, regions: Tensor) -> Tensor:
+        """Select the vectors: in each region by k-centre greedy, more of them where its cells differ more.
+
+        Where there are fewer cells than the bank has room for, the first one fills it up.
+
+        Args:
+            cells: N×D of good pictures.
+            regions: N numbers of the region of each.
+
+        Returns:
+            `size` numbers of the cells that were selected.
+        """
+        size = len(self.vectors)
+        members = [torch.nonzero(regions == number)[:, 0] for number in range(len(REGIONS))]
+        members = [rows for rows in members if len(rows)]
+        sets = [cells[rows].contiguous() for rows in members]
+        counts = shares(torch.stack([spread(each) for each in sets]), [len(rows) for rows in members], size)
+        chosen = farthest_first_of_each(sets, counts)
+        rows = torch.cat([rows[each.indices] for rows, each in zip(members, chosen, strict=True)])
+        rows = torch.cat([rows, rows[:1].expand(size - len(rows))])
+        self.vectors.copy_(cells[rows])
+        return rows
+
+
+def spread(cells: Tensor) -> Tensor:
+    """Root of the mean squared distance of N×D cells from their mean."""
+    return (cells - cells.mean(0)).square().sum(1).mean().sqrt()
+
+
+def shares(spreads: Tensor, most: list[int], total: int) -> list[int]:
+    """How many vectors each region keeps: in proportion to its spread, at least 1, at most what it has.
+
+    Args:
+        spreads: R of the regions.
+        most: cells of each region.
+        total: vectors of all regions together.
+    """
+    weights = spreads.double().clamp(min=1e-9)
+    counts = [1] * len(most)
+    while (left := min(total, sum(most)) - sum(counts)) > 0:
+        open_ = torch.tensor([count < limit for count, limit in zip(counts, most, strict=True)])
+        wanted = left * weights * open_ / (weights * open_).sum()
+        if int(wanted.floor().sum()) == 0:  # fewer are left than regions: those with the largest shares
+            wanted = torch.zeros_like(wanted).index_fill(0, wanted.topk(min(left, int(open_.sum()))).indices, 1.0)
+        counts = [min(c + int(w), limit) for c, w, limit in zip(counts, wanted.floor().tolist(), most, strict=True)]
+    return counts
