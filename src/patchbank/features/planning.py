@@ -18,6 +18,8 @@ _PER_DRAWN = 16  # bytes of the order in which a training sees each patch
 _PAGES = 600_000_000  # of a file, mapped at one time
 _WAYS_OUT = "use fewer images or a smaller image size (--image-size), or give it more memory (--memory-budget)"
 _OF_BANKS = ", or select in chunks (--coreset stream)"
+
+
 _WAYS_OUT_OF_TRAINING = (
     "use fewer images, a smaller image size (--image-size) or smaller batches (--set batch=N), or give it more memory "
     "(--memory-budget)"
@@ -51,10 +53,10 @@ def plan_fit(
     process's memory (None: most of what is free); `projected`: dimension that the selection projects to, 0 for none;
     `learned`: bytes that the making of each kept vector takes, where they are not patches; `network`: bytes of one that
     is trained, and of a step of its training. Raises `MemoryBudgetError` for one that cannot fit."""
-    per_patch = _PER_DRAWN if network else (_PER_PATCH + 4 * projected if bank else 0)
-    features, ways_out = 4 * patches * dimension, _WAYS_OUT_OF_TRAINING if network else _WAYS_OUT
-    if bank and not network:
-        ways_out += _OF_BANKS
+    features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected if bank else 0
+    ways_out = _WAYS_OUT + _OF_BANKS if bank else _WAYS_OUT
+    if network:
+        per_patch, ways_out = _PER_DRAWN, _WAYS_OUT_OF_TRAINING
     room, whose = _room(device, budget)
     # the bank, the copy in the order of the search, and its coordinates
     fixed = _BUFFERS + network + bank * (8 * dimension + 700 + learned)

@@ -4,6 +4,7 @@ from patchbank.methods.anomaly_dino import AnomalyDINO
 from patchbank.methods.btf import BTF
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
+from patchbank.methods.draem import DRAEM
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.hyads import HyADS
@@ -21,6 +22,7 @@ __all__ = [
     "BTF",
     "CFM",
     "CPMF",
+    "DRAEM",
     "FAPM",
     "M3DM",
     "METHODS",

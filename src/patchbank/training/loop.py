@@ -55,6 +55,7 @@ class Training:
         seed: of the first weights, the order and all that is random.
         schedule: of the learning rates: "constant", or "cosine", which falls to 0.
         warmup: epochs in which they rise from 0.
+        drops: shares of all epochs after which a constant rate falls to a tenth.
         clip: largest length of the gradient; None for any.
         max_minutes: when the training ends, whether or not all epochs are done. What is learned then depends on the
             machine.
@@ -68,6 +69,7 @@ class Training:
     seed: int = 0
     schedule: str = "constant"
     warmup: float = 0.0
+    drops: tuple[float, ...] = ()
     clip: float | None = None
     max_minutes: float | None = None
     patience: int | None = None
@@ -78,7 +80,7 @@ class Training:
         if epoch < self.warmup:
             return epoch / self.warmup
         if self.schedule == "constant":
-            return 1.0
+            return 0.1 ** sum(epoch > share * self.epochs for share in self.drops)
         done = (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
