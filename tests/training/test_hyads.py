@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import patchbank
-from patchbank.data import gather
+from patchbank.data import RegionOfInterest, gather
 from patchbank.errors import OptionError
-from patchbank.methods.hyads import HyADSNetwork, SegmentationTask, fill_bank, learn_errors, learn_scales
-from patchbank.training.damaged import DamagedPictures, as_pictures
+from patchbank.methods.hyads import HyADSNetwork, SegmentationTask, fill_bank, learn_errors
 from patchbank.training.handcrafted import grey_levels, hog, lbp
-from patchbank.training.matching import AdaptiveBank, shares
+from patchbank.training.loop import Session, Training, train
+from patchbank.training.matching import AdaptiveBank, learn_scales, shares
 from patchbank.training.network import Standard, build
+from patchbank.training.pictures import GoodPictures
 from tests.conftest import good_image
 from tests.training.literal import hyads as literal
 from tests.training.literal import values
@@ -120,43 +121,39 @@ def test_kinds_weigh_the_same() -> None:
 def second() -> SegmentationTask:
     """On three pictures, two of which show one part."""
     model = patchbank.HyADS(**literal.OPTIONS, threads=1)
-    features = model.extractor.collect(gather([good_image(i, (64, 64)) for i in range(3)]))
-    pictures = DamagedPictures(features, torch.device("cpu"))
-    pictures.parts = torch.tensor([0, 0, 2])
-    network = build(lambda: HyADSNetwork(3, 2, 32), 0).eval()
-    task = SegmentationTask(network, pictures, 1e-3, fill_bank(network, pictures, 0))
-    learn_errors(task, network)
+    pictures = GoodPictures(model.extractor.collect(gather([good_image(i, (64, 64)) for i in range(3)])))
+    network, parts = build(lambda: HyADSNetwork(3, 2, 32), 0).eval(), torch.tensor([0, 0, 2])
+    task = SegmentationTask(network, pictures, 1e-3, parts, parts[fill_bank(network, pictures, 0)])
+    learn_errors(task)
     return task
 
 
 def test_a_picture_is_not_compared_with_its_own_part(second: SegmentationTask) -> None:
-    whole: Any = second._whole
-    pixels = second.pictures.picture(0)
-    cells = whole.descriptor(whole.described(pixels, whole.unet(pixels)[1]))
-    others = whole.bank.vectors[second.parts == 2]
+    whole = second.whole
+    pixels = second.items.pictures(torch.tensor([0]))
+    with torch.no_grad():
+        cells = whole.descriptor(whole.described(pixels, whole.unet(pixels)[1]))
+        found = whole.bank(cells, second.penalty(torch.tensor([0])))[0]
+    others = whole.bank.vectors[second._sources == 2]
     assert 0 < len(others) < 32
     expected = torch.cdist(cells[0].double(), others.double()).amin(1)
-    found = whole.bank(cells, second.penalty(torch.tensor([0])))[0]
-    np.testing.assert_allclose(found.detach().numpy(), expected.detach().numpy(), rtol=1e-3)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3)
 
 
 def test_errors_of_good_parts_are_standardised(second: SegmentationTask) -> None:
-    whole: Any = second._whole
     numbers = torch.arange(3)
-    pixels = as_pictures(second.items.vectors(numbers), (64, 64))
     with torch.no_grad():
-        found = whole.standard(whole.errors(pixels, second.penalty(numbers)))
+        found = second.whole.standard(second.whole.errors(second.items.pictures(numbers), second.penalty(numbers)))
     assert found.mean((0, 2, 3)).numpy() == pytest.approx(0, abs=1e-3)
     assert (found.std((0, 2, 3)) <= 1.01).all()
 
 
 def test_the_loss_of_the_head(second: SegmentationTask) -> None:
     """Focal and Dice loss, pixel by pixel, on what the frozen networks give."""
-    whole: Any = second._whole
     numbers = torch.tensor([2, 0])
-    _, damaged, mask = second.pictures.drawn(numbers, torch.Generator().manual_seed(7))
+    damaged, mask = second.anomalies.applied(second.items.pictures(numbers), torch.Generator().manual_seed(7))
     with torch.no_grad():
-        errors = whole.standard(whole.errors(damaged, second.penalty(numbers))).double().numpy()
+        errors = second.whole.standard(second.whole.errors(damaged, second.penalty(numbers))).double().numpy()
     second.network.train()
     found = float(second.loss(numbers, torch.Generator().manual_seed(7)).detach())
     second.network.eval()
@@ -166,23 +163,28 @@ def test_the_loss_of_the_head(second: SegmentationTask) -> None:
     focal = (-((1 - of_truth) ** 2) * np.log(of_truth)).mean()
     dice = np.mean([1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(p, m, strict=True)])
     assert found == pytest.approx(focal + dice, rel=1e-4)
-    assert second.network[0].weight.grad is None
 
 
-def test_anomalies_lie_where_pictures_are_inspected(second: SegmentationTask) -> None:
-    inside = torch.zeros(64, 64, dtype=torch.bool)
-    inside[:24, 8:40] = True
-    pictures = second.pictures
-    before = pictures._inspected
-    pictures._inspected = [inside, inside, None]
-    try:
-        _, _, mask = pictures.drawn(torch.tensor([0, 1] * 8), torch.Generator().manual_seed(0))
-        assert mask.any()
-        assert not mask[:, 0, ~inside].any()
-        assert pictures.cells(0, 8).tolist() == [8 * row + column for row in range(3) for column in range(1, 5)]
-        assert len(pictures.cells(2, 8)) == 64
-    finally:
-        pictures._inspected = before
+def test_the_head_alone_learns_in_the_second_training(second: SegmentationTask) -> None:
+    before = {name: value.clone() for name, value in second.whole.state_dict().items()}
+    train(second, Training(1, 2), Session())
+    changed = {name for name, value in second.whole.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"head"}
+    assert "head.0.weight" in changed
+
+
+def test_the_bank_is_of_what_is_inspected() -> None:
+    """Cells outside are black to the network, and none of them is in the bank."""
+    roi = RegionOfInterest(include=(((0.0, 0.0), (31.0, 0.0), (31.0, 63.0), (0.0, 63.0)),))
+    model = patchbank.HyADS(**literal.OPTIONS, threads=1, roi=roi)
+    pictures = GoodPictures(model.extractor.collect(gather([good_image(i, (64, 64)) for i in range(2)])))
+    network = build(lambda: HyADSNetwork(3, 2, 32), 0).eval()
+    fill_bank(network, pictures, 0)
+    pixels = pictures.pictures(torch.tensor([0]))
+    with torch.no_grad():
+        distances = network.bank(network.descriptor(network.described(pixels, network.unet(pixels)[1])))
+    of_cells = distances.reshape(8, 8)
+    assert float(of_cells[:, 5:].min()) > float(of_cells[:, :3].max())
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------

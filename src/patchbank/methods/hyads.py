@@ -19,28 +19,35 @@ from typing_extensions import Self
 
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
-from patchbank.features.aggregation import Arrangement, OneGrid
+from patchbank.features.aggregation import Arrangement
 from patchbank.features.backbones import PIXELS
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
+from patchbank.sample import parts_of
 from patchbank.scorer import Grid, Levels
-from patchbank.training.damaged import DamagedPictures, as_pictures
+from patchbank.training.anomalies import Anomalies
 from patchbank.training.handcrafted import CELL, HOG_LENGTH, LBP_LENGTH, grey_levels, hog, lbp
 from patchbank.training.loop import Training, train
 from patchbank.training.losses import dice_loss, focal_loss, ssim_loss, ssim_map
-from patchbank.training.matching import REGIONS, AdaptiveBank
+from patchbank.training.matching import LEAST_SCALE, REGIONS, AdaptiveBank, learn_scales
 from patchbank.training.network import Standard, build
 from patchbank.training.options import check_training, training_of
-from patchbank.training.scorer import TrainedScorer
+from patchbank.training.pictures import (
+    AS_THEY_ARE,
+    OF_NETWORKS,
+    GoodPictures,
+    PictureScorer,
+    as_pictures,
+    check_pictures,
+)
 from patchbank.training.unet import DEEPEST, UNet, convolution
 
 _SSIM_SHARE = 0.84  # of the loss of the reconstruction; the rest is L1
 _HEAD = 16  # channels of the segmentation head
-_LEAST_SCALE = 0.01  # of what is standardised, all of which is of the order of 1
-_RARE = 0.2  # of the scale of its kind: what hardly varies over good parts counts as if it varied as much
 _MOST_CELLS = 60_000  # that the bank is selected from
 _MOST_PICTURES = 64  # whose errors the head's inputs are standardised by
 _FAR = 1e30
+_PER_PIXEL = 100  # bytes of a step for each pixel and channel of the first level: what gradients need
 
 
 class HyADSNetwork(nn.Module):
@@ -99,97 +106,90 @@ class HyADSNetwork(nn.Module):
 class ReconstructionTask:
     """The U-Net, and pictures with anomalies that it is to rebuild as they were. `rate`: of learning."""
 
-    def __init__(self, network: HyADSNetwork, pictures: DamagedPictures, rate: float):
-        self.network, self.items, self.pictures, self._rate = network, pictures.items, pictures, rate
+    def __init__(self, network: HyADSNetwork, pictures: GoodPictures, rate: float):
+        self.network, self.items, self.anomalies, self._rate = network, pictures, Anomalies(), rate
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.network.unet.parameters(), lr=self._rate)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        pictures, damaged, _ = self.pictures.drawn(numbers, generator)
-        return self.network.loss(pictures, damaged)
+        good = self.items.pictures(numbers)
+        damaged, _ = self.anomalies.applied(good, generator, self.items.inspected(numbers))
+        return self.network.loss(good, damaged)
 
 
 class SegmentationTask:
-    """The head, and pictures whose anomalies it is to mark. `parts`: of each vector of the bank, the part that it comes
-    from; pictures of that part are not compared with it, as if it were new."""
+    """The head, and pictures whose anomalies it is to mark. `parts`: the part that each picture shows; `sources`: the
+    part that each vector of the bank comes from. A picture is not compared with its own part, as if it were new."""
 
-    def __init__(self, network: HyADSNetwork, pictures: DamagedPictures, rate: float, parts: Tensor):
-        self.network, self.items = network.head, pictures.items
-        self.pictures, self.parts, self._whole, self._rate = pictures, parts, network, rate
+    def __init__(self, whole: HyADSNetwork, pictures: GoodPictures, rate: float, parts: Tensor, sources: Tensor):
+        self.network, self.items, self.anomalies, self._rate = whole.head, pictures, Anomalies(), rate
+        self.whole, self._parts, self._sources = whole, parts, sources
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         """Focal loss and Dice loss."""
-        _, damaged, mask = self.pictures.drawn(numbers, generator)
+        good = self.items.pictures(numbers)
+        damaged, mask = self.anomalies.applied(good, generator, self.items.inspected(numbers))
         with torch.no_grad():
-            errors = self._whole.standard(self._whole.errors(damaged, self.penalty(numbers)))
+            errors = self.whole.standard(self.whole.errors(damaged, self.penalty(numbers)))
         logits = self.network(errors)
         return focal_loss(logits, mask) + dice_loss(logits, mask)
 
     def penalty(self, numbers: Tensor) -> Tensor | None:
         """B×size: huge for vectors of the part that a picture shows; None where the bank has no other."""
-        if bool((self.parts == self.parts[0]).all()):
+        if bool((self._sources == self._sources[0]).all()):
             return None
-        own = self.pictures.parts[numbers].to(self.parts.device)[:, None] == self.parts
-        return own.float() * _FAR
+        return (self._parts[numbers][:, None] == self._sources).float() * _FAR
 
 
 @torch.no_grad()
-def fill_bank(network: HyADSNetwork, pictures: DamagedPictures, seed: int) -> Tensor:
+def fill_bank(network: HyADSNetwork, pictures: GoodPictures, seed: int) -> Tensor:
     """Select the bank from cells of good pictures, at most 60 000 of them, drawn at random.
 
     Returns:
-        `size` numbers: the part that each vector comes from.
+        The number of the picture that each of its vectors comes from.
     """
     generator = torch.Generator().manual_seed(seed)
-    most = max(_MOST_CELLS // pictures.items.images, 1)
-    cells, regions, parts = [], [], []
-    for number in range(pictures.items.images):
-        picture = pictures.picture(number)
+    most = max(_MOST_CELLS // pictures.images, 1)
+    cells, regions, numbers = [], [], []
+    for number in range(pictures.images):
+        one = torch.tensor([number])
+        picture = pictures.pictures(one)
         found = network.described(picture, network.unet(picture)[1])[0]
-        rows = pictures.cells(number, CELL)
+        inside = pictures.inspected(one)
+        shown = torch.ones_like(picture[:, :1]) if inside is None else inside.to(picture)
+        rows = torch.nonzero(F.max_pool2d(shown, CELL).flatten())[:, 0].cpu()
         rows = rows[torch.randperm(len(rows), generator=generator)[:most]]
-        cells.append(found[rows.to(found.device)])
         grid = (int(picture.shape[2]) // CELL, int(picture.shape[3]) // CELL)
+        cells.append(found[rows.to(found.device)])
         regions.append(torch.from_numpy(REGIONS.of_cells(grid))[rows])
-        parts.append(pictures.parts[number].expand(len(rows)))
+        numbers.append(torch.full_like(rows, number))
     described = torch.cat(cells)
     learn_scales(network.descriptor, described, network.kinds)
     chosen = network.bank.learn(network.descriptor(described), torch.cat(regions).to(described.device))
-    return torch.cat(parts).to(chosen.device)[chosen]
+    return torch.cat(numbers)[chosen.cpu()]
 
 
 @torch.no_grad()
-def learn_scales(standard: Standard, values: Tensor, kinds: Sequence[int]) -> None:
-    """Standardise values of several kinds, N×D in all, so that each kind weighs the same in squared distances."""
-    standard.learn(values)
-    for scale in torch.split(standard.scale, list(kinds)):
-        usual = scale.square().mean().sqrt() * _RARE
-        scale.copy_(scale.clamp(min=max(float(usual), _LEAST_SCALE)) * len(scale) ** 0.5)
-
-
-@torch.no_grad()
-def learn_errors(task: SegmentationTask, network: HyADSNetwork) -> None:
+def learn_errors(task: SegmentationTask) -> None:
     """What the three errors are on good pictures that were not compared with their own part."""
-    images = task.items.images
-    chosen = range(0, images, -(-images // _MOST_PICTURES))
     found = []
-    for number in chosen:
-        errors = network.errors(task.pictures.picture(number), task.penalty(torch.tensor([number])))[0]
-        found.append(errors.flatten(1).T[task.pictures.inside(number)])
-    network.evidence.learn(torch.cat(found))
-    network.evidence.scale.clamp_(min=_LEAST_SCALE)
+    for number in range(0, task.items.images, -(-task.items.images // _MOST_PICTURES)):
+        one = torch.tensor([number])
+        errors = task.whole.errors(task.items.pictures(one), task.penalty(one))[0].flatten(1).T
+        inside = task.items.inspected(one)
+        found.append(errors if inside is None else errors[inside.flatten().to(errors.device)])
+    task.whole.evidence.learn(torch.cat(found))
+    task.whole.evidence.scale.clamp_(min=LEAST_SCALE)
 
 
-class HyADSScorer(TrainedScorer):
+class HyADSScorer(PictureScorer):
     """`width`: of the U-Net; `bank`: vectors; `rate`: of learning."""
 
-    keeps_grid: ClassVar[bool] = True
     trainings: ClassVar[int] = 2
-    working_bytes: ClassVar[int] = 1_000_000_000  # of a batch of 8 pictures of 256×256
 
     def __init__(self, levels: Levels, training: Training, device: torch.device, width: int, bank: int, rate: float):
         super().__init__(levels, training, device)
@@ -198,9 +198,12 @@ class HyADSScorer(TrainedScorer):
     def make_network(self) -> HyADSNetwork:
         return HyADSNetwork(self.levels.dimension, self._width, self._bank)
 
+    def step_bytes(self, patches: int) -> int:
+        return _PER_PIXEL * self._width * patches * self.training_options.batch
+
     def task(self, network: HyADSNetwork, features: FeatureStore) -> ReconstructionTask:
         """The first of the two trainings."""
-        return ReconstructionTask(network, DamagedPictures(features, self._device), self._rate)
+        return ReconstructionTask(network, GoodPictures(features), self._rate)
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """First the U-Net; then the bank, of its bottleneck; then the head, on the errors of both."""
@@ -208,9 +211,11 @@ class HyADSScorer(TrainedScorer):
         network = build(self.make_network, options.seed).to(self._device)
         first = self.task(network, features)
         train(first, options, self.session, f"reconstruction {learned}")
-        parts = fill_bank(network, first.pictures, options.seed)
-        second = SegmentationTask(network, first.pictures, self._rate, parts)
-        learn_errors(second, network)
+        sources, parts = fill_bank(network, first.items, options.seed), torch.tensor(parts_of(features.refs))
+        second = SegmentationTask(
+            network, first.items, self._rate, *(n.to(self._device) for n in (parts, parts[sources]))
+        )
+        learn_errors(second)
         self.outcome = train(second, options, self.session, f"segmentation {learned}")
         self._held = (network,)
         return self
@@ -236,6 +241,7 @@ class HyADS(Detector):
     method: ClassVar[str] = "hyads"
     summary: ClassVar[str] = "rebuilds good parts, matches textures, and marks what fails both (after the abstract)"
     scorer_class: ClassVar[type[HyADSScorer]] = HyADSScorer
+    without_effect: ClassVar[frozenset[str]] = OF_NETWORKS
 
     backbone: str = PIXELS
     image_size: int | None = 256
@@ -252,19 +258,18 @@ class HyADS(Detector):
     def check(self) -> None:
         super().check()
         check_training(self)
-        if self.backbone != PIXELS:
-            raise OptionError(f"hyads learns from the pictures themselves: leave out backbone={self.backbone}")
+        check_pictures(self)
         if self.width < 1:
             raise OptionError(f"width must be at least 1, not {self.width}")
         if self.bank_size < len(REGIONS):
             raise OptionError(f"bank_size must be at least {len(REGIONS)}, not {self.bank_size}")
 
     def arrange(self) -> Arrangement:
-        return OneGrid("mean", 1, 1)
+        return AS_THEY_ARE
 
     def make_scorer(self, levels: Levels) -> HyADSScorer:
         if levels.dimension != 3:
-            raise OptionError(f"hyads looks at pictures, but a channel has {levels.dimension} values: use channels=rgb")
+            raise OptionError("hyads sees pictures of three channels: leave out fusion=concat")
         training = training_of(self, schedule="cosine")
         return self.scorer_class(
             levels, training, self.torch_device, self.width, self.bank_size, self.learning_rate

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from patchbank.memory.coreset.farthest_first import farthest_first_of_each
 from patchbank.memory.region_grid import RegionGrid
 from patchbank.memory.traced import TracedBank, together
+from patchbank.training.network import Standard
 
 REGIONS = RegionGrid(4, 4)
+LEAST_SCALE = 0.01  # of what is standardised, all of which is of the order of 1
+_RARE = 0.2  # of the scale of its kind: what hardly varies over good parts counts as if it varied as much
 
 
 class AdaptiveBank(nn.Module):
@@ -59,6 +64,15 @@ class AdaptiveBank(nn.Module):
         rows = torch.cat([rows, rows[:1].expand(size - len(rows))])
         self.vectors.copy_(cells[rows])
         return rows
+
+
+@torch.no_grad()
+def learn_scales(standard: Standard, values: Tensor, kinds: Sequence[int]) -> None:
+    """Standardise values of several kinds, N×D in all, so that each kind weighs the same in squared distances."""
+    standard.learn(values)
+    for scale in torch.split(standard.scale, list(kinds)):
+        usual = scale.square().mean().sqrt() * _RARE
+        scale.copy_(scale.clamp(min=max(float(usual), LEAST_SCALE)) * len(scale) ** 0.5)
 
 
 def spread(cells: Tensor) -> Tensor:

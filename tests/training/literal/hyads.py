@@ -33,7 +33,8 @@ def forward(network: nn.Module, vectors: np.ndarray, grid: tuple[int, int]) -> n
 def loss(task: Any, numbers: torch.Tensor, seed: int) -> float:
     """0.84·(1 − SSIM) + 0.16·L1 between pictures, and what is rebuilt from them with anomalies."""
     generator = torch.Generator().manual_seed(seed)
-    pictures, damaged, _ = (part.double().numpy() for part in task.pictures.drawn(numbers, generator))
+    good = task.items.pictures(numbers)
+    pictures, damaged = (each.double().numpy() for each in (good, task.anomalies.applied(good, generator)[0]))
     rebuilt, _ = unet(values(task.network), damaged, training=True)
     similar = [
         ssim(a, b).mean() for one, two in zip(pictures, rebuilt, strict=True) for a, b in zip(one, two, strict=True)
