@@ -13,7 +13,7 @@ from torch import nn
 from tests.training.literal import Array, values
 
 OPTIONS: dict[str, Any] = {
-    "image_size": 64, "width": 4, "bank_size": 32, "epochs": 12, "batch": 2, "learning_rate": 5e-3,
+    "image_size": 64, "width": 4, "bank_size": 32, "epochs": 4, "batch": 3, "learning_rate": 0.01,
 }  # fmt: skip
 
 
