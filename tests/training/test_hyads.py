@@ -12,7 +12,8 @@ import torch
 import patchbank
 from patchbank.data import RegionOfInterest, gather
 from patchbank.errors import OptionError
-from patchbank.methods.hyads import HyADSNetwork, SegmentationTask, fill_bank, learn_errors
+from patchbank.methods.hyads import HyADSNetwork, ReconstructionTask, SegmentationTask, fill_bank, learn_errors
+from patchbank.training.anomalies import Anomalies
 from patchbank.training.handcrafted import grey_levels, hog, lbp
 from patchbank.training.loop import Session, Training, train
 from patchbank.training.matching import AdaptiveBank, learn_scales, shares
@@ -123,7 +124,8 @@ def second() -> SegmentationTask:
     model = patchbank.HyADS(**literal.OPTIONS, threads=1)
     pictures = GoodPictures(model.extractor.collect(gather([good_image(i, (64, 64)) for i in range(3)])))
     network, parts = build(lambda: HyADSNetwork(3, 2, 32), 0).eval(), torch.tensor([0, 0, 2])
-    task = SegmentationTask(network, pictures, 1e-3, parts, parts[fill_bank(network, pictures, 0)])
+    first = ReconstructionTask(network, pictures, Anomalies(), 1e-3)
+    task = SegmentationTask(first, parts, parts[fill_bank(network, pictures, 0)])
     learn_errors(task)
     return task
 

@@ -25,7 +25,7 @@ from patchbank.features.store import FeatureStore
 from patchbank.registry import register
 from patchbank.sample import parts_of
 from patchbank.scorer import Grid, Levels
-from patchbank.training.anomalies import Anomalies
+from patchbank.training.anomalies import Anomalies, GeneratedTextures, read_textures
 from patchbank.training.handcrafted import CELL, HOG_LENGTH, LBP_LENGTH, grey_levels, hog, lbp
 from patchbank.training.loop import Training, train
 from patchbank.training.losses import dice_loss, focal_loss, ssim_loss, ssim_map
@@ -106,11 +106,11 @@ class HyADSNetwork(nn.Module):
 class ReconstructionTask:
     """The U-Net, and pictures with anomalies that it is to rebuild as they were. `rate`: of learning."""
 
-    def __init__(self, network: HyADSNetwork, pictures: GoodPictures, rate: float):
-        self.network, self.items, self.anomalies, self._rate = network, pictures, Anomalies(), rate
+    def __init__(self, network: HyADSNetwork, pictures: GoodPictures, anomalies: Anomalies, rate: float):
+        self.network, self.items, self.anomalies, self.rate = network, pictures, anomalies, rate
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
-        return [torch.optim.Adam(self.network.unet.parameters(), lr=self._rate)]
+        return [torch.optim.Adam(self.network.unet.parameters(), lr=self.rate)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         good = self.items.pictures(numbers)
@@ -119,12 +119,13 @@ class ReconstructionTask:
 
 
 class SegmentationTask:
-    """The head, and pictures whose anomalies it is to mark. `parts`: the part that each picture shows; `sources`: the
-    part that each vector of the bank comes from. A picture is not compared with its own part, as if it were new."""
+    """The head, and the pictures of the first task, whose anomalies it is to mark. `parts`: the part that each picture
+    shows; `sources`: the part that each vector of the bank comes from. A picture is not compared with its own part, as
+    if it were new."""
 
-    def __init__(self, whole: HyADSNetwork, pictures: GoodPictures, rate: float, parts: Tensor, sources: Tensor):
-        self.network, self.items, self.anomalies, self._rate = whole.head, pictures, Anomalies(), rate
-        self.whole, self._parts, self._sources = whole, parts, sources
+    def __init__(self, first: ReconstructionTask, parts: Tensor, sources: Tensor):
+        self.network, self.items, self.anomalies = first.network.head, first.items, first.anomalies
+        self.whole, self._rate, self._parts, self._sources = first.network, first.rate, parts, sources
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate)]
@@ -133,7 +134,8 @@ class SegmentationTask:
         """Focal loss and Dice loss."""
         good = self.items.pictures(numbers)
         damaged, mask = self.anomalies.applied(good, generator, self.items.inspected(numbers))
-        with torch.no_grad():
+        # in full precision also where the loop is not: patterns of grey levels would not survive
+        with torch.no_grad(), torch.autocast(damaged.device.type, enabled=False):
             errors = self.whole.standard(self.whole.errors(damaged, self.penalty(numbers)))
         logits = self.network(errors)
         return focal_loss(logits, mask) + dice_loss(logits, mask)
@@ -187,13 +189,22 @@ def learn_errors(task: SegmentationTask) -> None:
 
 
 class HyADSScorer(PictureScorer):
-    """`width`: of the U-Net; `bank`: vectors; `rate`: of learning."""
+    """`width`: of the U-Net; `bank`: vectors; `textures`: a folder of what is blended in; `rate`: of learning."""
 
     trainings: ClassVar[int] = 2
 
-    def __init__(self, levels: Levels, training: Training, device: torch.device, width: int, bank: int, rate: float):
+    def __init__(
+        self,
+        levels: Levels,
+        training: Training,
+        device: torch.device,
+        width: int,
+        bank: int,
+        textures: str | None,
+        rate: float,
+    ):
         super().__init__(levels, training, device)
-        self._width, self._bank, self._rate = width, bank, rate
+        self._width, self._bank, self._textures, self._rate = width, bank, textures, rate
 
     def make_network(self) -> HyADSNetwork:
         return HyADSNetwork(self.levels.dimension, self._width, self._bank)
@@ -203,7 +214,8 @@ class HyADSScorer(PictureScorer):
 
     def task(self, network: HyADSNetwork, features: FeatureStore) -> ReconstructionTask:
         """The first of the two trainings."""
-        return ReconstructionTask(network, GoodPictures(features), self._rate)
+        textures = GeneratedTextures() if self._textures is None else read_textures(self._textures)
+        return ReconstructionTask(network, GoodPictures(features), Anomalies(textures=textures), self._rate)
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """First the U-Net; then the bank, of its bottleneck; then the head, on the errors of both."""
@@ -211,10 +223,9 @@ class HyADSScorer(PictureScorer):
         network = build(self.make_network, options.seed).to(self._device)
         first = self.task(network, features)
         train(first, options, self.session, f"reconstruction {learned}")
-        sources, parts = fill_bank(network, first.items, options.seed), torch.tensor(parts_of(features.refs))
-        second = SegmentationTask(
-            network, first.items, self._rate, *(n.to(self._device) for n in (parts, parts[sources]))
-        )
+        sources = fill_bank(network, first.items, options.seed)
+        parts = torch.tensor(parts_of(features.refs))
+        second = SegmentationTask(first, parts.to(self._device), parts[sources].to(self._device))
         learn_errors(second)
         self.outcome = train(second, options, self.session, f"segmentation {learned}")
         self._held = (network,)
@@ -230,6 +241,7 @@ class HyADS(Detector):
     Args:
         width: channels of the U-Net's first level; the others have 2, 4 and 8 times as many.
         bank_size: vectors that the cells of a picture are compared with.
+        textures: a folder of pictures that anomalies are blended with; None for generated textures.
         learning_rate: of Adam.
         epochs: how often each picture is seen, by the U-Net and then by the head.
         batch: pictures at each step.
@@ -249,6 +261,7 @@ class HyADS(Detector):
 
     width: int = 16
     bank_size: int = 1024
+    textures: str | None = None
     learning_rate: float = 1e-3
     epochs: int = 20
     batch: int = 8
@@ -270,7 +283,12 @@ class HyADS(Detector):
     def make_scorer(self, levels: Levels) -> HyADSScorer:
         if levels.dimension != 3:
             raise OptionError("hyads sees pictures of three channels: leave out fusion=concat")
-        training = training_of(self, schedule="cosine")
         return self.scorer_class(
-            levels, training, self.torch_device, self.width, self.bank_size, self.learning_rate
-        )  # fmt: skip
+            levels,
+            training_of(self, schedule="cosine"),
+            self.torch_device,
+            self.width,
+            self.bank_size,
+            self.textures,
+            self.learning_rate,
+        )

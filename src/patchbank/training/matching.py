@@ -60,7 +60,7 @@ class AdaptiveBank(nn.Module):
         sets = [cells[rows].contiguous() for rows in members]
         counts = shares(torch.stack([spread(each) for each in sets]), [len(rows) for rows in members], size)
         chosen = farthest_first_of_each(sets, counts)
-        rows = torch.cat([rows[each.indices] for rows, each in zip(members, chosen, strict=True)])
+        rows = torch.cat([rows[each.indices.to(rows.device)] for rows, each in zip(members, chosen, strict=True)])
         rows = torch.cat([rows, rows[:1].expand(size - len(rows))])
         self.vectors.copy_(cells[rows])
         return rows
@@ -88,7 +88,7 @@ def shares(spreads: Tensor, most: list[int], total: int) -> list[int]:
         most: cells of each region.
         total: vectors of all regions together.
     """
-    weights = spreads.double().clamp(min=1e-9)
+    weights = spreads.double().cpu().clamp(min=1e-9)
     counts = [1] * len(most)
     while (left := min(total, sum(most)) - sum(counts)) > 0:
         open_ = torch.tensor([count < limit for count, limit in zip(counts, most, strict=True)])
