@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,24 @@ from patchbank.scoring.one_class import fit_one_class
 from patchbank.shape.decide import read_sample_shape
 from patchbank.shape.features import SHAPE_FEATURES
 from patchbank.shape.surface import Surface
+from patchbank.training.scorer import TrainedScorer
 from tests.conftest import small_solid
 
 BOTH = ("rgb", "curvature")
-QUICK: dict[str, dict[str, Any]] = {"cfm": {"steps": 20}, "m3dm": {"channels": BOTH}, "cpmf": {"views": 1}}
+QUICK: dict[str, dict[str, Any]] = {"cfm": {"epochs": 1}, "m3dm": {"channels": BOTH}, "cpmf": {"views": 1}}
+
+
+def of_trained(method: str) -> dict[str, Any]:
+    """The quick options of a method that learns weights."""
+    literal = importlib.import_module(f"tests.training.literal.{method}")
+    return {name: value for name, value in literal.OPTIONS.items() if name not in ("image_size", "channels")}
 
 
 def small(method: str, **options: Any) -> Detector:
     found, preset = find_method(method)
-    quick = QUICK.get(method.partition(".")[0], {})
+    name = method.partition(".")[0]
+    learns = issubclass(METHODS[name].scorer_class, TrainedScorer)
+    quick = QUICK.get(name) or (of_trained(name) if learns else {})
     return found(**{"image_size": 128, "threads": 1, **quick, **preset, **options})
 
 
@@ -327,9 +337,10 @@ def test_cfm_is_never_calibrated_on_what_it_learned_from(files: list[str]) -> No
 def test_cfm_scores_are_products_of_cosines(files: list[str], bad: str) -> None:
     model = small("cfm").fit(files)
     item, scorer = next(model.extractor.stream(gather(bad))), model.scorer
-    standard = (item.vectors - scorer.offset) / scorer.scale
+    statistics = scorer.network.statistics
+    standard = (item.vectors - statistics.offset) / statistics.scale
     a, b = standard.double().split(model.extractor.widths, -1)
-    mapping = scorer.mapping.double()
+    mapping = scorer.network.mapping.double()
     try:
         one = 1 - torch.nn.functional.cosine_similarity(mapping.to_a(b), a)
         two = 1 - torch.nn.functional.cosine_similarity(mapping.to_b(a), b)

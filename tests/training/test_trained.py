@@ -29,9 +29,10 @@ from patchbank.methods import METHODS
 from patchbank.training import checkpoint, loop
 from patchbank.training.loop import Session, train
 from patchbank.training.network import build
+from patchbank.training.scorer import TrainedScorer
 from tests.conftest import bad_image, good_image
 
-TRAINED = [name for name, method in METHODS.items() if method.scorer_class.learns_weights]
+TRAINED = [name for name, method in METHODS.items() if issubclass(method.scorer_class, TrainedScorer)]
 SEED = 5
 
 

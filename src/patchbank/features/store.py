@@ -145,6 +145,11 @@ class FeatureStore:
         return self.starts[-1]
 
     @property
+    def content(self) -> str:
+        """Which images they are of, by their names and the digests of their pixels."""
+        return " ".join(f"{ref.name}={ref.digest}" for ref in self.refs)
+
+    @property
     def stored(self) -> Tensor:
         """N×D, where the features were stored."""
         if self.vectors is None:

@@ -219,15 +219,15 @@ class HyADSScorer(PictureScorer):
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """First the U-Net; then the bank, of its bottleneck; then the head, on the errors of both."""
-        options, learned = self.training_options, self.learned_from(features)
+        options = self.training_options
         network = build(self.make_network, options.seed).to(self._device)
         first = self.task(network, features)
-        train(first, options, self.session, f"reconstruction {learned}")
+        train(first, options, self.session, features.content)
         sources = fill_bank(network, first.items, options.seed)
         parts = torch.tensor(parts_of(features.refs))
         second = SegmentationTask(first, parts.to(self._device), parts[sources].to(self._device))
         learn_errors(second)
-        self.outcome = train(second, options, self.session, f"segmentation {learned}")
+        self.outcome = train(second, options, self.session, features.content)
         self._held = (network,)
         return self
 

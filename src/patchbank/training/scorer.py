@@ -69,15 +69,9 @@ class TrainedScorer(Scorer):
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """From the stored features; `session` hears of it."""
         network = build(self.make_network, self.training_options.seed).to(self._device)
-        learned = self.learned_from(features)
-        self.outcome = train(self.task(network, features), self.training_options, self.session, learned)
+        self.outcome = train(self.task(network, features), self.training_options, self.session, features.content)
         self._held = (network,)
         return self
-
-    @staticmethod
-    def learned_from(features: FeatureStore) -> str:
-        """Names the images, for checkpoints."""
-        return " ".join(f"{ref.name}={ref.digest}" for ref in features.refs)
 
     def begin(self, session: Session) -> None:
         self.session, session.of_each = session, self.trainings
