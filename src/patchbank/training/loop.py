@@ -94,6 +94,7 @@ class Session:
         checkpoints: where they are kept, None for nowhere.
         fits: how many fits there are, with those on parts of the images.
         of_each: trainings of each, one for each channel.
+        stages: trainings that one network takes, such as those of a teacher and of its student.
         number: of the training that goes on.
     """
 
@@ -101,6 +102,7 @@ class Session:
     checkpoints: Checkpoints | None = None
     fits: int = 1
     of_each: int = 1
+    stages: int = 1
     number: int = 0
 
     def begin(self, fits: int) -> None:
@@ -110,7 +112,7 @@ class Session:
     @property
     def trainings(self) -> int:
         """How many there will be; they share the time."""
-        return max(self.fits * self.of_each, self.number)
+        return max(self.fits * self.of_each * self.stages, self.number)
 
     def tell(self, loss: float, done: int, total: int) -> None:
         """A step is done."""
