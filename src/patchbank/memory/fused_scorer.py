@@ -86,10 +86,9 @@ class FusedScorer(Scorer):
         return options
 
     def begin(self, session: Session) -> None:
-        session.of_each = 1
+        session.of_each = len(self.members)
         for member in self.members:
             member.begin(session)
-        session.of_each *= len(self.members)
 
     def kept(self, patches: int) -> int:
         return sum(member.kept(patches) for member in self.members)

@@ -27,7 +27,7 @@ from patchbank.sample import parts_of
 from patchbank.scorer import Grid, Levels
 from patchbank.training.anomalies import Anomalies, GeneratedTextures, read_textures
 from patchbank.training.handcrafted import CELL, HOG_LENGTH, LBP_LENGTH, grey_levels, hog, lbp
-from patchbank.training.loop import Training, train
+from patchbank.training.loop import Session, Training, train
 from patchbank.training.losses import dice_loss, focal_loss, ssim_loss, ssim_map
 from patchbank.training.matching import LEAST_SCALE, REGIONS, AdaptiveBank, learn_scales
 from patchbank.training.network import Standard, build
@@ -191,8 +191,6 @@ def learn_errors(task: SegmentationTask) -> None:
 class HyADSScorer(PictureScorer):
     """`width`: of the U-Net; `bank`: vectors; `textures`: a folder of what is blended in; `rate`: of learning."""
 
-    trainings: ClassVar[int] = 2
-
     def __init__(
         self,
         levels: Levels,
@@ -216,6 +214,10 @@ class HyADSScorer(PictureScorer):
         """The first of the two trainings."""
         textures = GeneratedTextures() if self._textures is None else read_textures(self._textures)
         return ReconstructionTask(network, GoodPictures(features), Anomalies(textures=textures), self._rate)
+
+    def begin(self, session: Session) -> None:
+        super().begin(session)
+        session.stages = 2
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """First the U-Net; then the bank, of its bottleneck; then the head, on the errors of both."""

@@ -107,7 +107,7 @@ class Session:
 
     def begin(self, fits: int) -> None:
         """A detector begins, which is fitted so often."""
-        self.fits, self.of_each, self.number = fits, 1, 0
+        self.fits, self.of_each, self.stages, self.number = fits, 1, 1, 0
 
     @property
     def trainings(self) -> int:

@@ -32,7 +32,6 @@ class TrainedScorer(Scorer):
 
     can_leave_out: ClassVar[bool] = False
     learns_weights: ClassVar[bool] = True
-    trainings: ClassVar[int] = 1  # one after the other; they share the time
     working_bytes: ClassVar[int] = 200_000_000  # of one step beside the weights, for the forecast
 
     def __init__(self, levels: Levels, training: Training, device: torch.device):
@@ -74,7 +73,7 @@ class TrainedScorer(Scorer):
         return self
 
     def begin(self, session: Session) -> None:
-        self.session, session.of_each = session, self.trainings
+        self.session = session
 
     def release(self) -> None:
         self.session = Session()
