@@ -12,7 +12,7 @@ import torch
 import patchbank
 from patchbank.data import RegionOfInterest, gather
 from patchbank.errors import OptionError
-from patchbank.methods.hyads import HyADSNetwork, ReconstructionTask, SegmentationTask, fill_bank, learn_errors
+from patchbank.methods.hyads import HyADSNetwork, ReconstructionTask, SegmentationTask, learn_errors
 from patchbank.training.anomalies import Anomalies
 from patchbank.training.handcrafted import grey_levels, hog, lbp
 from patchbank.training.loop import Session, Training, train
@@ -85,7 +85,7 @@ def test_the_bank_holds_cells_of_each_region() -> None:
     generator = torch.Generator().manual_seed(0)
     cells, regions = torch.randn(300, 5, generator=generator), torch.arange(300) % 3
     cells[regions == 2] *= 4
-    bank = AdaptiveBank(30, 5)
+    bank = AdaptiveBank(30, [5])
     rows = bank.learn(cells, regions)
     assert torch.equal(bank.vectors, cells[rows])
     assert len(set(rows.tolist())) == 30
@@ -93,11 +93,13 @@ def test_the_bank_holds_cells_of_each_region() -> None:
     assert min(of_each) >= 3
     assert of_each[2] > 2 * max(of_each[:2])
     expected = torch.cdist(cells.double(), cells[rows].double()).amin(1)
-    np.testing.assert_allclose(bank(cells[None])[0].numpy(), expected.numpy(), atol=1e-3)
+    bank.standard.reset(torch.Generator())
+    found = bank(cells.T.reshape(1, 5, 30, 10))
+    np.testing.assert_allclose(found.flatten().numpy(), expected.numpy(), atol=1e-3)
 
 
 def test_few_cells_fill_the_bank() -> None:
-    bank = AdaptiveBank(8, 2)
+    bank = AdaptiveBank(8, [2])
     rows = bank.learn(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 0, 5]))
     assert len(rows) == 8
     assert set(rows.tolist()) == {0, 1, 2}
@@ -118,6 +120,10 @@ def test_kinds_weigh_the_same() -> None:
 # ---- the second training ---------------------------------------------------------------------------------------------
 
 
+def fill_bank(network: HyADSNetwork, pictures: GoodPictures) -> torch.Tensor:
+    return network.bank.learn_from(pictures, lambda x: network.described(x, network.unet(x)[1]), 0)
+
+
 @pytest.fixture(scope="module")
 def second() -> SegmentationTask:
     """On three pictures, two of which show one part."""
@@ -125,7 +131,7 @@ def second() -> SegmentationTask:
     pictures = GoodPictures(model.extractor.collect(gather([good_image(i, (64, 64)) for i in range(3)])))
     network, parts = build(lambda: HyADSNetwork(3, 2, 32), 0).eval(), torch.tensor([0, 0, 2])
     first = ReconstructionTask(network, pictures, Anomalies(), 1e-3)
-    task = SegmentationTask(first, parts, parts[fill_bank(network, pictures, 0)])
+    task = SegmentationTask(first, parts, parts[fill_bank(network, pictures)])
     learn_errors(task)
     return task
 
@@ -134,11 +140,12 @@ def test_a_picture_is_not_compared_with_its_own_part(second: SegmentationTask) -
     whole = second.whole
     pixels = second.items.pictures(torch.tensor([0]))
     with torch.no_grad():
-        cells = whole.descriptor(whole.described(pixels, whole.unet(pixels)[1]))
-        found = whole.bank(cells, second.penalty(torch.tensor([0])))[0]
+        described = whole.described(pixels, whole.unet(pixels)[1])
+        found = whole.bank(described, second.penalty(torch.tensor([0]))).flatten()
+        cells = whole.bank.standard(described[0].flatten(1).T)
     others = whole.bank.vectors[second._sources == 2]
     assert 0 < len(others) < 32
-    expected = torch.cdist(cells[0].double(), others.double()).amin(1)
+    expected = torch.cdist(cells.double(), others.double()).amin(1)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3)
 
 
@@ -152,7 +159,7 @@ def test_errors_of_good_parts_are_standardised(second: SegmentationTask) -> None
 
 def test_the_loss_of_the_head(second: SegmentationTask) -> None:
     """Focal and Dice loss, pixel by pixel, on what the frozen networks give."""
-    numbers = torch.tensor([2, 0])
+    numbers = torch.tensor([2, 0, 1])
     damaged, mask = second.anomalies.applied(second.items.pictures(numbers), torch.Generator().manual_seed(7))
     with torch.no_grad():
         errors = second.whole.standard(second.whole.errors(damaged, second.penalty(numbers))).double().numpy()
@@ -163,7 +170,7 @@ def test_the_loss_of_the_head(second: SegmentationTask) -> None:
     p, m = 1 / (1 + np.exp(-logits)), mask[:, 0].double().numpy()
     of_truth = np.where(m == 1, p, 1 - p)
     focal = (-((1 - of_truth) ** 2) * np.log(of_truth)).mean()
-    dice = np.mean([1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(p, m, strict=True)])
+    dice = 1 - (2 * (p * m).sum() + 1) / (p.sum() + m.sum() + 1)
     assert found == pytest.approx(focal + dice, rel=1e-4)
 
 
@@ -181,11 +188,10 @@ def test_the_bank_is_of_what_is_inspected() -> None:
     model = patchbank.HyADS(**literal.OPTIONS, threads=1, roi=roi)
     pictures = GoodPictures(model.extractor.collect(gather([good_image(i, (64, 64)) for i in range(2)])))
     network = build(lambda: HyADSNetwork(3, 2, 32), 0).eval()
-    fill_bank(network, pictures, 0)
+    fill_bank(network, pictures)
     pixels = pictures.pictures(torch.tensor([0]))
     with torch.no_grad():
-        distances = network.bank(network.descriptor(network.described(pixels, network.unet(pixels)[1])))
-    of_cells = distances.reshape(8, 8)
+        of_cells = network.bank(network.described(pixels, network.unet(pixels)[1]))[0, 0]
     assert float(of_cells[:, 5:].min()) > float(of_cells[:, :3].max())
 
 

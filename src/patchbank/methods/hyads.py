@@ -29,7 +29,7 @@ from patchbank.training.anomalies import Anomalies, GeneratedTextures, read_text
 from patchbank.training.handcrafted import CELL, HOG_LENGTH, LBP_LENGTH, grey_levels, hog, lbp
 from patchbank.training.loop import Session, Training, train
 from patchbank.training.losses import dice_loss, focal_loss, ssim_loss, ssim_map
-from patchbank.training.matching import LEAST_SCALE, REGIONS, AdaptiveBank, learn_scales
+from patchbank.training.matching import LEAST_SCALE, REGIONS, AdaptiveBank
 from patchbank.training.network import Standard, build
 from patchbank.training.options import check_training, training_of
 from patchbank.training.pictures import (
@@ -43,8 +43,8 @@ from patchbank.training.pictures import (
 from patchbank.training.unet import DEEPEST, UNet, convolution
 
 _SSIM_SHARE = 0.84  # of the loss of the reconstruction; the rest is L1
+_MATCHING = 0.3  # weight of a standard deviation of the distance in the score
 _HEAD = 16  # channels of the segmentation head
-_MOST_CELLS = 60_000  # that the bank is selected from
 _MOST_PICTURES = 64  # whose errors the head's inputs are standardised by
 _FAR = 1e30
 _PER_PIXEL = 100  # bytes of a step for each pixel and channel of the first level: what gradients need
@@ -55,18 +55,22 @@ class HyADSNetwork(nn.Module):
 
     def __init__(self, channels: int, width: int, bank: int):
         super().__init__()
-        self.kinds = (HOG_LENGTH, LBP_LENGTH, DEEPEST * width)
         self.unet = UNet(channels, width)
-        self.descriptor = Standard(sum(self.kinds))
-        self.bank = AdaptiveBank(bank, sum(self.kinds))
+        self.bank = AdaptiveBank(bank, (HOG_LENGTH, LBP_LENGTH, DEEPEST * width))
         self.evidence = Standard(3)
         layers = [*convolution(3, _HEAD), *convolution(_HEAD, _HEAD, 2), *convolution(_HEAD, _HEAD, 4)]
         self.head = nn.Sequential(*layers, nn.Conv2d(_HEAD, 1, 1))
 
     def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
-        """Pixels B×P×C → scores B×P: −log of the probability that a pixel is good."""
-        logits = self.head(self.standard(self.errors(as_pictures(vectors, grid))))
-        return F.softplus(logits).reshape(vectors.shape[:2])
+        """Pixels B×P×C → scores B×P: −log(1 − p) + 0.3·max(0, z), p the head's probability of an anomaly, z the
+        standardised distance to the bank.
+
+        The head learns from synthetic anomalies, which show best in what is rebuilt. Without the second term it would
+        pass over what matching alone finds.
+        """
+        errors = self.standard(self.errors(as_pictures(vectors, grid)))
+        found = F.softplus(self.head(errors)) + _MATCHING * errors[:, 2:].clamp(min=0)
+        return found.reshape(vectors.shape[:2])
 
     def loss(self, pictures: Tensor, damaged: Tensor) -> Tensor:
         """0.84·(1 − SSIM(x, x̂)) + 0.16·L1(x, x̂), x̂ rebuilt from the damaged picture."""
@@ -85,17 +89,15 @@ class HyADSNetwork(nn.Module):
             B×3×H×W.
         """
         rebuilt, bottleneck = self.unet(pictures)
-        cells = self.descriptor(self.described(pictures, bottleneck))
-        rows, columns = int(pictures.shape[2]) // CELL, int(pictures.shape[3]) // CELL
-        distances = self.bank(cells, penalty).reshape(-1, 1, rows, columns)
+        distances = self.bank(self.described(pictures, bottleneck), penalty)
         far = F.interpolate(distances, scale_factor=float(CELL), mode="bilinear", align_corners=False)
         off = (pictures - rebuilt).abs().mean(1, keepdim=True)
         return torch.cat([off, 1 - ssim_map(pictures, rebuilt).mean(1, keepdim=True), far], 1)
 
     def described(self, pictures: Tensor, bottleneck: Tensor) -> Tensor:
-        """[HOG ⊕ LBP ⊕ bottleneck] of each cell: B×Q×D."""
+        """[HOG ⊕ LBP ⊕ bottleneck] of each cell: B×D×H/8×W/8."""
         grey = grey_levels(pictures)
-        return torch.cat([hog(grey), lbp(grey), bottleneck], 1).flatten(2).transpose(1, 2)
+        return torch.cat([hog(grey), lbp(grey), bottleneck], 1)
 
     def standard(self, errors: Tensor) -> Tensor:
         """B×3×H×W, each of the three standardised."""
@@ -131,48 +133,20 @@ class SegmentationTask:
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        """Focal loss and Dice loss."""
+        """Focal loss, and Dice loss over the pixels of the whole batch: half of its pictures have no anomaly."""
         good = self.items.pictures(numbers)
         damaged, mask = self.anomalies.applied(good, generator, self.items.inspected(numbers))
         # in full precision also where the loop is not: patterns of grey levels would not survive
         with torch.no_grad(), torch.autocast(damaged.device.type, enabled=False):
             errors = self.whole.standard(self.whole.errors(damaged, self.penalty(numbers)))
         logits = self.network(errors)
-        return focal_loss(logits, mask) + dice_loss(logits, mask)
+        return focal_loss(logits, mask) + dice_loss(logits.reshape(1, -1), mask.reshape(1, -1))
 
     def penalty(self, numbers: Tensor) -> Tensor | None:
         """B×size: huge for vectors of the part that a picture shows; None where the bank has no other."""
         if bool((self._sources == self._sources[0]).all()):
             return None
         return (self._parts[numbers][:, None] == self._sources).float() * _FAR
-
-
-@torch.no_grad()
-def fill_bank(network: HyADSNetwork, pictures: GoodPictures, seed: int) -> Tensor:
-    """Select the bank from cells of good pictures, at most 60 000 of them, drawn at random.
-
-    Returns:
-        The number of the picture that each of its vectors comes from.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    most = max(_MOST_CELLS // pictures.images, 1)
-    cells, regions, numbers = [], [], []
-    for number in range(pictures.images):
-        one = torch.tensor([number])
-        picture = pictures.pictures(one)
-        found = network.described(picture, network.unet(picture)[1])[0]
-        inside = pictures.inspected(one)
-        shown = torch.ones_like(picture[:, :1]) if inside is None else inside.to(picture)
-        rows = torch.nonzero(F.max_pool2d(shown, CELL).flatten())[:, 0].cpu()
-        rows = rows[torch.randperm(len(rows), generator=generator)[:most]]
-        grid = (int(picture.shape[2]) // CELL, int(picture.shape[3]) // CELL)
-        cells.append(found[rows.to(found.device)])
-        regions.append(torch.from_numpy(REGIONS.of_cells(grid))[rows])
-        numbers.append(torch.full_like(rows, number))
-    described = torch.cat(cells)
-    learn_scales(network.descriptor, described, network.kinds)
-    chosen = network.bank.learn(network.descriptor(described), torch.cat(regions).to(described.device))
-    return torch.cat(numbers)[chosen.cpu()]
 
 
 @torch.no_grad()
@@ -225,7 +199,7 @@ class HyADSScorer(PictureScorer):
         network = build(self.make_network, options.seed).to(self._device)
         first = self.task(network, features)
         train(first, options, self.session, features.content)
-        sources = fill_bank(network, first.items, options.seed)
+        sources = network.bank.learn_from(first.items, lambda x: network.described(x, network.unet(x)[1]), options.seed)
         parts = torch.tensor(parts_of(features.refs))
         second = SegmentationTask(first, parts.to(self._device), parts[sources].to(self._device))
         learn_errors(second)
@@ -264,9 +238,9 @@ class HyADS(Detector):
     width: int = 16
     bank_size: int = 1024
     textures: str | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     epochs: int = 20
-    batch: int = 8
+    batch: int = 4
     max_minutes: float | None = None
     patience: int | None = None
 

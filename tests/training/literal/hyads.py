@@ -18,7 +18,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def forward(network: nn.Module, vectors: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """−log of the probability of a good pixel, 1 − sigmoid of what the head says."""
+    """−log of the probability of a good pixel, 1 − sigmoid of what the head says, and what the distance adds."""
     w = values(network)
     picture = vectors.astype(np.float64).reshape(*grid, 3)
     rebuilt, bottleneck = unet(w, picture.transpose(2, 0, 1)[None], training=False)
@@ -27,7 +27,8 @@ def forward(network: nn.Module, vectors: np.ndarray, grid: tuple[int, int]) -> n
     maps = np.stack([np.abs(picture - rebuilt).mean(2), unlike, distances(w, picture, bottleneck[0])])
     maps = (maps - w["evidence.offset"][:, None, None]) / w["evidence.scale"][:, None, None]
     logits = head({name.removeprefix("head."): value for name, value in w.items()}, maps[None], training=False)
-    return np.array([-math.log(1 - 1 / (1 + math.exp(-logit))) for logit in logits.ravel()])
+    pairs = zip(logits.ravel(), maps[2].ravel(), strict=True)
+    return np.array([-math.log(1 - 1 / (1 + math.exp(-logit))) + 0.3 * max(0.0, z) for logit, z in pairs])
 
 
 def loss(task: Any, numbers: torch.Tensor, seed: int) -> float:
@@ -111,7 +112,7 @@ def distances(w: dict[str, Array], picture: Array, bottleneck: Array) -> Array:
     """H×W: the distance of each cell to the nearest vector of the bank, interpolated between the middles of cells."""
     grey = grey_levels(picture)
     described = np.concatenate([hog(grey), lbp(grey), bottleneck.transpose(1, 2, 0)], 2)
-    standard = (described - w["descriptor.offset"]) / w["descriptor.scale"]
+    standard = (described - w["bank.standard.offset"]) / w["bank.standard.scale"]
     rows, columns = standard.shape[:2]
     nearest = np.zeros((rows, columns))
     for r in range(rows):
