@@ -10,6 +10,7 @@ from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.fastflow import FastFlow
+from patchbank.methods.hyads import HyADS
 from patchbank.methods.lmf_core import LMFCore
 from patchbank.methods.local_scale import LocalScale
 from patchbank.methods.m3dm import M3DM
@@ -37,6 +38,7 @@ __all__ = [
     "EfficientAD",
     "Ensemble",
     "FastFlow",
+    "HyADS",
     "LMFCore",
     "LocalScale",
     "MahalanobisAD",
