@@ -78,7 +78,7 @@ class Colours(Detector):
 
 
 @pytest.fixture(autouse=True)
-def _known() -> Iterator[None]:
+def known() -> Iterator[None]:
     register(Colours)
     yield
     del METHODS[Colours.method]

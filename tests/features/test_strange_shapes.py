@@ -45,7 +45,7 @@ def depths(draw: st.DrawFn) -> np.ndarray:
 @given(
     first=depths(), second=depths(), third=depths(),
     channels=st.sampled_from(
-        [("curvature", "normals"), ("rgb", "curvature"), ("height", "fpfh"), ("valid", "shading")]
+        [("curvature", "normals"), ("rgb", "curvature"), ("height", "fpfh"), ("valid", "shading"), ("relief", "rgb")]
     ),
     camera=st.sampled_from([None, Pitch(0.1, 0.1)]),
     axis=st.sampled_from(["depth", "height"]),

@@ -180,7 +180,7 @@ def test_btf_of_the_paper_is_one_bank_of_colour_and_fpfh(files: list[str], bad: 
     model = small("btf.paper", image_size=112, coreset=1.0).fit(files)
     assert model.bank_.vectors.shape[1] == model.extractor.widths[0] + 33
     item = next(model.extractor.stream(gather(bad)))
-    features, mask = SHAPE_FEATURES["fpfh"](surface_of(model, bad, item.view.resized))
+    features, mask = SHAPE_FEATURES["fpfh"](surface_of(model, bad, item.view.resized), 1.0)
     (top, left), (height, width) = item.view.offset, item.view.inspected
     assert features.shape[:2] == item.view.resized
     crop = np.s_[top : top + height, left : left + width]
@@ -193,7 +193,7 @@ def test_btf_of_the_paper_is_one_bank_of_colour_and_fpfh(files: list[str], bad: 
 def test_btf_has_a_memory_for_each_by_default(files: list[str], bad: str) -> None:
     model = small("btf", coreset=1.0).fit(files)
     item = next(model.extractor.stream(gather(bad)))
-    features, mask = SHAPE_FEATURES["fpfh"](surface_of(model, bad, item.view.resized))
+    features, mask = SHAPE_FEATURES["fpfh"](surface_of(model, bad, item.view.resized), 1.0)
     expected = literal_means(features, mask, item.grid)
     np.testing.assert_allclose(item.vectors[:, -33:], expected, atol=1e-3)
     distances = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -120,7 +121,7 @@ def test_small_and_constant_pictures(size: tuple[int, int], camera: Pinhole | Pi
         for make in SHAPE_IMAGES.values():
             assert make(surface, top).shape == (*size, 3)
         for feature in SHAPE_FEATURES.values():
-            features, mask = feature(surface)
+            features, mask = feature(surface, top)
             assert np.isfinite(features).all()
             assert mask.shape == size
 
@@ -129,31 +130,43 @@ def test_small_and_constant_pictures(size: tuple[int, int], camera: Pinhole | Pi
 def test_features(name: str) -> None:
     shape = with_holes(scene(sphere(), size=80).shape, 0.05)
     surface = surface_of(shape)
-    features, mask = SHAPE_FEATURES[name](surface)
+    features, mask = SHAPE_FEATURES[name](surface, 20.0)
     assert features.dtype == np.float32
     assert features.shape[:2] == mask.shape == shape.size
     if name == "valid":
         assert (features[..., 0] == shape.valid).all()
         assert (mask == surface.filled_part).all()
+    elif name == "relief":
+        part = surface.filled_part
+        assert (features[..., 1] == 1).all()
+        assert (features[part, 0] == surface.height[part] / 20).all()
+        assert not features[~part, 0].any()
+        assert (mask == (shape.valid | ~part)).all()
     else:
         assert (mask == (surface.trusted & surface.part)).all()
         assert not features[~mask].any()
         assert features.shape[2] == 33
 
 
-@pytest.mark.parametrize("grid", [(4, 5), (3, 7), (30, 25), (1, 1)])
+def pixels_of(cell: int, cells: int, pixels: int) -> list[int]:
+    """Of a cell along one side; in a finer grid the one that the middle of the cell lies in."""
+    if cells >= pixels:
+        return [math.floor((cell + 0.5) * pixels / cells)]
+    return [pixel for pixel in range(pixels) if pixel * cells // pixels == cell]
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (3, 7), (23, 20), (30, 25), (50, 9), (1, 1)])
 def test_masked_cell_means(grid: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(23, 20, 4)).astype(np.float32)
     mask = rng.random((23, 20)) > 0.4
     mask[:8, :8] = False
     means, share = masked_cell_means(features, mask, *grid)
-    rows, columns = (np.arange(side) * n // side for side, n in zip(mask.shape, grid, strict=True))
     for row in range(grid[0]):
         for column in range(grid[1]):
-            cell = np.ix_(rows == row, columns == column)
+            cell = np.ix_(pixels_of(row, grid[0], 23), pixels_of(column, grid[1], 20))
             counted = features[cell][mask[cell]]
-            assert share[row, column] == pytest.approx(mask[cell].mean() if mask[cell].size else 0)
+            assert share[row, column] == pytest.approx(mask[cell].mean())
             expected = counted.mean(0) if len(counted) else np.zeros(4)
             assert means[row, column] == pytest.approx(expected, abs=1e-5)
     with pytest.raises(OptionError, match="0×1"):

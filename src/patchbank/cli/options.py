@@ -103,7 +103,7 @@ Channels: TypeAlias = Annotated[
     typer.Option(
         "--channels",
         metavar="NAME,…",
-        help="What is inspected of each part: rgb, curvature, normals, height, shading, fpfh, valid "
+        help="What is inspected of each part: rgb, curvature, normals, height, shading, fpfh, valid, relief "
         "[default: rgb; rgb,curvature,normals,valid where the parts have geometry].",
         rich_help_panel=_GEOMETRY,
     ),

@@ -144,7 +144,7 @@ class CellChannel:
         return (FEATURE_LENGTHS[self.name],), FEATURE_LENGTHS[self.name]
 
     def load(self, seen: Seen, view: View, grid: tuple[int, int], painted: Painted, *, whole: bool) -> NDArray[Any]:
-        features, counts = SHAPE_FEATURES[self.name](seen.surface(view))
+        features, counts = SHAPE_FEATURES[self.name](seen.surface(view), seen.values.depths.top_mm)
         rows, columns = _inspected(features.shape[:2], view)
         means, _ = masked_cell_means(features[rows, columns], counts[rows, columns], *grid)
         return means

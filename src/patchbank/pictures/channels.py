@@ -26,6 +26,7 @@ _PLAIN_WORDS = {
     "shading": "the surface under three lights",
     "fpfh": "the shape around each point",
     "points": "the points, seen by a network",
+    "relief": "the heights of the surface",
 }
 
 
