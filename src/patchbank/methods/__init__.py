@@ -4,6 +4,8 @@ from patchbank.methods.anomaly_dino import AnomalyDINO
 from patchbank.methods.btf import BTF
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
+from patchbank.methods.draem import DRAEM
+from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
 from patchbank.methods.lmf_core import LMFCore
@@ -20,11 +22,13 @@ __all__ = [
     "BTF",
     "CFM",
     "CPMF",
+    "DRAEM",
     "FAPM",
     "M3DM",
     "METHODS",
     "SPADE",
     "AnomalyDINO",
+    "EfficientAD",
     "Ensemble",
     "LMFCore",
     "MahalanobisAD",
