@@ -218,7 +218,9 @@ class _Trainer:
         with self.autocast:
             loss = self.task.loss(numbers, self.generator)
         if not torch.isfinite(loss):
-            raise DatasetError(f"the loss is {float(loss)} after {standing.steps} steps: use a smaller learning rate")
+            raise DatasetError(
+                f"the loss is {float(loss.detach())} after {standing.steps} steps: use a smaller learning rate"
+            )
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

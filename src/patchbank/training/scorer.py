@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from typing_extensions import Self
 
 from patchbank._system.passing import packed, unpacked
@@ -138,12 +137,23 @@ class TrainedScorer(Scorer):
         return memory, {}
 
     def traced(self, memory: Memory, grid: Grid) -> Self:
-        scorer, network = self.copied(), self.network
-        names = [name for name, value in network.state_dict().items() if value.is_floating_point()]
-        given = {name: memory[_flat(name)] for name in names}
-        scorer._held = (lambda *inputs: functional_call(network, given, inputs),)
+        scorer = self.copied()
+        names = [name for name, value in self.network.state_dict().items() if value.is_floating_point()]
+        scorer._held = (_with_tensors(self.network, {name: memory[_flat(name)] for name in names}),)
         return scorer
 
 
 def _flat(name: str) -> str:
     return name.replace(".", "_")
+
+
+def _with_tensors(network: nn.Module, tensors: Memory) -> nn.Module:
+    """A copy of a network with other tensors in the place of its own. `torch.func` refuses to do it for a tracer."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    network = copy.deepcopy(network, shared)
+    for name, tensor in tensors.items():
+        path, _, own = name.rpartition(".")
+        module = network.get_submodule(path)
+        delattr(module, own)
+        setattr(module, own, tensor)
+    return network
