@@ -5,6 +5,7 @@ from patchbank.methods.btf import BTF
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
 from patchbank.methods.draem import DRAEM
+from patchbank.methods.easynet import EasyNet
 from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
@@ -28,6 +29,7 @@ __all__ = [
     "METHODS",
     "SPADE",
     "AnomalyDINO",
+    "EasyNet",
     "EfficientAD",
     "Ensemble",
     "LMFCore",
