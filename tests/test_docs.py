@@ -20,7 +20,15 @@ from patchbank.demo.solid import draw_solid
 from patchbank.shape import Shape, write_depth_png, write_pcd, write_ply, write_xyz
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("geometry.md", "channels.md", "methods/btf.md", "methods/cpmf.md", "methods/m3dm.md", "methods/cfm.md")
+PAGES = (
+    "geometry.md",
+    "channels.md",
+    "methods/btf.md",
+    "methods/cpmf.md",
+    "methods/m3dm.md",
+    "methods/cfm.md",
+    "methods/easynet.md",
+)
 RUN = (*PAGES[:2], "methods/m3dm.md")  # the others say the same of another method
 SIZE, PARTS = 96, 6
 

@@ -13,7 +13,14 @@ from patchbank.training.anomalies import Anomalies, DepthAnomalies, SolidAnomali
 
 Array = NDArray[np.float64]
 
-OPTIONS: dict[str, Any] = {"image_size": 64, "width": 0.05, "epochs": 12, "batch": 3, "learning_rate": 0.01}
+OPTIONS: dict[str, Any] = {
+    "image_size": 64,
+    "width": 0.08,
+    "epochs": 8,
+    "batch": 1,
+    "learning_rate": 0.01,
+    "sigma": 2.0,
+}
 CHANNELS = {"rgb": 3, "relief": 2}
 
 
