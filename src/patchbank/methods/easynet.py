@@ -6,9 +6,10 @@ entropy of its attention says so; SSIM and squared error on the picture, squared
 mask. The parts are in `training.modalities`.
 
 Written from the abstract and the words below the figure of the networks; the full text was not at hand. Not said there:
-how the entropy is computed, and its threshold, which in the released code looks tuned on the test images. What is ours: the entropy of `attention_entropy`, whose limits come from good training
-parts; which scales are read; narrower networks on a CPU; heights as they are, where the released code rounds them to
-8 bits, steps of 2.7 mm; dents, bumps and missing points among the anomalies; and the last epoch is the model.
+how the entropy is computed, and its threshold, which in the released code looks tuned on the test images. What is ours:
+the entropy of `attention_entropy`, whose limits come from good training parts; which scales are read; narrower networks
+on a CPU; heights as they are, where the released code rounds them to 8 bits, steps of 2.7 mm; dents, bumps and missing
+points among the anomalies; Adam and its rate; and the last epoch is the model.
 """
 
 from __future__ import annotations
