@@ -6,6 +6,7 @@ from patchbank.methods.cflow import CFLOW
 from patchbank.methods.cfm import CFM
 from patchbank.methods.cpmf import CPMF
 from patchbank.methods.draem import DRAEM
+from patchbank.methods.easynet import EasyNet
 from patchbank.methods.efficientad import EfficientAD
 from patchbank.methods.ensemble import Ensemble
 from patchbank.methods.fapm import FAPM
@@ -35,6 +36,7 @@ __all__ = [
     "RD4AD",
     "SPADE",
     "AnomalyDINO",
+    "EasyNet",
     "EfficientAD",
     "Ensemble",
     "FastFlow",
