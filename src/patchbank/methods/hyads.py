@@ -181,8 +181,8 @@ class HyADSScorer(PictureScorer):
     def make_network(self) -> HyADSNetwork:
         return HyADSNetwork(self.levels.dimension, self._width, self._bank)
 
-    def step_bytes(self, patches: int) -> int:
-        return _PER_PIXEL * self._width * patches * self.training_options.batch
+    def step_bytes(self, images: int, patches: int) -> int:
+        return _PER_PIXEL * self._width * patches * min(self.training_options.batch, images)
 
     def task(self, network: HyADSNetwork, features: FeatureStore) -> ReconstructionTask:
         """The first of the two trainings."""
