@@ -3,7 +3,7 @@ Normalizing Flows" (WACV 2022), arXiv 2107.12571.
 
 Vectors of each level have a normalising flow, which is told where a vector lies. What is ours (docs/methods/cflow.md):
 features are standardised over the training images; the loss is −log p / C itself, where the released code has
-−log σ(log p / C); and a vector scores by the density of its z alone, for with log |det| defects stand out less. The
+−log σ(log p / C); and a vector scores by the density of its z alone, which told more defects with short trainings. The
 released code scales each level by the largest log p of the test images, and keeps the epoch that is best on them:
 neither is done here.
 """

@@ -151,7 +151,7 @@ class FastFlow(Detector):
     steps: int = 8
     hidden_ratio: float = 1.0
     learning_rate: float = 3e-3
-    epochs: int = 40
+    epochs: int = 20
     batch: int = 4
     max_minutes: float | None = None
     patience: int | None = None
