@@ -258,7 +258,7 @@ class LocalScale(Detector):
     bank_size: int | None = None
     search: str = "auto"
     hidden: int = 64
-    stiffness: float = 1.0
+    stiffness: float = 5.0
     learning_rate: float = 1e-3
     epochs: int = 2
     batch: int = 512
