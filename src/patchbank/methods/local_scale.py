@@ -43,7 +43,7 @@ from patchbank.training.scale import ScaleNetwork
 from patchbank.training.scorer import TrainedScorer
 
 _LEAST = 1e-6  # of lengths that are divided by
-_NEAR, _FAR = 0.5, 2.0  # how far a pseudo-anomaly is from its patch, in mean distances of good patches to the bank
+_NEAR, _FAR = 1.0, 4.0  # how far a pseudo-anomaly is from its patch, in mean distances of good patches to the bank
 _HARDEST = 0.05  # share of the good patches of a batch that the loss ranks
 
 
@@ -92,7 +92,7 @@ class LocalScaleTask:
         return ranked + self.stiffness * torch.cat([scale, scale_of_off]).square().mean()
 
     def pseudo_anomalies(self, good: Tensor, distance: Tensor, generator: torch.Generator) -> Tensor:
-        """Good patches B×D, `distance` B from the bank → patches 0.5 to 2 times the mean distance away from them: half
+        """Good patches B×D, `distance` B from the bank → patches 1 to 4 times the mean distance away from them: half
         of them in a random direction, as each dimension spreads; half towards the patch of another place."""
         far, kind = torch.rand(2, len(good), generator=generator).to(good.device)
         noise = torch.randn(good.shape, generator=generator).to(good.device) * self.unit
@@ -258,7 +258,7 @@ class LocalScale(Detector):
     bank_size: int | None = None
     search: str = "auto"
     hidden: int = 64
-    stiffness: float = 1.0
+    stiffness: float = 5.0
     learning_rate: float = 1e-3
     epochs: int = 2
     batch: int = 512

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.training.literal import Array, values
 
-OPTIONS: dict[str, Any] = {"image_size": 96, "epochs": 2, "batch": 96, "hidden": 16, "coreset": 0.2, "stiffness": 0.1}
+OPTIONS: dict[str, Any] = {"image_size": 96, "epochs": 2, "batch": 96, "hidden": 64, "coreset": 0.2, "stiffness": 0.01}
 
 
 def scale(w: dict[str, Array], difference: Array, nearest: Array) -> float:
@@ -57,7 +57,7 @@ def loss(task: Any, numbers: torch.Tensor, seed: int) -> float:
         step = w["statistics.scale"] / math.sqrt(sum(w["statistics.scale"] ** 2)) * noise[i]
         if kind[i] >= 0.5:
             step = (good[i - 1] - x) / math.sqrt(sum((good[i - 1] - x) ** 2))
-        moved.append(x + (0.5 + 1.5 * far[i]) * mean_distance * step)
+        moved.append(x + (1 + 3 * far[i]) * mean_distance * step)
     anomalous = [to_nearest(w, x, own) for x, own in zip(moved, left_out, strict=True)]
     highest = sorted(math.log(d / s) for d, s in found)[-max(1, int(0.05 * len(good))) :]
     ranked = [math.log1p(math.exp(g - math.log(d / s))) for g in highest for d, s in anomalous]
