@@ -47,7 +47,7 @@ _MATCHING = 0.3  # weight of a standard deviation of the distance in the score
 _HEAD = 16  # channels of the segmentation head
 _MOST_PICTURES = 64  # whose errors the head's inputs are standardised by
 _FAR = 1e30
-_PER_PIXEL = 100  # bytes of a step for each pixel and channel of the first level: what gradients need
+_PER_PIXEL = 180  # bytes of a step for each pixel and channel of the first level: what gradients need
 
 
 class HyADSNetwork(nn.Module):
