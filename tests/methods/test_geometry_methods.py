@@ -17,6 +17,7 @@ from patchbank.data import gather
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError, WeightsError
 from patchbank.features import point_mae
+from patchbank.features.aggregation import Cells
 from patchbank.features.backbones import PIXELS
 from patchbank.features.channels import opened_points
 from patchbank.features.point_mae import PointMAE, load_point_mae, point_features
@@ -96,7 +97,8 @@ def test_a_method_keeps_the_contract(
 
 
 OF_PIXELS = [name for name, method in METHODS.items() if method.backbone == PIXELS]  # whose networks see pictures
-BY_LEVELS = ("fapm", "spade")  # which compare each level of the network at its own resolution
+# which compare each level of the network at its own resolution
+BY_LEVELS = [name for name in METHODS if isinstance(METHODS[name]().arrange(), Cells)]
 
 
 @pytest.mark.parametrize(
