@@ -13,6 +13,11 @@ OnError: TypeAlias = Callable[[str, Exception], None]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
+def stage_of(said: str) -> str:
+    """The stage that a `Progress` is told of. What follows a colon changes on the way, such as the loss."""
+    return said.partition(":")[0]
+
+
 class PatchbankWarning(UserWarning):
     """Something a user should know about a run that went on all the same. The command line prints it as one line."""
 

@@ -23,6 +23,7 @@ from patchbank.sample import SampleRef
 from patchbank.scorer import Levels, Scorer
 from patchbank.scoring.displacement import response_of
 from patchbank.scoring.post import Post
+from patchbank.training.options import identity_of
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -54,6 +55,8 @@ def fitted_to(
 ) -> Fitted:
     """Fit and calibrate a detector's scorer. `copies`: what was left out as a copy of what. The detector stays as it
     is."""
+    if monitor.session and monitor.session.checkpoints:
+        monitor.session.checkpoints.identity = identity_of(detector, extractor.how)
     readable = extractor.survey(detector.augmented(given), monitor.on_error)
     calibrator = Calibrator(
         detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor)

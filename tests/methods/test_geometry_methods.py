@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from patchbank.data import gather
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError, WeightsError
 from patchbank.features import point_mae
+from patchbank.features.aggregation import Cells
+from patchbank.features.backbones import PIXELS
 from patchbank.features.channels import opened_points
 from patchbank.features.point_mae import PointMAE, load_point_mae, point_features
 from patchbank.methods import METHODS, find_method
@@ -24,15 +27,25 @@ from patchbank.scoring.one_class import fit_one_class
 from patchbank.shape.decide import read_sample_shape
 from patchbank.shape.features import SHAPE_FEATURES
 from patchbank.shape.surface import Surface
+from patchbank.training.scorer import TrainedScorer
 from tests.conftest import small_solid
 
 BOTH = ("rgb", "curvature")
-QUICK: dict[str, dict[str, Any]] = {"cfm": {"steps": 20}, "m3dm": {"channels": BOTH}, "cpmf": {"views": 1}}
+QUICK: dict[str, dict[str, Any]] = {"m3dm": {"channels": BOTH}, "cpmf": {"views": 1}}
+
+
+def of_trained(method: str) -> dict[str, Any]:
+    """The quick options of a method that learns weights."""
+    literal = importlib.import_module(f"tests.training.literal.{method}")
+    kept = {name: value for name, value in literal.OPTIONS.items() if name not in ("image_size", "channels")}
+    return {**kept, "epochs": 1, "batch": 1024}
 
 
 def small(method: str, **options: Any) -> Detector:
     found, preset = find_method(method)
-    quick = QUICK.get(method.partition(".")[0], {})
+    name = method.partition(".")[0]
+    learns = issubclass(METHODS[name].scorer_class, TrainedScorer)
+    quick = QUICK.get(name) or (of_trained(name) if learns else {})
     return found(**{"image_size": 128, "threads": 1, **quick, **preset, **options})
 
 
@@ -76,24 +89,38 @@ def test_a_method_keeps_the_contract(
     loaded = patchbank.load(tmp_path / "m.patchbank", threads=1)
     assert loaded.predict(bad) == prediction
     assert loaded.predict(bad).channels == prediction.channels
-    if method in ("padim", "cfm", "spade"):
+    if method in ("padim", "spade") or (model.scorer.learns_weights and method != "m3dm"):
         return  # slow, and tested with pictures
     again = loaded.fit(files)
     assert np.array_equal(again.calibration_.scores, model.calibration_.scores)
     assert again.predict(bad) == prediction
 
 
-BY_LEVELS = ("fapm", "spade")  # which compare each level of the network at its own resolution
+OF_PIXELS = [name for name, method in METHODS.items() if method.backbone == PIXELS]  # whose networks see pictures
+# which compare each level of the network at its own resolution
+BY_LEVELS = [name for name in METHODS if isinstance(METHODS[name]().arrange(), Cells)]
 
 
-@pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", "cfm", "btf", *BY_LEVELS)])
+@pytest.mark.parametrize(
+    "method", [n for n in METHODS if n not in ("cpmf", "m3dm", "cfm", "btf", *BY_LEVELS, *OF_PIXELS)]
+)
 def test_features_side_by_side(method: str, files: list[str], bad: str) -> None:
     assert np.isfinite(small(method, channels=BOTH, fusion="concat").fit(files).predict(bad).score)
 
 
-@pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", *BY_LEVELS)])
+@pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", *BY_LEVELS, *OF_PIXELS)])
 def test_features_of_points(method: str, files: list[str], bad: str) -> None:
     assert np.isfinite(small(method, channels=("rgb", "fpfh")).fit(files).predict(bad).score)
+
+
+@pytest.mark.parametrize("method", OF_PIXELS)
+@pytest.mark.parametrize("options", [{"channels": ("rgb", "fpfh")}, {"channels": BOTH, "fusion": "concat"}], ids=str)
+def test_methods_that_take_the_values_of_pictures(method: str, options: dict[str, Any], files: list[str]) -> None:
+    words = (
+        f"^{method} sees pictures, which have 3 values for each pixel, not [0-9]+: leave out fusion=concat, and chan"
+    )
+    with pytest.raises(OptionError, match=words):
+        small(method, **options).fit(files)
 
 
 @pytest.mark.parametrize("method", BY_LEVELS)
@@ -327,9 +354,10 @@ def test_cfm_is_never_calibrated_on_what_it_learned_from(files: list[str]) -> No
 def test_cfm_scores_are_products_of_cosines(files: list[str], bad: str) -> None:
     model = small("cfm").fit(files)
     item, scorer = next(model.extractor.stream(gather(bad))), model.scorer
-    standard = (item.vectors - scorer.offset) / scorer.scale
+    statistics = scorer.network.statistics
+    standard = (item.vectors - statistics.offset) / statistics.scale
     a, b = standard.double().split(model.extractor.widths, -1)
-    mapping = scorer.mapping.double()
+    mapping = scorer.network.mapping.double()
     try:
         one = 1 - torch.nn.functional.cosine_similarity(mapping.to_a(b), a)
         two = 1 - torch.nn.functional.cosine_similarity(mapping.to_b(a), b)

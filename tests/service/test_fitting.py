@@ -15,6 +15,7 @@ from patchbank import PatchCore
 from patchbank.errors import DatasetError, OptionError
 from patchbank.service.app import build_app
 from patchbank.service.config import Config
+from patchbank.service.fits import Job, Order
 from patchbank.service.folders import folders_below, images_to_learn, inside, publish
 from tests.conftest import good_image
 
@@ -209,3 +210,32 @@ def test_without_a_root_there_are_no_fits(place: Path, tmp_path: Path) -> None:
         for answer in (client.get("/v1/fits"), client.post("/v1/fits", json={"folder": "a", "name": "x"})):
             assert answer.status_code == 404
             assert "--fit-root" in answer.json()["detail"]
+
+
+def test_a_stage_goes_on_while_its_loss_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the time that is left would be measured from the last step."""
+    job, now = Job(1, Order(Path("."), ".", "new", "simplenet", {}, [], Path("new"))), [100.0]
+    job.state = "running"
+    monkeypatch.setattr("patchbank.service.fits.time.monotonic", lambda: now[0])
+    for done in range(1, 11):
+        now[0] += 1
+        job.advance(f"training 1 of 6: loss {1 / done:.3g}", done, 100)
+    assert job.stage == "training 1 of 6: loss 0.1"
+    assert job.eta_seconds == pytest.approx(9 / 10 * 90)
+    job.advance("training 2 of 6: loss 1", 1, 100)
+    assert job.eta_seconds is None
+
+
+def test_a_method_that_learns_weights_tells_of_its_training(client: TestClient) -> None:
+    order = {
+        "folder": "a/good", "name": "trained", "method": "simplenet",
+        "options": {"image_size": 64, "epochs": 3, "max_minutes": 10},
+    }  # fmt: skip
+    number = client.post("/v1/fits", json=order).json()["id"]
+    stages = set()
+    while (fit := client.get(f"/v1/fits/{number}").json())["state"] in ("waiting", "running"):
+        stages.add(fit["stage"])
+        time.sleep(0.02)
+    assert fit["state"] == "done", fit["error"]
+    assert "trained" in {model["name"] for model in client.get("/v1/models").json()["models"]}
+    assert any(stage.startswith("training ") and " of 6: loss " in stage for stage in stages), stages

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from patchbank.errors import DatasetError
-from patchbank.training import build
-from patchbank.training.fusion import Fusion, FusionTraining, Pair, train_fusion
+from patchbank.training.fusion import Fusion, FusionTask, Pair, Pairs
+from patchbank.training.loop import Session, Training, train
+from patchbank.training.network import build
 
 erf = np.vectorize(math.erf)
 
@@ -58,21 +59,34 @@ def test_fused_features_and_loss() -> None:
     assert found == pytest.approx(total / len(one), rel=1e-5)
 
 
-def test_learning_rate() -> None:
-    training = FusionTraining()
-    assert training.rate(0) == 0
-    assert training.rate(0.5) == pytest.approx(0.0015)
-    assert training.rate(1) == pytest.approx(0.003)
-    assert training.rate(2) == pytest.approx(0.0015)
-    assert training.rate(3) == pytest.approx(0)
+def trained(
+    pairs: Sequence[Pair], epochs: int = 3, seed: int = 0, session: Session | None = None, **task: float
+) -> tuple[Fusion, float]:
+    """A fusion that learned from pairs, and its mean loss over the last epoch."""
+    items = Pairs(pairs)
+    fusion = build(lambda: Fusion(12, 20), seed)
+    training = Training(epochs, batch=1, seed=seed, schedule="cosine", warmup=min(1, epochs - 1))
+    outcome = train(FusionTask(fusion, items, **task), training, session)  # type: ignore[arg-type]
+    return fusion, outcome.loss
+
+
+def test_a_step_sees_some_patches_of_one_image() -> None:
+    fusion, pairs = build(lambda: Fusion(12, 20), 3), images()
+    task = FusionTask(fusion, Pairs(pairs), temperature=0.2, patches=30)
+    rows = torch.randperm(80, generator=torch.Generator().manual_seed(7))[:30]
+    expected = fusion.loss(pairs[4][0][rows], pairs[4][1][rows], 0.2)
+    assert torch.equal(task.loss(torch.tensor([4]), torch.Generator().manual_seed(7)), expected)
+    batches = list(task.items.batches(1, range(6), torch.Generator()))
+    assert sorted(int(numbers) for numbers in batches) == list(range(6))
+    assert task.optimisers()[0].defaults["betas"] == (0.9, 0.95)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_training_pairs_places(temperature: float) -> None:
     """Places of an image that was not learned from are found by what the other modality says of them."""
     pairs = images()
-    fusion, loss = train_fusion(pairs, FusionTraining(epochs=20, temperature=temperature))
-    _, first = train_fusion(pairs, FusionTraining(epochs=1, learning_rate=0.0, temperature=temperature))
+    fusion, loss = trained(pairs, 20, temperature=temperature)
+    _, first = trained(pairs, 1, rate=0.0, temperature=temperature)
     assert loss < first - 0.1
     assert not fusion.training
     assert not any(parameter.requires_grad for parameter in fusion.parameters())
@@ -83,10 +97,9 @@ def test_training_pairs_places(temperature: float) -> None:
 
 def test_one_seed_one_fusion_and_no_global_state() -> None:
     before = torch.get_rng_state()
-    training = FusionTraining(seed=5, patches=30)
-    one, two = (train_fusion(images(), training)[0].state_dict() for _ in range(2))
+    one, two = (trained(images(), seed=5, patches=30)[0].state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    other = train_fusion(images(), FusionTraining(seed=6, patches=30))[0].state_dict()
+    other = trained(images(), seed=6, patches=30)[0].state_dict()
     assert not torch.equal(one["a.head.weight"], other["a.head.weight"])
     assert torch.equal(before, torch.get_rng_state())
 
@@ -109,15 +122,23 @@ class Reading(Sequence[Pair]):
 
 def test_images_may_be_read_one_at_a_time() -> None:
     steps: list[int] = []
-    train_fusion(Reading(images(3)), FusionTraining(), lambda what, done, total: steps.append(done * 100 + total))
+    trained(Reading(images(3)), session=Session(lambda what, done, total: steps.append(done * 100 + total)))
     assert steps == [100 * (i + 1) + 9 for i in range(9)]
+
+
+def test_images_with_a_single_place_are_left_out() -> None:
+    pairs = images(3)
+    pairs[1] = (pairs[1][0][:1], pairs[1][1][:1])
+    items = Pairs(pairs)
+    assert items.images == 2
+    assert torch.equal(items.pair(torch.tensor([1]))[0], pairs[2][0])
 
 
 def test_what_cannot_be_learned_from() -> None:
     (a, b), *_ = images(1)
     with pytest.raises(DatasetError, match="image 0 has 80 patches of one modality and 79 of the other"):
-        train_fusion([(a, b[1:])], FusionTraining())
+        Pairs([(a, b[1:])])
     with pytest.raises(DatasetError, match="no image has two places"):
-        train_fusion([(a[:1], b[:1])], FusionTraining())
+        Pairs([(a[:1], b[:1])])
     with pytest.raises(DatasetError, match="the loss is nan after 0 steps"):
-        train_fusion([(a * torch.nan, b)], FusionTraining())
+        trained([(a * torch.nan, b)])

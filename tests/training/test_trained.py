@@ -25,13 +25,15 @@ from patchbank.detector import Detector
 from patchbank.edge import runtime
 from patchbank.errors import DatasetError, MemoryBudgetError, OptionError
 from patchbank.export import FORMATS, export
+from patchbank.features.planning import Plan
 from patchbank.methods import METHODS
-from patchbank.training import checkpoint, loop
+from patchbank.training import checkpoint, loop, scorer
 from patchbank.training.loop import Session, train
 from patchbank.training.network import build
+from patchbank.training.scorer import TrainedScorer
 from tests.conftest import bad_image, good_image
 
-TRAINED = [name for name, method in METHODS.items() if method.scorer_class.learns_weights]
+TRAINED = [name for name, method in METHODS.items() if issubclass(method.scorer_class, TrainedScorer)]
 SEED = 5
 
 
@@ -93,8 +95,8 @@ def features(case: Case, model: Detector) -> Any:
 
 def random_task(model: Detector, features: Any) -> Any:
     """On a network whose weights are all random, also those that begin as 0 or 1, on the data of good images."""
-    scorer: Any = model.scorer
-    network, generator = build(scorer.make_network, SEED), torch.Generator().manual_seed(SEED)
+    fitted: Any = model.scorer
+    network, generator = build(fitted.make_network, SEED), torch.Generator().manual_seed(SEED)
     for module in network.modules():
         for parameter in module.parameters(recurse=False):
             spread = float(parameter.detach().std()) if parameter.numel() > 1 else 0.0
@@ -103,7 +105,7 @@ def random_task(model: Detector, features: Any) -> Any:
             for buffer in (module.running_mean, module.running_var):
                 assert buffer is not None
                 buffer += torch.rand(buffer.shape, generator=generator)
-    return scorer.task(network, features)
+    return fitted.task(network, features)
 
 
 def first_batch(task: Any, model: Detector) -> torch.Tensor:
@@ -119,6 +121,17 @@ def test_the_loss_of_a_batch(case: Case, model: Detector, features: Any) -> None
     task.network.train()
     found = float(task.loss(numbers, torch.Generator().manual_seed(SEED)).detach())
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_the_loss_of_features_on_disk(case: Case, model: Detector, features: Any) -> None:
+    on_disk = model.extractor.collect(gather(case.good), on_disk=True)
+    losses = []
+    for each in (features, on_disk):
+        task = random_task(model, each)
+        task.network.train()
+        loss = task.loss(first_batch(task, model), torch.Generator().manual_seed(SEED))
+        losses.append(float(loss.detach()))
+    assert losses[0] == losses[1]
 
 
 def test_the_scores_of_an_image(case: Case, model: Detector, features: Any) -> None:
@@ -142,8 +155,8 @@ def test_the_loss_of_a_batch_moves_all_weights(model: Detector, features: Any) -
 
 
 def test_the_loss_falls_by_half_on_one_image(case: Case, model: Detector) -> None:
-    scorer: Any = model.scorer
-    task = scorer.task(build(scorer.make_network, SEED), model.extractor.collect(gather(case.good[:1])))
+    fitted: Any = model.scorer
+    task = fitted.task(build(fitted.make_network, SEED), model.extractor.collect(gather(case.good[:1])))
     numbers, losses = first_batch(task, model), list[float]()
     moved = [p for optimiser in task.optimisers() for group in optimiser.param_groups for p in group["params"]]
     optimiser = torch.optim.Adam(moved, lr=0.003)  # one rate for all methods, larger than most of theirs
@@ -288,12 +301,12 @@ def test_what_does_not_fit_into_memory_is_refused(case: Case) -> None:
 
 
 def test_a_loss_that_is_no_number_is_one_sentence(case: Case, model: Detector, features: Any) -> None:
-    scorer: Any = model.scorer
+    fitted: Any = model.scorer
     task = random_task(model, features)
     for parameter in task.network.parameters():
         parameter.data.fill_(torch.nan)
     with pytest.raises(DatasetError, match="the loss is nan after 0 steps: use a smaller learning rate"):
-        train(task, scorer.training_options, Session())
+        train(task, fitted.training_options, Session())
 
 
 def test_a_full_disk_does_not_end_a_training(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,3 +323,15 @@ def test_a_full_disk_does_not_end_a_training(case: Case, tmp_path: Path, monkeyp
     assert "No space left on device" in said[0]
     assert "training goes on" in said[0]
     assert model.is_fitted
+
+
+def test_features_that_do_not_fit_are_streamed_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    literal = importlib.import_module("tests.training.literal.simplenet")
+    case = Case("simplenet", literal, [good_image(i) for i in range(2)], [], [])
+    expected = file_of(case.small().fit(case.good), tmp_path / "a")
+    monkeypatch.setattr(scorer, "plan_fit", lambda *_, **__: Plan("disk", 0, "on disk"))
+    plans: list[str] = []
+    model = case.small().fit(case.good, on_plan=lambda plan: plans.append(plan.where))
+    assert set(plans) == {model.training_.pop("plan")} == {"disk"}
+    model.training_ |= {"plan": "memory"}
+    assert file_of(model, tmp_path / "b") == expected

@@ -64,6 +64,8 @@ class Calibrator:
         """The scorer, the images that were held out of its fit, and the calibration. Where near-copies are found only
         when the features are there, and the folds tore them apart, all of it is done again."""
         scorer = self.learner.fresh()
+        if monitor.finds_groups and scorer.learns_weights and not scorer.can_leave_out:
+            readable = self._labelled(readable, monitor)  # a training is not to be done again
         groups = [source.group for source, _ in readable]
         turned = [bool(source.angle) for source, _ in readable]
         folds = folds_of(turned, self.seed, groups)
@@ -71,7 +73,7 @@ class Calibrator:
         scheme = self.scheme_for(scorer, parts, turned.count(False))
         fitted_anew = {"k-fold": folds, CORRECTED: [] if scorer.can_reselect else folds[:1]}.get(scheme, [])
         if monitor.session:
-            monitor.session.fits = len(fitted_anew) + 1
+            monitor.session.begin(len(fitted_anew) + 1)
         apart = self._score_apart(readable, fitted_anew, monitor)
         held_out = set(folds[0]) if scheme == "held-out" else set[int]()
         reserved = 1 / FOLDS if held_out and scorer.can_add_held_out else 0.0
@@ -112,7 +114,8 @@ class Calibrator:
         if parts < 2:
             return "leave-one-out"
         if not scorer.can_leave_out:
-            return "k-fold" if self.scheme == "k-fold" or parts < LEAST_HELD_OUT else "held-out"
+            least = FOLDS if self.scheme == "held-out" else LEAST_HELD_OUT
+            return "k-fold" if self.scheme == "k-fold" or parts < least else "held-out"
         if parts < images and not scorer.leaves_parts_out and self.scheme != "held-out":
             return "k-fold"  # its leave-one-out would keep the other images of the part
         if self.scheme not in ("auto", CORRECTED):
@@ -122,6 +125,19 @@ class Calibrator:
         if self.scheme == "auto" and parts <= MANY_PICTURES * images:
             return "leave-one-out"  # the correction overshoots where twins fill the bank
         return CORRECTED if scorer.loo_is_biased and parts >= LEAST_CORRECTED else "leave-one-out"
+
+    def _labelled(self, readable: Readable, monitor: FitMonitor) -> Readable:
+        """The images with labels of the near-copies among them, which are looked for in a walk of its own."""
+        seen, extractor = FeatureStore(), self.learner.extractor
+        with monitor.clock("features"):
+            for item in extractor.stream([source for source, _ in readable], monitor.inside().on_error):
+                seen.add(item)
+        found = seen.find_near_copies()
+        monitor.finds_groups = False
+        if found is None:
+            return readable
+        say_near_copies(found, [ref.name for ref in seen.refs if not ref.angle])
+        return seen.labelled(readable)
 
     # ---- the sources of scores ---------------------------------------------------------------------------------------
 

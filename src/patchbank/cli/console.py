@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchbank._system.files import write_csv
-from patchbank.errors import PatchbankWarning
+from patchbank.errors import PatchbankWarning, stage_of
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
@@ -151,7 +151,7 @@ def progress_bars() -> Iterator[Progress | None]:
         tasks = {}
 
         def advance(stage: str, done: int, total: int) -> None:
-            name = stage.partition(":")[0]  # what follows changes on the way, such as the loss
+            name = stage_of(stage)
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done, total=total, description=stage)

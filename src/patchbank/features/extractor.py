@@ -57,12 +57,12 @@ class Extractor:
     def __post_init__(self) -> None:
         cache = None if self.inputs.reference else self.cache  # an image is read again to be laid over the reference
         loader = Loader(
-            self.inputs, self.geometry, self.grid, self.tiling is not None, cache, self._how, self.point_weights
+            self.inputs, self.geometry, self.grid, self.tiling is not None, cache, self.how, self.point_weights
         )
         object.__setattr__(self, "loader", loader)
 
     @property
-    def _how(self) -> str:
+    def how(self) -> str:
         """Everything that decides the features of an image; what is done with them afterwards is not."""
         inputs = self.inputs
         stages = {

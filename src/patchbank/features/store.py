@@ -123,7 +123,7 @@ class FeatureStore:
         for part in self._all_parts:
             part[start:end] = item.vectors[:, left : left + part.shape[1]]
             left += part.shape[1]
-            release(part, only_many=True)
+        self.release_pages()
         self.add(item)
 
     def cut(self) -> None:
@@ -143,6 +143,11 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return self.starts[-1]
+
+    @property
+    def content(self) -> str:
+        """Which images they are of, by their names and the digests of their pixels."""
+        return " ".join(f"{ref.name}={ref.digest}" for ref in self.refs)
 
     @property
     def stored(self) -> Tensor:
@@ -173,6 +178,11 @@ class FeatureStore:
         """P×D: the patches of image i."""
         rows = slice(self.starts[i], self.starts[i + 1])
         return torch.cat([part[rows] for part in self.parts], 1) if self.parts else self.stored[rows]
+
+    def release_pages(self) -> None:
+        """Give back the memory that pages of files take in this process, where they are many."""
+        for part in self._all_parts:
+            release(part, only_many=True)
 
     def add(self, item: PatchFeatures) -> None:
         """Note an image whose features come next."""

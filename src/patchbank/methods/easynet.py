@@ -176,9 +176,9 @@ class EasyNetScorer(PictureScorer):
     def task(self, network: EasyNetwork, features: FeatureStore) -> EasyNetTask:
         return EasyNetTask(network, GoodPictures(features), self._rate)
 
-    def step_bytes(self, patches: int) -> int:
+    def step_bytes(self, images: int, patches: int) -> int:
         channels = self._width * _WIDTHS[0] * len(self._modalities)
-        return int(_PER_PIXEL * channels * patches * self.training_options.batch)
+        return int(_PER_PIXEL * channels * patches * min(self.training_options.batch, images))
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """And then the limits of the entropies, from good parts."""

@@ -39,6 +39,7 @@ from patchbank.training.pictures import (
     GoodPictures,
     PictureScorer,
     as_pictures,
+    check_colours,
     check_pictures,
 )
 
@@ -50,7 +51,7 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _DROPS = (0.95,)  # of 70 000 steps the last 5 % have a tenth of the rate
 _DECAY = 1e-5
 _HELD_BACK = 10  # of the pictures, one is kept for the quantiles
-_PER_PIXEL = 6000  # bytes of a step for each pixel, at full width: what gradients need
+_PER_PIXEL = 8500  # bytes of a step for each pixel, at full width: what gradients need
 
 
 class MapScale(nn.Module):
@@ -182,8 +183,8 @@ class EfficientADScorer(PictureScorer):
     def make_network(self) -> EfficientADNetwork:
         return EfficientADNetwork(self._width)
 
-    def step_bytes(self, patches: int) -> int:
-        return int(_PER_PIXEL * self._width * patches * self.training_options.batch)
+    def step_bytes(self, images: int, patches: int) -> int:
+        return int(_PER_PIXEL * self._width * patches * min(self.training_options.batch, images))
 
     def begin(self, session: Session) -> None:
         super().begin(session)
@@ -285,8 +286,7 @@ class EfficientAD(Detector):
         return AS_THEY_ARE
 
     def make_scorer(self, levels: Levels) -> EfficientADScorer:
-        if levels.dimension != 3:
-            raise OptionError("efficientad sees pictures of three channels: leave out fusion=concat")
+        check_colours(self, levels)
         training, width = training_of(self, drops=_DROPS), self.option("width")
         return self.scorer_class(
             levels, training, self.torch_device, width, self.teacher, self.penalty, self.learning_rate

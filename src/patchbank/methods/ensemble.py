@@ -119,7 +119,10 @@ class Ensemble(Detector):
                 member.calibration = CORRECTED
             # an unreadable image is named once
             heard = _silent if number else on_error
-            member.fit(sources, on_error=heard, progress=monitor.progress, on_plan=monitor.on_plan)
+            with member.context.active():
+                member._fit(
+                    sources, None, FitMonitor(heard, monitor.progress, monitor.on_plan, session=monitor.session)
+                )
             member.calibration = scheme
             if number == 0:  # all must be calibrated by the same parts
                 parts = dict(zip(member.calibration_.images, member.calibration_.groups, strict=False))

@@ -31,23 +31,40 @@ from patchbank.methods.patchcore import PatchCoreScorer, greedy_scorer
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores
 from patchbank.scoring.one_class import fit_one_class
-from patchbank.training.fusion import Fusion, FusionTraining, train_fusion
+from patchbank.training.fusion import Fusion, FusionTask, Pairs
+from patchbank.training.loop import Session, Training, train
 from patchbank.training.network import build
+
+_TEMPERATURE = 0.1  # of the fusion's loss
 
 
 class M3DMScorer(FusedScorer):
-    """Memories of two channels and of their fusion. `names`: of the two; `training`: of the fusion."""
+    """Memories of two channels and of their fusion. `names`: of the two; `training`, `rate`: of the fusion."""
 
     keeps_patches: ClassVar[bool] = True
+    learns_weights: ClassVar[bool] = True
     leaves_parts_out: ClassVar[bool] = True
 
-    def __init__(self, members: Sequence[PatchCoreScorer], names: Sequence[str], training: FusionTraining, device: Any):
+    def __init__(
+        self, members: Sequence[PatchCoreScorer], names: Sequence[str], training: Training, rate: float, device: Any
+    ):
         super().__init__(members, [*names, "+".join(names)], "sum", device)
-        self._training, self.loss, self._on_disk = training, float("nan"), False
+        self._training, self._rate, self._session = training, rate, Session()
+        self.loss, self._on_disk = float("nan"), False
         self.image_weights = torch.ones(3)
-        self.network = build(lambda: Fusion(self.widths[0], self.widths[1]), training.seed).to(device).eval()
+        self.network = self._new_fusion().eval()
         # not one feature of each scale: one scale for a channel, the same at fit and at prediction
         self.channel_scales = torch.ones(2)
+
+    def _new_fusion(self) -> Fusion:
+        return build(lambda: Fusion(self.widths[0], self.widths[1]), self._training.seed).to(self._device)
+
+    def begin(self, session: Session) -> None:
+        self._session = session
+
+    def release(self) -> None:
+        super().release()
+        self._session = Session()
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
         plan = super().plan(images, patches, device, budget)  # the third memory is among the widths
@@ -61,7 +78,9 @@ class M3DMScorer(FusedScorer):
             self.channel_scales[number] = (squares / part.numel()) ** 0.5 or 1.0
             for _, block in in_blocks(part):
                 block.div_(float(self.channel_scales[number]))
-        self.network, self.loss = train_fusion(_Pairs(features), self._training, progress)
+        self.network = self._new_fusion()
+        task = FusionTask(self.network, Pairs(_OfImages(features)), self._rate, _TEMPERATURE)
+        self.loss = train(task, self._training, self._session, features.content).loss
         a, b = features.parts
         fused = allocate(len(a), self.widths[2], a.device, self._on_disk)
         for rows, block in in_blocks(a):
@@ -121,7 +140,7 @@ class M3DMScorer(FusedScorer):
         return super().restore(tensors, values)
 
 
-class _Pairs(Sequence[tuple[Tensor, Tensor]]):
+class _OfImages(Sequence[tuple[Tensor, Tensor]]):
     """The features of both channels, of one image when it is asked for: of the patches that have points."""
 
     def __init__(self, features: FeatureStore):
@@ -134,7 +153,9 @@ class _Pairs(Sequence[tuple[Tensor, Tensor]]):
         rows = slice(self._features.starts[i], self._features.starts[i + 1])
         a, b = (part[rows] for part in self._features.parts)
         present = b.abs().sum(1) > 0
-        return a[present], b[present]
+        found = a[present], b[present]
+        self._features.release_pages()
+        return found
 
 
 @register
@@ -189,7 +210,7 @@ class M3DM(Detector):
         a, b = levels
         both = Levels((*a.channels, *b.channels), a.strides, a.dimension + b.dimension)
         members = [greedy_scorer(self, each) for each in (a, b, both)]
-        training = FusionTraining(
-            self.epochs, min(1, self.epochs - 1), self.learning_rate, temperature=0.1, seed=self.seed
+        training = Training(
+            self.epochs, batch=1, seed=self.seed, schedule="cosine", warmup=min(1, self.epochs - 1)
         )  # fmt: skip
-        return M3DMScorer(members, channels, training, self.torch_device)
+        return M3DMScorer(members, channels, training, self.learning_rate, self.torch_device)

@@ -22,7 +22,7 @@ from typing import Any
 
 from patchbank._system.files import shown
 from patchbank._system.threads import thread_count
-from patchbank.errors import PatchbankError, PatchbankWarning
+from patchbank.errors import PatchbankError, PatchbankWarning, stage_of
 from patchbank.service.config import Config
 from patchbank.service.folders import publish
 from patchbank.service.records import iso
@@ -68,7 +68,7 @@ class Job:
 
     def advance(self, stage: str, done: int, total: int) -> None:
         """What the detector says of its progress."""
-        if stage != self.stage or done < self.done:
+        if stage_of(stage) != stage_of(self.stage) or done < self.done:
             self.stage_began = time.monotonic()
         self.stage, self.done, self.total = stage, done, total
 
@@ -210,8 +210,8 @@ def _learn(order: Order, machine: dict[str, Any], made: Path, sender: Connection
     def progress(stage: str, done: int, total: int) -> None:
         nonlocal told_stage, told_at
         now = time.monotonic()
-        if stage != told_stage or done == total or now - told_at > _OFTEN:
-            told_stage, told_at = stage, now
+        if stage_of(stage) != told_stage or done == total or now - told_at > _OFTEN:
+            told_stage, told_at = stage_of(stage), now
             sender.send(("progress", stage, done, total))
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

@@ -32,6 +32,8 @@ class Options(BaseModel):
     image_size: Annotated[int | None, Field(ge=32, le=2048)] = None
     coreset: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     bank_size: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    max_minutes: Annotated[float | None, Field(gt=0, le=100_000, allow_inf_nan=False)] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     group_by: Annotated[str | None, Field(max_length=200)] = None
 

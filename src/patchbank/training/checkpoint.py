@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from patchbank._system.files import reason, replacing, spelled
 from patchbank.errors import ModelFileError, notify
 
 _KEY = "patchbank-training"
+_DIGITS = 20  # of the digest that names a file
+_OWN = re.compile(rf"\.?[0-9a-f]{{{_DIGITS}}}\.safetensors(\..*\.tmp)?")  # and what a killed process left of one
 
 
 @dataclass
@@ -76,10 +79,19 @@ class Checkpoints:
     found: int = 0
     _told: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept there."""
+        return not any(path.suffix == ".safetensors" for path in self._own())
+
+    def _own(self) -> list[Path]:
+        """The files of trainings in the folder; those of others stay as they are."""
+        return [path for path in self.folder.iterdir() if _OWN.fullmatch(path.name)] if self.folder.is_dir() else []
+
     def path(self, learned: str) -> Path:
         """The file of one training. `learned`: from what."""
         digest = hashlib.sha256(f"{self.identity}\n{learned}".encode()).hexdigest()
-        return self.folder / f"{digest[:20]}.safetensors"
+        return self.folder / f"{digest[:_DIGITS]}.safetensors"
 
     def save(self, learned: str, state: State) -> None:
         """Write where a training stands. Where that fails it is said once, and the training goes on."""
@@ -121,8 +133,7 @@ class Checkpoints:
                 f"{self.folder}: what is kept there is another training (other images, options or versions): all was "
                 "learned anew"
             )
-        if self.folder.is_dir():
-            for path in self.folder.glob("*.safetensors"):
-                path.unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        for path in self._own():
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()

@@ -14,15 +14,13 @@ Faults of the released code that are not copied:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from patchbank.errors import DatasetError, Progress
-from patchbank.training.network import build
+from patchbank.errors import DatasetError
 
 _HEAD = 256
 _RATIO = 4  # of the hidden layer's width to the feature's
@@ -65,93 +63,70 @@ class Fusion(nn.Module):
         return nn.functional.cross_entropy(similarity / temperature, torch.arange(len(a), device=a.device))
 
 
-@dataclass(frozen=True)
-class FusionTraining:
-    """How the weights are learned.
+class Pairs:
+    """The items are images, each a pair of features: P×Da and P×Db of the same P places. A batch is one image.
+
+    Args:
+        pairs: of those places only that both modalities have. A sequence may read an image when it is asked for one:
+            one is held at a time.
+
+    Raises:
+        DatasetError: two features of one image differ in length, or no image has two places.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]):
+        self._pairs, self._used = pairs, list[int]()
+        for i in range(len(pairs)):
+            a, b = pairs[i]
+            if len(a) != len(b):
+                raise DatasetError(
+                    f"image {i} has {len(a)} patches of one modality and {len(b)} of the other: give both on one grid"
+                )
+            if len(a) > 1:  # otherwise there is nothing to tell apart
+                self._used.append(i)
+        self.images = len(self._used)
+        if not self.images:
+            raise DatasetError(
+                "no image has two places that both modalities have: look at the valid points of the parts"
+            )
+
+    def pair(self, numbers: Tensor) -> Pair:
+        """The features of the one image of a batch."""
+        return self._pairs[self._used[int(numbers[0])]]
+
+    def batches(self, size: int, images: Sequence[int], generator: torch.Generator) -> Iterator[Tensor]:
+        """One image after the other, in random order."""
+        for i in torch.randperm(len(images), generator=generator).tolist():
+            yield torch.tensor([images[i]])
+
+    def steps(self, size: int, images: Sequence[int]) -> int:
+        return len(images)
+
+
+@dataclass
+class FusionTask:
+    """What the loop trains.
 
     Attributes:
-        epochs: times that each image is seen.
-        warmup: epochs in which the learning rate rises from 0; after that it falls to 0 as a cosine.
-        learning_rate: the highest, of AdamW.
+        network: the fusion.
+        items: images of good parts.
+        rate: the highest learning rate, of AdamW.
         temperature: what cosines are divided by. The released code has 1, which leaves the loss of P patches above
             log(1 + (P − 1)·exp(−2)), however good the pairs are; a smaller one asks for larger differences.
         patches: at most how many patches of an image in one step, drawn anew each time. All are each other's negatives.
-        seed: of the first weights, the order of images and the patches drawn.
     """
 
-    epochs: int = 3
-    warmup: int = 1
-    learning_rate: float = 0.003
+    network: Fusion
+    items: Pairs
+    rate: float = 0.003
     temperature: float = 1.0
     patches: int = 1024
-    seed: int = 0
 
-    def rate(self, epoch: float) -> float:
-        """The learning rate after so many epochs, whole or not."""
-        if epoch < self.warmup:
-            return self.learning_rate * epoch / self.warmup
-        done = (epoch - self.warmup) / max(self.epochs - self.warmup, 1)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    def optimisers(self) -> Sequence[torch.optim.Optimizer]:
+        return [torch.optim.AdamW(self.network.parameters(), lr=self.rate, betas=_BETAS)]
 
-
-def train_fusion(
-    images: Sequence[Pair], training: FusionTraining, progress: Progress | None = None
-) -> tuple[Fusion, float]:
-    """A fusion that is learned from good parts, frozen and in eval mode, and its mean loss over the last epoch.
-
-    The global random state is neither used nor changed.
-
-    Args:
-        images: P×Da and P×Db features of the same P places of each image, of those places only that both modalities
-            have. A sequence may read an image when it is asked for one: one is held at a time.
-        training: how.
-        progress: is told of each step.
-
-    Raises:
-        DatasetError: two features of one image differ in length, no image has two patches, or the loss is no number.
-    """
-    generator = torch.Generator().manual_seed(training.seed)
-    fusion = build(lambda: Fusion(*(each.shape[1] for each in images[0])), training.seed).to(images[0][0].device)
-    optimiser = torch.optim.AdamW(fusion.parameters(), lr=training.learning_rate, betas=_BETAS)
-    total = training.epochs * len(images)
-    losses = list[float]()
-    with torch.enable_grad():
-        for step in range(total):
-            if step % len(images) == 0:
-                order = torch.randperm(len(images), generator=generator).tolist()
-                losses.clear()
-            number = order[step % len(images)]
-            optimiser.param_groups[0]["lr"] = training.rate((step + 1) / len(images))
-            pair = _draw(images[number], number, training.patches, generator)
-            if pair is None:
-                continue
-            losses.append(_step(fusion, optimiser, pair, training.temperature, step))
-            if progress:
-                progress("training", step + 1, total)
-    if not losses:
-        raise DatasetError("no image has two places that both modalities have: look at the valid points of the parts")
-    return fusion.eval().requires_grad_(False), sum(losses) / len(losses)
-
-
-def _draw(pair: Pair, number: int, patches: int, generator: torch.Generator) -> Pair | None:
-    """The rows of one step; None where there is nothing to tell apart."""
-    a, b = pair
-    if len(a) != len(b):
-        raise DatasetError(
-            f"image {number} has {len(a)} patches of one modality and {len(b)} of the other: give both on one grid"
-        )
-    if len(a) < 2:
-        return None
-    rows = torch.randperm(len(a), generator=generator)[:patches].to(a.device)
-    return a[rows].float(), b[rows].float()
-
-
-def _step(fusion: Fusion, optimiser: torch.optim.Optimizer, pair: Pair, temperature: float, step: int) -> float:
-    """Learn from one image. Returns the loss."""
-    loss = fusion.loss(*pair, temperature)
-    if not torch.isfinite(loss):
-        raise DatasetError(f"the loss is {float(loss)} after {step} steps: use a smaller learning rate")
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return float(loss.detach())
+    def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        """InfoNCE of some patches of an image."""
+        a, b = self.items.pair(numbers)
+        rows = torch.randperm(len(a), generator=generator)[: self.patches].to(a.device)
+        return self.network.loss(a[rows].float(), b[rows].float(), self.temperature)

@@ -71,8 +71,9 @@ class Pictures:
 
     def vectors(self, numbers: Tensor) -> Tensor:
         """B numbers of images of one grid → B×P×D float32, row by row of their grid."""
-        found = [self._features.of_image(i) for i in numbers.tolist()]
-        return torch.stack(found).float()
+        found = torch.stack([self._features.of_image(i) for i in numbers.tolist()]).float()
+        self._features.release_pages()
+        return found
 
     def grid(self, numbers: Tensor) -> tuple[int, int]:
         """(rows, columns) of the images of a batch."""

@@ -105,6 +105,10 @@ class Session:
     stages: int = 1
     number: int = 0
 
+    def begin(self, fits: int) -> None:
+        """A detector begins, which is fitted so often."""
+        self.fits, self.of_each, self.stages, self.number = fits, 1, 1, 0
+
     @property
     def trainings(self) -> int:
         """How many there will be; they share the time."""
@@ -172,6 +176,8 @@ class _Trainer:
         state = State(self.task.network, self.optimisers, self.generator)
         if checkpoints and checkpoints.load(self.learned, state):
             self.standing = standing = _Standing(**state.values)
+            if standing.ended == "minutes" and not self._is_late():
+                standing.ended = ""  # there are more of them now
         saved = started = time.monotonic()
         before = standing.seconds
         try:
@@ -283,6 +289,6 @@ def train(task: Task, training: Training, session: Session | None = None, learne
     session.number += 1
     task.network.train().requires_grad_(True)
     with torch.enable_grad():
-        outcome = _Trainer(task, training, session, learned).run()
+        outcome = _Trainer(task, training, session, f"{session.number} {learned}").run()
     task.network.eval().requires_grad_(False)
     return outcome

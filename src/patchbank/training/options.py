@@ -7,12 +7,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from patchbank._system.environment import package_version
 from patchbank.errors import OptionError
 from patchbank.training.checkpoint import Checkpoints
 from patchbank.training.loop import Training
 
-_MACHINE = ("memory_budget", "roi", "depth", "max_minutes")
+_ELSEWHERE = ("memory_budget", "threads", "thumbnails", "max_minutes", "roi", "depth")  # or without effect on weights
 
 
 def training_of(options: Any, **more: Any) -> Training:
@@ -52,10 +51,13 @@ def checkpoints_of(detector: Any, folder: str | PathLike[str] | None, resume: bo
         if resume:
             raise OptionError(f"{detector.method} learns no weights, so it has nothing to resume: leave out --resume")
         return None
-    path = Path(folder)
-    if resume and not any(path.glob("*.safetensors")):
-        raise OptionError(f"{path}: keeps no unfinished training: leave out --resume")
-    options = {name: value for name, value in detector.parameters().items() if name not in _MACHINE}
-    versions = [f"{name}={package_version(name)}" for name in ("patchbank", "torch")]
-    identity = json.dumps({"method": detector.method, "options": options, "versions": versions}, default=str)
-    return Checkpoints(path, resume, identity)
+    kept = Checkpoints(Path(folder), resume)
+    if resume and kept.is_empty:
+        raise OptionError(f"{folder}: keeps no unfinished training: leave out --resume")
+    return kept
+
+
+def identity_of(detector: Any, features: str) -> str:
+    """All that decides what a detector learns from given images. `features`: what decides their features."""
+    options = {name: detector.option(name) for name in detector.parameter_names() if name not in _ELSEWHERE}
+    return json.dumps({"method": detector.method, "options": options, "features": features}, default=str)

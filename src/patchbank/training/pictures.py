@@ -12,7 +12,7 @@ from patchbank.errors import OptionError
 from patchbank.features.aggregation import OneGrid
 from patchbank.features.backbones import PIXELS
 from patchbank.features.store import FeatureStore
-from patchbank.scorer import Grid, PatchScores
+from patchbank.scorer import Grid, Levels, PatchScores
 from patchbank.training.items import Pictures
 from patchbank.training.scorer import TrainedScorer
 
@@ -34,6 +34,15 @@ def check_pictures(options: Any) -> None:
         )
     if options.option("image_size") < LEAST_SIDE:
         raise OptionError(f"image_size must be at least {LEAST_SIDE} pixels for {options.method}")
+
+
+def check_colours(options: Any, levels: Levels) -> None:
+    """Raise `OptionError` where a pixel has not the three values of a picture."""
+    if levels.dimension != 3:
+        raise OptionError(
+            f"{options.method} sees pictures, which have 3 values for each pixel, not {levels.dimension}: leave out "
+            "fusion=concat, and channels of points such as fpfh"
+        )
 
 
 class GoodPictures(Pictures):

@@ -112,7 +112,9 @@ function inWords(fit) {
     case "cancelled": return "cancelled";
     default: {
       const left = fit.eta_seconds ? `, about ${duration(fit.eta_seconds)} left of this step` : "";
-      return `${STAGES[fit.stage] ?? fit.stage}${fit.total ? `, ${fit.done} of ${fit.total}` : ""}${left}`;
+      const [stage, detail] = fit.stage.split(": "); // such as the loss of a training
+      const steps = fit.total ? `, ${detail ? "step " : ""}${fit.done} of ${fit.total}` : "";
+      return `${STAGES[stage] ?? stage}${steps}${detail ? `, ${detail}` : ""}${left}`;
     }
   }
 }

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.data import Geometry, RegionOfInterest, Sample, ValueRange, read_image
-from patchbank.errors import ImageError
+from patchbank.errors import DatasetError, ImageError
 from patchbank.sample import GEOMETRY_CHANNEL, RGB_CHANNEL
 from patchbank.shape import Shape
 from patchbank.shape.decide import read_sample_shape
 from patchbank.shape.shown import shaded_view
 from patchbank.training.anomalies.depth import DEPTH_KINDS, DepthAnomalies
-from patchbank.training.anomalies.masks import Floats, Mask, closed
+from patchbank.training.anomalies.masks import Floats, Mask, check_foreground, closed
 from patchbank.training.anomalies.pictures import PICTURE_KINDS, Anomalies
 from patchbank.training.anomalies.textures import GeneratedTextures, Textures
 
@@ -61,21 +61,21 @@ class Examples:
         """Draw an anomaly of one kind on a sample.
 
         Raises:
-            ImageError: a file cannot be read, or the region of interest is for images of another size.
-            DatasetError: there is no place for an anomaly.
+            ImageError: a file cannot be read, the region of interest is for images of another size, or there is no
+                place for an anomaly.
         """
-        if not self._has_depths(sample):
-            return self._of_picture(sample, kind, rng)
         try:
-            return self._of_solid(sample, kind, rng)
-        except ImageError as error:
-            named = str(error).startswith(sample.name)
-            raise error if named else ImageError(f"{sample.name}: {error}") from None
+            draw = self._of_solid if self._has_depths(sample) else self._of_picture
+            return draw(sample, kind, rng)
+        except (ImageError, DatasetError) as error:
+            named = str(error).startswith(f"{sample.name}: ")
+            raise ImageError(str(error) if named else f"{sample.name}: {error}") from None
 
     def _of_picture(self, sample: Sample, kind: str, rng: np.random.Generator) -> Example:
         rgb = read_image(sample, self.values)
         view = Geometry("whole", self.image_size, multiple=1).view(*rgb.shape[:2])
-        foreground = self._foreground(sample, (rgb.shape[0], rgb.shape[1]), view.resized)
+        foreground = self._foreground((rgb.shape[0], rgb.shape[1]), view.resized)
+        check_foreground(foreground, sample.name)
         before = view.pixels(rgb).astype(np.float32) / np.float32(255)
         after, mask = self._anomalies(kind).damaged(before, rng, foreground)
         return Example(sample.name, kind, (_painted(before, after),), mask)
@@ -87,13 +87,15 @@ class Examples:
         surface = depths.surface(shape)
         # single gaps beside the part's edge count as background there, and would be holes in every mask
         part = closed(surface.filled_part, np.ones(shape.size, bool))
-        foreground = part & self._foreground(sample, whole.size, shape.size)
-        picture = self._small_picture(sample, shape.size) if _has_picture(sample) else None
+        foreground = part & self._foreground(whole.size, shape.size)
+        check_foreground(foreground & shape.valid, sample.name, "valid point")
+        picture = self._small_picture(sample, whole.size, shape.size) if _has_picture(sample) else None
         new_picture, new_shape = picture, shape
         if kind in DEPTH_KINDS:
             damaged = DepthAnomalies((kind,)).damaged(surface.height, shape.valid, rng, foreground)
             rise = np.where(damaged.valid, damaged.heights - surface.height, np.float32(0))
-            new_shape, mask = Shape(shape.z - rise, damaged.valid, shape.camera), damaged.mask
+            z = np.where(damaged.valid, shape.z - rise, np.float32(0))
+            new_shape, mask = Shape(z, damaged.valid, shape.camera), damaged.mask
         else:
             assert picture is not None  # else the sample would not have this kind
             new_picture, mask = self._anomalies(kind).damaged(picture, rng, foreground)
@@ -102,20 +104,22 @@ class Examples:
             return Example(sample.name, kind, (reliefs,), mask)
         return Example(sample.name, kind, (_painted(picture, new_picture), reliefs), mask)
 
-    def _small_picture(self, sample: Sample, size: tuple[int, int]) -> Floats:
-        """The picture at the size of reduced geometry, H×W×3 in 0..1."""
+    def _small_picture(self, sample: Sample, whole: tuple[int, int], size: tuple[int, int]) -> Floats:
+        """The picture of a sample whose geometry is `whole` (height, width), at another `size`: H×W×3 in 0..1."""
         rgb = read_image(sample.seen_in(RGB_CHANNEL), self.values)
+        if rgb.shape[:2] != whole:
+            raise ImageError(
+                f"rgb has {rgb.shape[1]}×{rgb.shape[0]} pixels and xyz {whole[1]}×{whole[0]}: the channels of a sample "
+                "must lie over each other, pixel by pixel"
+            )
         small = np.asarray(cv2.resize(rgb, (size[1], size[0]), interpolation=cv2.INTER_AREA), np.float32)
         return np.asarray(small / np.float32(255))
 
-    def _foreground(self, sample: Sample, whole: tuple[int, int], size: tuple[int, int]) -> Mask:
-        """Where anomalies may lie in a sample of `whole` (height, width) pixels, shown at `size`."""
+    def _foreground(self, whole: tuple[int, int], size: tuple[int, int]) -> Mask:
+        """Where anomalies may lie in a sample of `whole` (height, width) pixels that is shown at `size`."""
         if self.roi is None:
             return np.ones(size, bool)
-        try:
-            inspected = self.roi.pixels(*whole).astype(np.float32)
-        except ImageError as error:
-            raise ImageError(f"{sample.name}: {error}") from None
+        inspected = self.roi.pixels(*whole).astype(np.float32)
         return np.asarray(cv2.resize(inspected, (size[1], size[0]), interpolation=cv2.INTER_AREA) > 0)
 
     def _anomalies(self, kind: str) -> Anomalies:
