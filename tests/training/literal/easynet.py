@@ -13,10 +13,10 @@ from patchbank.training.anomalies import Anomalies, DepthAnomalies, SolidAnomali
 
 Array = NDArray[np.float64]
 
-OPTIONS: dict[str, Any] = {"image_size": 64, "width": 0.08, "epochs": 6, "batch": 1, "learning_rate": 0.01, "sigma": 2.0}
+OPTIONS: dict[str, Any] = {
     "image_size": 64,
     "width": 0.08,
-    "epochs": 8,
+    "epochs": 6,
     "batch": 1,
     "learning_rate": 0.01,
     "sigma": 2.0,
