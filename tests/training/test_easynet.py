@@ -94,19 +94,13 @@ def test_a_modality_that_sees_nothing_is_closed() -> None:
     peaked[0, :, 2, 3] = 20.0
     entropy = attention_entropy(peaked)[0]
     gates.learn(torch.stack([entropy, entropy + 0.01])[:, None, None].expand(2, 2, 1))
-    assert gates.limits[:, 0].numpy() == pytest.approx(float(entropy) + 0.005 + 3 * 0.005, abs=1e-6)
+    assert gates.limits[:, 0].numpy() == pytest.approx((1 + float(entropy) + 0.01) / 2, abs=1e-6)
     blank = torch.full((1, 4, 6, 8), 0.5)
     seen, closed = gates([[peaked], [blank]])
     assert torch.equal(seen[0], peaked)
     assert not closed[0].any()
     both = gates([[blank], [blank]])
     assert all(torch.equal(each[0], blank) for each in both)  # something must be looked at
-
-
-def test_one_part_sets_no_limits() -> None:
-    gates = build(lambda: EntropyGates(2, 1), 0)
-    gates.learn(torch.tensor([[[0.5], [0.4]]]))
-    assert (gates.limits > 1).all()
 
 
 def test_limits_are_learned_from_the_training_parts() -> None:
@@ -119,8 +113,8 @@ def test_limits_are_learned_from_the_training_parts() -> None:
         read = [literal.rebuilding(layers, m, part)[0] for m, part in enumerate(parts)]
         heads = [[layers(f"mark.heads.{m}.{k}", each)[0] for k, each in enumerate(s)] for m, s in enumerate(read)]
         found.append([[literal.entropy(each) for each in scales] for scales in heads])
-    expected = np.mean(found, 0) + 3 * np.std(found, 0)
-    assert scorer.network.mark.gates.limits.numpy() == pytest.approx(expected, rel=1e-4)
+    expected = (1 + np.max(found, 0)) / 2
+    assert scorer.network.mark.gates.limits.numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_anomalies_are_drawn_on_the_part() -> None:

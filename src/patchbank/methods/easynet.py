@@ -51,7 +51,7 @@ _READ = range(1, 4)  # scales of the layers that the segmentation reads: 1/2, 1/
 _CHANNELS = {RGB_CHANNEL: 3, RELIEF: 2}
 _REBUILT = {RGB_CHANNEL: 3, RELIEF: 1}  # the heights, not which pixels have one
 _LOOKED_AT = 64  # good parts that limits of entropies are learned from
-_PER_PIXEL = 420  # bytes of a step for each pixel and channel of the first layers: what gradients need
+_PER_PIXEL = 110  # bytes of a step for each pixel and channel of the first layers: what gradients need
 _TALLEST = DepthAnomalies(scale_mm=1.0)  # dents as shares of the tallest part, which is the unit of the relief
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ABOVE_ALL = 2.0  # entropies end at 1
-_SPREADS = 3.0  # standard deviations above the mean of good parts, up to which an entropy is usual
+_PRIOR = math.log(0.01 / 0.99)  # the logit that training begins with: anomalies are rare (Lin et al. 2017, §3.3)
 
 
 class Reconstruction(nn.Module):
@@ -63,8 +63,8 @@ class Reconstruction(nn.Module):
 class EntropyGates(nn.Module):
     """Which modalities are let through at each scale, by how far their attention is spread.
 
-    An entropy above what good parts have means that the attention rests on nothing: the modality says nothing there,
-    and its noise would reach the segmentation. The limits are learned from good training parts.
+    An entropy H near 1 means that the attention rests on nothing: the modality says nothing there, and its noise would
+    reach the segmentation. A gate is closed where 1 − H is less than half of what it is for any good training part.
     """
 
     limits: Tensor
@@ -78,9 +78,8 @@ class EntropyGates(nn.Module):
         self.limits.fill_(_ABOVE_ALL)
 
     def learn(self, entropies: Tensor) -> None:
-        """Of N good parts, N×modalities×scales. A single part says nothing of how they spread."""
-        if len(entropies) > 1:
-            self.limits.copy_(entropies.mean(0) + _SPREADS * entropies.std(0, correction=0))
+        """Of N good parts, N×modalities×scales."""
+        self.limits.copy_((1 + entropies.amax(0)) / 2)
 
     def forward(self, features: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Features of each modality and scale → the same, 0 where a gate is closed. Where all modalities of a scale
@@ -132,7 +131,7 @@ class Segmentation(nn.Module):
             features = self.gates(features)
         finest = (int(features[0][0].shape[2]), int(features[0][0].shape[3]))
         laid = [resized(each, finest) for scales in features for each in scales]
-        return resized(self.fuse(torch.cat(laid, 1)), size)
+        return resized(self.fuse(torch.cat(laid, 1)) + _PRIOR, size)
 
 
 def layer(inputs: int, outputs: int, size: int = 3) -> nn.Sequential:
