@@ -37,7 +37,7 @@ from patchbank.explain import explain
 from patchbank.features.aggregation import Arrangement, Cells, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
-from patchbank.features.channels import check_together, decide_channels
+from patchbank.features.channels import WITH_GEOMETRY, check_together, decide_channels
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan
@@ -71,6 +71,7 @@ class Detector(Options):
     scorer_class: ClassVar[type[Scorer]]
     stores_features: ClassVar[bool] = True  # whether the features of all images are wanted at once
     default_levels: ClassVar[tuple[int, ...] | None] = None  # None: those of the backbone
+    with_geometry: ClassVar[tuple[str, ...]] = WITH_GEOMETRY  # channels where none are given and samples have geometry
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     fitted: Fitted | None = field(init=False, repr=False, default=None)
@@ -160,7 +161,7 @@ class Detector(Options):
     def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
         on_error, roi = monitor.on_error, self._given_roi()
         gathered = gather(images, on_error, of="good")
-        channels = decide_channels(self.channels, gathered, isinstance(self.arrange(), Cells))
+        channels = decide_channels(self.channels, gathered, isinstance(self.arrange(), Cells), self.with_geometry)
         check_together(self, channels)
         seen = [sample.seen_in(channels[0]) for sample in gathered]
         given, copies = without_copies(labelled(seen, groups, self.group_by), channels)

@@ -61,7 +61,8 @@ class Options:
         thumbnails: maximum MB of small pictures of the training images in the model, 0 for none.
         roi: a mask image or a JSON file with polygons, see `patchbank.data.roi`, or a `RegionOfInterest`.
         channels: of each sample, those that are inspected: "rgb", one that has a reader (`data.channels`), or what is
-            made of its geometry (docs/channels.md). None: rgb, and where the samples have geometry `WITH_GEOMETRY`.
+            made of its geometry (docs/channels.md). None: rgb, and where the samples have geometry what the method
+            has for them, `Detector.with_geometry`.
         fusion: how several channels become one score: "map-sum", "max", "learned" (`memory.fused_scorer`), or "concat"
             for one memory of their features side by side.
         depth: what the numbers of depths, heights or points mean, a `shape.DepthFormat`; None to find out.

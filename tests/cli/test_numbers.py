@@ -29,6 +29,7 @@ CALLS = {
     "demo": "demo -o {out}",
     "export": "export {model} -o {out}",
     "audit": "audit {good} -o {out}",
+    "show_anomalies": "show-anomalies {good} -o {out}",
     "add": "add {model} {bad} -o {out}.patchbank",
     "merge": "merge {model} {model} -o {out}.patchbank",
     "serve": "serve {model} --history {out}.sqlite",

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "evaluate {model} {parts} -o {out}/o",
     "benchmark": "benchmark {parts} -o {out}/o",
     "audit": "audit {good} -o {out}/o",
+    "show-anomalies": "show-anomalies {good} -o {out}/o",
     "explain": "explain {model} {good} -o {out}/o",
     "export": "export {model} -o {out}/o",
     "add": "add {model} {bad} -o {out}/m.patchbank",
@@ -85,7 +86,9 @@ def test_places_are_tried_before_the_work(
     assert (tmp_path / "afile").read_text() == "mine"
 
 
-@pytest.mark.parametrize("command", ["fit", "predict", "evaluate", "benchmark", "audit", "explain", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", ["fit", "predict", "evaluate", "benchmark", "audit", "explain", "export", "demo", "show-anomalies"]
+)
 def test_refused_before_libraries_are_imported(command: str, parts: Path, model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "afile").write_text("")
     words = COMMANDS[command].format(**places(parts, model_file, tmp_path / "afile")).split()

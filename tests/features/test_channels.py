@@ -17,7 +17,7 @@ from patchbank.data import Sample, gather, read_image
 from patchbank.data.channels import check_complete
 from patchbank.demo.solid import draw_solid
 from patchbank.errors import DatasetError, ImageError
-from patchbank.features.channels import OF_GEOMETRY, WITH_GEOMETRY, decide_channels
+from patchbank.features.channels import WITH_GEOMETRY, decide_channels
 from patchbank.shape import DepthFormat, Pitch
 from patchbank.shape.decide import Depths, decide_depths, read_sample_shape
 from patchbank.shape.images import SHAPE_IMAGES
@@ -57,8 +57,11 @@ def test_channels_follow_from_most_samples() -> None:
     with pytest.warns(UserWarning, match="the samples have geometry"):
         assert decide_channels(None, [both, both, alone]) == WITH_GEOMETRY
     with pytest.warns(UserWarning, match="the samples have geometry"):
-        assert decide_channels(None, gather([{"xyz": bowl()}])) == OF_GEOMETRY
+        assert decide_channels(None, gather([{"xyz": bowl()}])) == WITH_GEOMETRY[1:]
     assert decide_channels(("height",), [both]) == ("height",)
+    own = ("rgb", "relief")
+    with pytest.warns(match="the channels rgb,relief are inspected"):
+        assert decide_channels(None, [both], with_geometry=own) == own
 
 
 def test_a_sample_is_complete_or_refused_by_name() -> None:
@@ -247,7 +250,7 @@ def test_a_folder_of_heights(tmp_path: Path) -> None:
     for i in range(4):
         cv2.imwrite(str(tmp_path / f"{i}.png"), (bowl(96, i) * 100).astype(np.uint16))
     format = DepthFormat(unit=0.01, axis="height", camera=Pitch(0.1, 0.1))
-    model = PatchCore(image_size=96, threads=1, channels=OF_GEOMETRY, depth=format).fit(tmp_path)
+    model = PatchCore(image_size=96, threads=1, channels=WITH_GEOMETRY[1:], depth=format).fit(tmp_path)
     assert model.values_.depths.format == format
     assert 2 < model.values_.depths.top_mm < 8
     assert np.isfinite(model.predict(str(tmp_path / "0.png")).score)

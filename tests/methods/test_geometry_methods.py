@@ -17,6 +17,8 @@ from patchbank.data import gather
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError, WeightsError
 from patchbank.features import point_mae
+from patchbank.features.aggregation import Cells
+from patchbank.features.backbones import PIXELS
 from patchbank.features.channels import opened_points
 from patchbank.features.point_mae import PointMAE, load_point_mae, point_features
 from patchbank.methods import METHODS, find_method
@@ -94,17 +96,31 @@ def test_a_method_keeps_the_contract(
     assert again.predict(bad) == prediction
 
 
-BY_LEVELS = ("fapm", "spade")  # which compare each level of the network at its own resolution
+OF_PIXELS = [name for name, method in METHODS.items() if method.backbone == PIXELS]  # whose networks see pictures
+# which compare each level of the network at its own resolution
+BY_LEVELS = [name for name in METHODS if isinstance(METHODS[name]().arrange(), Cells)]
 
 
-@pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", "cfm", "btf", *BY_LEVELS)])
+@pytest.mark.parametrize(
+    "method", [n for n in METHODS if n not in ("cpmf", "m3dm", "cfm", "btf", *BY_LEVELS, *OF_PIXELS)]
+)
 def test_features_side_by_side(method: str, files: list[str], bad: str) -> None:
     assert np.isfinite(small(method, channels=BOTH, fusion="concat").fit(files).predict(bad).score)
 
 
-@pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", *BY_LEVELS)])
+@pytest.mark.parametrize("method", [n for n in METHODS if n not in ("cpmf", "m3dm", *BY_LEVELS, *OF_PIXELS)])
 def test_features_of_points(method: str, files: list[str], bad: str) -> None:
     assert np.isfinite(small(method, channels=("rgb", "fpfh")).fit(files).predict(bad).score)
+
+
+@pytest.mark.parametrize("method", OF_PIXELS)
+@pytest.mark.parametrize("options", [{"channels": ("rgb", "fpfh")}, {"channels": BOTH, "fusion": "concat"}], ids=str)
+def test_methods_that_take_the_values_of_pictures(method: str, options: dict[str, Any], files: list[str]) -> None:
+    words = (
+        f"^{method} sees pictures, which have 3 values for each pixel, not [0-9]+: leave out fusion=concat, and chan"
+    )
+    with pytest.raises(OptionError, match=words):
+        small(method, **options).fit(files)
 
 
 @pytest.mark.parametrize("method", BY_LEVELS)

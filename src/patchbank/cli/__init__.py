@@ -30,6 +30,7 @@ from patchbank.cli import (
     predict,
     report,
     serve,
+    show_anomalies,
     watch,
 )
 from patchbank.cli.console import flush_output, hush, notices, print_anything, say
@@ -72,6 +73,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     demo.demo,
     export.export,
     audit.audit,
+    show_anomalies.show_anomalies,
     bank.add,
     bank.forget,
     bank.merge,

@@ -92,7 +92,7 @@ def describe(path: Path, file: ModelFile) -> dict[str, Any]:
         "weights_sha256": training["weights_sha256"],
         "runtime_of_fit": training["runtime"],
         "search": training.get("search"),
-        **{key: training[key] for key in ("components", "doubled_regions") if key in training},
+        **{key: training[key] for key in ("components", "doubled_regions", "teacher") if key in training},
         "fit_seconds": training["fit_seconds"],
         "options": document["options"],
         "history": training.get("history", []),

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 # what was best on average over the drawn parts (docs/geometry-results.md)
 WITH_GEOMETRY = ("rgb", "curvature", "normals", "valid")
-OF_GEOMETRY = ("curvature", "normals", "valid")
 Painted = Callable[[RGB], RGB]
 
 
@@ -233,24 +232,32 @@ def points_digest(weights: str) -> str:
 
 
 def decide_channels(
-    given: tuple[str, ...] | None, samples: Sequence[Sample], by_level: bool = False
+    given: tuple[str, ...] | None,
+    samples: Sequence[Sample],
+    by_level: bool = False,
+    with_geometry: tuple[str, ...] = WITH_GEOMETRY,
 ) -> tuple[str, ...]:
-    """The channels that a fit looks at: those that were asked for, else rgb, and what `WITH_GEOMETRY` and `OF_GEOMETRY`
-    say where the samples have geometry. What was chosen, or is left out, is said. `by_level`: only channels that a
-    network sees, level by level."""
+    """The channels that a fit looks at: those that were asked for, else rgb, and where the samples have geometry what a
+    method has for them. What was chosen, or is left out, is said.
+
+    Args:
+        given: as the user asked; None to decide.
+        samples: those that are learned from.
+        by_level: only channels that a network sees, level by level.
+        with_geometry: for samples that have geometry; rgb of them is left out where no sample has a picture.
+    """
     count = sum(sample.has_geometry for sample in samples)
-    with_geometry = 2 * count > len(samples)
+    most_have = 2 * count > len(samples)
     if given is not None:
-        if with_geometry and not any(name in MADE_OF for name in given):
+        if most_have and not any(name in MADE_OF for name in given):
             notify(f"the samples have geometry too, which the channels {','.join(given)} leave out (--channels)")
         return given
-    if not with_geometry:
+    if not most_have:
         if count:
             notify(f"{count} of {len(samples)} samples have geometry: rgb alone is inspected (--channels sets others)")
         return (RGB_CHANNEL,)
-    chosen: tuple[str, ...] = (
-        WITH_GEOMETRY if any(RGB_CHANNEL in sample.channels for sample in samples) else OF_GEOMETRY
-    )
+    has_pictures = any(RGB_CHANNEL in sample.channels for sample in samples)
+    chosen = tuple(name for name in with_geometry if has_pictures or name != RGB_CHANNEL)
     chosen = tuple(name for name in chosen if not (by_level and name in SHAPE_FEATURES))
     notify(f"the samples have geometry: the channels {','.join(chosen)} are inspected (--channels sets others)")
     return chosen

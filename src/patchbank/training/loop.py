@@ -55,6 +55,7 @@ class Training:
         seed: of the first weights, the order and all that is random.
         schedule: of the learning rates: "constant", or "cosine", which falls to 0.
         warmup: epochs in which they rise from 0.
+        drops: shares of all epochs after which a constant rate falls to a tenth.
         clip: largest length of the gradient; None for any.
         max_minutes: when the training ends, whether or not all epochs are done. What is learned then depends on the
             machine.
@@ -68,6 +69,7 @@ class Training:
     seed: int = 0
     schedule: str = "constant"
     warmup: float = 0.0
+    drops: tuple[float, ...] = ()
     clip: float | None = None
     max_minutes: float | None = None
     patience: int | None = None
@@ -78,7 +80,7 @@ class Training:
         if epoch < self.warmup:
             return epoch / self.warmup
         if self.schedule == "constant":
-            return 1.0
+            return 0.1 ** sum(epoch > share * self.epochs for share in self.drops)
         done = (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
@@ -92,6 +94,7 @@ class Session:
         checkpoints: where they are kept, None for nowhere.
         fits: how many fits there are, with those on parts of the images.
         of_each: trainings of each, one for each channel.
+        stages: trainings that one network takes, such as those of a teacher and of its student.
         number: of the training that goes on.
     """
 
@@ -99,16 +102,17 @@ class Session:
     checkpoints: Checkpoints | None = None
     fits: int = 1
     of_each: int = 1
+    stages: int = 1
     number: int = 0
 
     def begin(self, fits: int) -> None:
         """A detector begins, which is fitted so often."""
-        self.fits, self.of_each, self.number = fits, 1, 0
+        self.fits, self.of_each, self.stages, self.number = fits, 1, 1, 0
 
     @property
     def trainings(self) -> int:
         """How many there will be; they share the time."""
-        return max(self.fits * self.of_each, self.number)
+        return max(self.fits * self.of_each * self.stages, self.number)
 
     def tell(self, loss: float, done: int, total: int) -> None:
         """A step is done."""

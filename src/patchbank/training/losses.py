@@ -28,9 +28,9 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     mean_a, mean_b, square_a, square_b, product = _window_means(torch.stack([a, b, a * a, b * b, a * b]))
     variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
     covariance = product - mean_a * mean_b
-    similar: Tensor = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
-    similar = similar / ((mean_a**2 + mean_b**2 + _C1) * (variance_a + variance_b + _C2))
-    return similar
+    luminance: Tensor = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    structure: Tensor = (2 * covariance + _C2) / (variance_a + variance_b + _C2)
+    return luminance * structure
 
 
 def _window_means(images: Tensor) -> Tensor:

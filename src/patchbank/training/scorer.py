@@ -58,8 +58,12 @@ class TrainedScorer(Scorer):
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
         with torch.device("meta"):
             weights = sum(4 * parameter.numel() for parameter in self.make_network().parameters())
-        network = _COPIES * weights + self.working_bytes
+        network = _COPIES * weights + self.step_bytes(images, patches // max(images, 1))
         return plan_fit(images, patches, self.levels.dimension, 0, device, budget, network=network)
+
+    def step_bytes(self, images: int, patches: int) -> int:
+        """Bytes of one step beside the weights, for so many images of so many patches; for the forecast."""
+        return self.working_bytes
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """From the stored features; `session` hears of it."""

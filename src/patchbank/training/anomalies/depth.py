@@ -32,6 +32,8 @@ _ROUGHNESS = 0.25  # of its outline, relative to the radius
 _SOFTNESS = (0.8, 2.0)  # exponents of its profile: a flat bottom, a cone
 _SEEN = 0.1  # of the largest change: what changes less is not marked
 _RAGGED = 0.5  # of a spot: below it only some points are lost
+_USUAL = 0.05  # radius, as a share of the longer side, that `relative` is for
+_FACTORS = (0.5, 1.5)  # smallest and largest height of other radii, relative to that one
 _SHARES = (0.02, 0.98)  # quantiles of heights that a part's spread lies between
 _LOOKED_AT = 10_000  # pixels that quantiles are taken of
 _NOISES = 6.0  # standard deviations of the noise of heights that an anomaly has at least
@@ -60,7 +62,8 @@ class DepthAnomalies:
     Attributes:
         kinds: the ones to draw from, of `DEPTH_KINDS`, each with the same probability.
         normal: probability that a sample stays as it is.
-        relative: smallest and largest height of a dent or bump, as a share of `scale_mm`.
+        relative: smallest and largest height of a dent or bump whose radius is 5 % of the longer side, as a share of
+            `scale_mm`. The height of others grows with the root of their radius: a wide shallow dent shows nothing.
         scale_mm: millimetres, such as the height of the tallest good part; None for each part's own: the range of its
             heights within the foreground, without the lowest and highest 2 %.
 
@@ -70,7 +73,7 @@ class DepthAnomalies:
 
     kinds: tuple[str, ...] = DEPTH_KINDS
     normal: float = 0.5
-    relative: tuple[float, float] = (0.04, 0.25)
+    relative: tuple[float, float] = (0.1, 0.4)
     scale_mm: float | None = None
 
     def __post_init__(self) -> None:
@@ -130,7 +133,6 @@ class DepthAnomalies:
         check_foreground(inside, "a part", "valid point")
         kind = self.kinds[rng.integers(len(self.kinds))]
         allowed = np.ones_like(valid) if foreground is None else foreground
-        size = 0.0 if kind == "missing" else self._height_mm(heights, inside, rng)
         for _ in range(TRIES):
             spot = draw_spot(inside, rng) * allowed
             mask = spot > _SEEN
@@ -142,12 +144,15 @@ class DepthAnomalies:
         if kind == "missing":
             left = valid & ~lost
             return DamagedDepth(np.where(left, heights, np.float32(0)), left, mask)
+        size = self._height_mm(heights, inside, mask, rng)
         change = np.float32(size if kind == "bumps" else -size) * spot
         return DamagedDepth(np.where(valid, heights + change, np.float32(0)), valid, mask)
 
-    def _height_mm(self, heights: Floats, inside: Mask, rng: np.random.Generator) -> float:
-        """How high the next anomaly is: above the noise, also on a flat part."""
+    def _height_mm(self, heights: Floats, inside: Mask, mask: Mask, rng: np.random.Generator) -> float:
+        """How high an anomaly is: always above the noise, also on a flat part."""
         scale = _spread(heights, inside) if self.scale_mm is None else self.scale_mm
+        radius = math.sqrt(np.count_nonzero(mask) / math.pi) / max(mask.shape)
+        scale *= float(np.clip(math.sqrt(radius / _USUAL), *_FACTORS))
         size = max(rng.uniform(*self.relative) * scale, _NOISES * _noise(heights, inside))
         if not size > 0:
             raise DatasetError(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from patchbank.training.anomalies.draws import log_uniform, random_pixel
-from patchbank.training.anomalies.masks import Floats, Mask
+from patchbank.training.anomalies.masks import Floats, Mask, is_grey
 
 _AREA = (0.02, 0.15)  # of a patch, as a share of the picture
 _ASPECT = (0.3, 3.3)  # of a patch, width over height
@@ -39,11 +39,12 @@ def patch(picture: Floats, foreground: Mask, jitter: float, rng: np.random.Gener
 def scar(picture: Floats, foreground: Mask, jitter: float, rng: np.random.Generator) -> tuple[Floats, Mask]:
     """Paste a thin piece, turned by −45 to 45 degrees.
 
-    It is 2 to 16 pixels wide and 10 to 25 long in a picture whose longer side has 256, and larger in a larger one.
+    It is 2 to 16 pixels wide, thin ones more often, and 10 to 25 long in a picture whose longer side has 256 pixels.
+    In a larger picture it is larger.
     Arguments and result as for `patch`.
     """
     scale = max(foreground.shape) / _SCAR_OF
-    box = rng.uniform(*_SCAR_LENGTH) * scale, rng.uniform(*_SCAR_WIDTH) * scale
+    box = rng.uniform(*_SCAR_LENGTH) * scale, log_uniform(*_SCAR_WIDTH, rng) * scale
     return _pasted(picture, foreground, box, rng.uniform(-_TILT, _TILT), jitter, rng)
 
 
@@ -78,9 +79,9 @@ def _pasted(
 
 
 def _jittered(piece: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    """Change the contrast of a piece, and the gain of each of its channels: brightness, saturation and hue."""
+    """Change the contrast of a piece, and the gain of each of its channels: brightness and hue. Grey stays grey."""
     contrast = 1 + rng.uniform(-strength, strength)
-    gains = 1 + rng.uniform(-strength, strength, piece.shape[2])
+    gains = 1 + rng.uniform(-strength, strength, 1 if is_grey(piece) else piece.shape[2])
     mean = piece.mean(axis=(0, 1))
     values = (mean + (piece - mean) * contrast) * gains
     return np.asarray(np.clip(values, 0, 1), dtype=np.float32)

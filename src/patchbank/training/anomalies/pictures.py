@@ -26,8 +26,9 @@ from patchbank.training.anomalies.textures import GeneratedTextures, Textures, c
 
 PICTURE_KINDS = ("perlin", "cutpaste", "scar")
 _LARGEST_SHARE = 0.8  # of the original in a blend
-_JITTER = 0.1  # of a pasted piece; as much more after each draw that shows nothing
-_LEAST_CHANGE = 0.02  # mean over an anomaly: what changes less is not seen
+_JITTER = 0.1  # of a pasted piece
+_JITTERED_ALIKE = 3  # draws; each later one is jittered more
+_LEAST_CHANGE = 0.03  # mean over an anomaly that a person notices
 _FORCED_CHANGE = 0.3
 
 
@@ -111,11 +112,11 @@ class Anomalies:
                 region = perlin_mask(allowed, rng)
                 after = self.blended(picture, region, rng)
             else:
-                after, region = (patch if kind == "cutpaste" else scar)(picture, allowed, attempt * _JITTER, rng)
-            if _is_seen(picture, after, region):
-                mask = changed_pixels(picture, after, region)
-                if is_large_enough(mask, allowed):
-                    return after, mask
+                jitter = _JITTER * max(attempt - _JITTERED_ALIKE + 1, 1)
+                after, region = (patch if kind == "cutpaste" else scar)(picture, allowed, jitter, rng)
+            mask = changed_pixels(picture, after, region)
+            if is_large_enough(mask, allowed) and _is_noticed(picture, after, mask):
+                return np.where(mask[..., None], after, picture), mask
         return _forced(picture, perlin_mask(allowed, rng))
 
     def blended(self, picture: Floats, region: Mask, rng: np.random.Generator) -> Floats:
@@ -134,10 +135,9 @@ class Anomalies:
         return np.where(region[..., None], (1 - share) * texture + share * picture, picture)
 
 
-def _is_seen(before: Floats, after: Floats, region: Mask) -> bool:
-    """Whether a region, on average, changed so much that a person sees it."""
-    count = int(np.count_nonzero(region))
-    return count > 0 and float(np.abs(after - before).sum()) >= _LEAST_CHANGE * count * before.shape[2]
+def _is_noticed(before: Floats, after: Floats, mask: Mask) -> bool:
+    """Whether the pixels of a mask changed enough, on average."""
+    return float(np.abs(after - before)[mask].mean()) >= _LEAST_CHANGE
 
 
 def _forced(picture: Floats, region: Mask) -> tuple[Floats, Mask]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from patchbank.data import RGB, Sample, gather, prefetch, read_image
 from patchbank.errors import DatasetError, ImageError, OnError, OptionError, warn
 from patchbank.training.anomalies.fields import FIELDS
-from patchbank.training.anomalies.masks import Floats
+from patchbank.training.anomalies.masks import Floats, is_grey
 
 SHUFFLED = "shuffled"
 TEXTURE_KINDS = (*FIELDS, SHUFFLED)
@@ -63,15 +63,19 @@ class GeneratedTextures:
 def _palette(picture: Floats, rng: np.random.Generator) -> Floats:
     """256×C colours from one to another, through a third one between them.
 
-    Half of the palettes have any colours. The others vary colours of the picture, as dirt, rust and wear do.
+    Half of the palettes have any colours, pale ones as often as strong ones. The others vary colours of the picture, as
+    dirt, rust and wear do. Those of a grey picture are grey: a colour would give the anomaly away.
     """
     channels = picture.shape[2]
+    free = 1 if is_grey(picture) else channels
     stops: NDArray[np.floating[Any]]
     if rng.random() < 0.5:
-        stops = rng.random((3, channels))
+        stops = rng.random((3, free))
+        stops += rng.random() * (stops.mean(axis=1, keepdims=True) - stops)
     else:
         rows, columns = rng.integers(picture.shape[0], size=3), rng.integers(picture.shape[1], size=3)
-        stops = picture[rows, columns] * rng.uniform(0.3, 1.5) + rng.uniform(-0.3, 0.3, channels)
+        stops = picture[rows, columns, :free] * rng.uniform(0.3, 1.5) + rng.uniform(-0.3, 0.3, free)
+    stops = np.broadcast_to(stops, (3, channels))
     at = np.linspace(0, 2, _COLOURS)
     table = np.stack([np.interp(at, range(3), np.clip(stops[:, c], 0, 1)) for c in range(channels)], axis=1)
     return table.astype(np.float32)
@@ -111,7 +115,9 @@ class PictureTextures:
         size = (picture.shape[1], picture.shape[0])
         values = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
         values = np.clip(values * np.float32(rng.uniform(0.7, 1.3) / 255) + np.float32(rng.uniform(-0.1, 0.1)), 0, 1)
-        return np.asarray(values if picture.shape[2] == 3 else (values @ _LUMA)[..., None])
+        if is_grey(picture):
+            values = np.repeat((values @ _LUMA)[..., None], picture.shape[2], axis=2)
+        return np.asarray(values)
 
 
 def read_textures(folder: str | PathLike[str], on_error: OnError = warn) -> PictureTextures:

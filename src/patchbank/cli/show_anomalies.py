@@ -1,0 +1,145 @@
+"""`patchbank show-anomalies`: the synthetic anomalies that networks learn from, drawn on the user's own parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchbank._system.files import replacing
+from patchbank._system.written import Results, output_names
+from patchbank.cli import options as o
+from patchbank.cli.console import Failures, say
+from patchbank.cli.outputs import check_folder
+from patchbank.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    from patchbank.data import ValueRange
+    from patchbank.pictures.heat import Picture
+    from patchbank.sample import Sample
+    from patchbank.shape import DepthFormat
+    from patchbank.training.anomalies.examples import Example, Examples
+
+_SHEET, _PANEL = "sheet.png", 192  # pixels of the longer side of a panel
+
+
+def show_anomalies(
+    good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
+    output: o.Out,
+    count: Annotated[int, typer.Option(min=1, help="Number of images to show.")] = 8,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,…",
+            help="All unless some are named: perlin, cutpaste, scar; for parts with geometry dents, bumps, missing.",
+        ),
+    ] = None,
+    textures: Annotated[
+        Path | None, typer.Option(help="A folder of pictures to blend in, instead of generated textures.")
+    ] = None,
+    image_size: o.ImageSize = None,
+    roi: o.Roi = None,
+    seed: o.Seed = 0,
+    depth_unit: o.DepthUnit = None,
+    depth_axis: o.DepthAxis = None,
+    invalid: o.Invalid = None,
+    camera: o.Camera = None,
+    layout: o.Layout = "auto",
+    threads: o.Threads = None,
+) -> None:
+    """Show the synthetic anomalies that networks learn from: good images before and after, and what changed."""
+    check_folder(output)
+    from patchbank.data import read_roi
+    from patchbank.data.datasets import open_dataset
+    from patchbank.data.pairing import Pairing
+    from patchbank.training.anomalies import GeneratedTextures, read_textures
+    from patchbank.training.anomalies.examples import Examples
+
+    failures, pairing = Failures(), Pairing()
+    form = o.depth_format(depth_unit, depth_axis, invalid, camera)
+    region = None if roi is None else read_roi(roi)
+    dataset = open_dataset(good, layout=layout, seed=seed, on_error=failures)
+    # as many more, for those that cannot be read
+    samples = [pairing.sample(path) for path in dataset.train[: 2 * count]]
+    examples = Examples(
+        _values_of(samples[:count], form),
+        image_size or 256,
+        region,
+        GeneratedTextures() if textures is None else read_textures(textures, failures),
+    )
+    drawn = islice(_drawn(samples, examples, _chosen(kinds, samples, examples), seed, failures), count)
+    names = output_names([good], [sample.name for sample in samples])
+    done = _write(drawn, names, output)
+    if done:
+        say(f"{done} images with synthetic anomalies, side by side: {output / _SHEET}")
+    raise typer.Exit(failures.exit_code if done else 2)
+
+
+def _drawn(
+    samples: Sequence[Sample], examples: Examples, kinds: Sequence[str], seed: int, failures: Failures
+) -> Iterator[Example]:
+    """One example of each sample that can be read; the kinds take turns."""
+    import numpy as np
+
+    turn = 0
+    for number, sample in enumerate(samples):
+        possible = [kind for kind in kinds if kind in examples.kinds_of(sample)]
+        if not possible:
+            failures(sample.name, ImageError(f"{sample.name}: can have none of {', '.join(kinds)}"))
+            continue
+        try:
+            yield examples.of(sample, possible[turn % len(possible)], np.random.default_rng([seed, number]))
+            turn += 1
+        except ImageError as error:
+            failures(sample.name, error)
+
+
+def _write(drawn: Iterable[Example], names: Mapping[str, Path], output: Path) -> int:
+    """Write a picture of each example, and all of them on one sheet. Returns their number."""
+    from patchbank.pictures.anomalies import before_after, contact_sheet
+    from patchbank.pictures.drawing import save_png
+
+    results = Results(output, "show-anomalies")
+    results.begin()
+    strips: list[Picture] = []
+    for example in drawn:
+        with replacing(results.path(f"{names[example.name]}.png")) as temporary:
+            save_png(before_after(example.name, example.kind, example.pairs, example.mask), temporary)
+        strips.append(before_after(example.name, example.kind, example.pairs, example.mask, _PANEL))
+    if strips:
+        with replacing(results.path(_SHEET)) as temporary:
+            save_png(contact_sheet(strips), temporary)
+    results.close()
+    return len(strips)
+
+
+def _values_of(samples: Sequence[Sample], form: DepthFormat | None) -> ValueRange:
+    """What the pixel values and the depths of the samples mean."""
+    from patchbank.data import decide_range
+    from patchbank.sample import GEOMETRY_CHANNEL
+    from patchbank.shape.decide import decide_depths
+
+    pictures = [sample for sample in samples if set(sample.channels) != {GEOMETRY_CHANNEL}]
+    return replace(decide_range(pictures), depths=decide_depths(samples, ("curvature",), form))
+
+
+def _chosen(kinds: str | None, samples: Sequence[Sample], examples: Examples) -> list[str]:
+    """The kinds that were asked for, else all that some sample can have. Raises `OptionError`."""
+    from patchbank.training.anomalies import DEPTH_KINDS, PICTURE_KINDS
+
+    known = (*PICTURE_KINDS, *DEPTH_KINDS)
+    possible = [kind for kind in known if any(kind in examples.kinds_of(sample) for sample in samples)]
+    if kinds is None:
+        return possible
+    chosen = [kind.strip() for kind in kinds.split(",")]
+    for kind in chosen:
+        if kind not in known:
+            raise OptionError(f"--kinds takes some of {', '.join(known)}, not {kind!r}")
+        if kind not in possible:
+            lacks = "geometry" if kind in DEPTH_KINDS else "pictures"
+            raise OptionError(f"--kinds {kind}: the parts have no {lacks}; choose some of {', '.join(possible)}")
+    return chosen
