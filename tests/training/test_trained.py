@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import errno
 import importlib
-import itertools
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pytest
 import torch
 
 import patchbank
-from patchbank.data import RegionOfInterest, gather
+from patchbank.data import RegionOfInterest, Sample, gather
 from patchbank.detector import Detector
 from patchbank.edge import runtime
 from patchbank.errors import DatasetError, MemoryBudgetError, OptionError
@@ -50,6 +49,9 @@ class Case:
     def small(self, **options: Any) -> Detector:
         return METHODS[self.method](**{"threads": 1, **self.literal.OPTIONS, **options})  # type: ignore[arg-type]
 
+    def several_steps(self) -> Detector:
+        return self.small(epochs=4)
+
     @property
     def of_pictures(self) -> bool:
         return isinstance(self.good[0], np.ndarray)
@@ -60,7 +62,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     method = request.param
     literal = importlib.import_module(f"tests.training.literal.{method}")
     if "geometry" not in METHODS[method].needs:
-        good = [good_image(i) for i in range(6)]
+        good = [good_image(i) for i in range(8)]
         return Case(
             method, literal, good, [good_image(50 + i) for i in range(2)], [bad_image(60 + i) for i in range(2)]
         )
@@ -68,13 +70,26 @@ def case(request: pytest.FixtureRequest) -> Case:
     good = [str(path) for path in sorted((solid / "train/good/rgb").glob("*.png"))]
     new_good = [str(path) for path in sorted((solid / "test/good/rgb").glob("*.png"))]
     bad = [str(solid / f"test/{defect}/rgb/000.png") for defect in ("missing", "stain")]
-    return Case(method, literal, good[:6], new_good, bad)
+    return Case(method, literal, good[:8], new_good, bad)
 
 
 @pytest.fixture(scope="module")
 def model(case: Case) -> Detector:
-    """Fitted once for a method. Do not change it."""
-    return case.small().fit(case.good)
+    """Fitted once for a method, in one training. Do not change it."""
+    return case.small(calibration="held-out").fit(case.good)
+
+
+@pytest.fixture(scope="module")
+def pair(case: Case) -> list[Any]:
+    """Two images, of two shapes where the method takes pictures."""
+    one, other = case.good[:2]
+    return [one, np.hstack([one, other])] if case.of_pictures else [one, other]
+
+
+@pytest.fixture(scope="module")
+def of_pair(case: Case, pair: list[Any]) -> Detector:
+    """Fitted to two images, in three trainings of four steps at least. Do not change it."""
+    return case.several_steps().fit(pair)
 
 
 def file_of(detector: Detector, path: Path) -> bytes:
@@ -88,9 +103,15 @@ def file_of(detector: Detector, path: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def features(case: Case, model: Detector) -> Any:
-    """Of the good images."""
-    return model.extractor.collect(gather(case.good))
+def learned_from(case: Case, model: Detector) -> list[Sample]:
+    """Good images without those that the calibration kept."""
+    names = {name for name, _ in model.training_["learned_from"]}
+    return [sample for sample in gather(case.good) if sample.name in names]
+
+
+@pytest.fixture(scope="module")
+def features(learned_from: list[Sample], model: Detector) -> Any:
+    return model.extractor.collect(learned_from)
 
 
 def random_task(model: Detector, features: Any) -> Any:
@@ -123,8 +144,8 @@ def test_the_loss_of_a_batch(case: Case, model: Detector, features: Any) -> None
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_the_loss_of_features_on_disk(case: Case, model: Detector, features: Any) -> None:
-    on_disk = model.extractor.collect(gather(case.good), on_disk=True)
+def test_the_loss_of_features_on_disk(model: Detector, features: Any, learned_from: list[Sample]) -> None:
+    on_disk = model.extractor.collect(learned_from, on_disk=True)
     losses = []
     for each in (features, on_disk):
         task = random_task(model, each)
@@ -177,7 +198,7 @@ def test_the_loss_falls_by_half_on_one_image(case: Case, model: Detector) -> Non
 
 def test_a_refit_is_identical_and_touches_no_global_state(case: Case, model: Detector, tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    again = case.small().fit(case.good)
+    again = case.small(calibration="held-out").fit(case.good)
     assert file_of(copy.copy(model), tmp_path / "a") == file_of(again, tmp_path / "b")
     assert torch.equal(before, torch.get_rng_state())
 
@@ -187,31 +208,25 @@ class Power(Exception):
 
 
 def test_a_training_that_broke_off_ends_with_the_same_weights(
-    case: Case, model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, pair: list[Any], of_pair: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of the second of the trainings of a fit, after which all steps were kept."""
+    """In the middle of its second training, when all steps before were kept."""
+    kept = tmp_path / "training"
+
+    def fail(stage: str, done: int, total: int) -> None:
+        if stage.startswith("training 2 of ") and done == total // 2:
+            raise Power
+
     monkeypatch.setattr(loop, "_EVERY", -1.0)
-    steps = itertools.count()
-    kept, of_second = tmp_path / "training", list[str]()
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage.startswith("training 2"):
-            of_second.append(stage)
-            if done == max(2, total // 2):
-                raise Power
-
     with pytest.raises(Power):
-        case.small().fit(case.good, checkpoints=kept, progress=progress)
+        case.several_steps().fit(pair, checkpoints=kept, progress=fail)
     assert len(list(kept.iterdir())) == 2
-    again = case.small()
-
-    def resumed(stage: str, done: int, total: int) -> None:
-        if stage.startswith("training"):
-            next(steps)
-
+    told: list[str] = []
     monkeypatch.setattr(loop, "_EVERY", 1e9)
-    again.fit(case.good, checkpoints=kept, resume=True, progress=resumed)
-    assert file_of(again, tmp_path / "b") == file_of(copy.copy(model), tmp_path / "a")
+    again = case.several_steps()
+    again.fit(pair, checkpoints=kept, resume=True, progress=lambda stage, *_: told.append(stage))
+    assert not any(stage.startswith("training 1") for stage in told)
+    assert file_of(again, tmp_path / "b") == file_of(copy.copy(of_pair), tmp_path / "a")
     assert not kept.exists()
 
 
@@ -222,7 +237,7 @@ def test_good_and_bad_are_told_apart(case: Case, model: Detector) -> None:
     good, bad = (model.predict_many(images) for images in (case.new_good, case.bad))
     assert max(p.score for p in good) < min(p.score for p in bad)
     assert np.isfinite(model.calibration_.scores).all()
-    assert model.calibration_.how == "k-fold"
+    assert model.calibration_.how == "held-out"
 
 
 def test_a_model_that_went_elsewhere_predicts_the_same(case: Case, model: Detector, tmp_path: Path) -> None:
@@ -267,15 +282,12 @@ def test_one_image_gives_no_threshold(case: Case) -> None:
     assert model.calibration_.threshold == np.inf
 
 
-def test_two_images_of_two_shapes(case: Case) -> None:
-    if not case.of_pictures:
-        model = case.small().fit(case.good[:2])
-    else:
-        wide = np.hstack([case.good[0], case.good[1]])
-        model = case.small().fit([case.good[0], wide])
-        assert model.predict(wide).map.shape == (96, 256)
-    assert np.isfinite(model.calibration_.scores).all()
-    assert np.isfinite(model.predict(case.bad[0]).score)
+def test_two_images_of_two_shapes(case: Case, pair: list[Any], of_pair: Detector) -> None:
+    assert of_pair.calibration_.how == "k-fold"
+    assert np.isfinite(of_pair.calibration_.scores).all()
+    assert np.isfinite(of_pair.predict(case.bad[0]).score)
+    if case.of_pictures:
+        assert of_pair.predict(pair[1]).map.shape == (96, 256)
 
 
 def test_a_region_of_interest(case: Case) -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d
 
 from tests.training.literal import Array, values
 
-OPTIONS: dict[str, Any] = {"image_size": 64, "width": 0.05, "epochs": 8, "batch": 2, "learning_rate": 0.01}
+OPTIONS: dict[str, Any] = {"image_size": 64, "width": 0.05, "epochs": 20, "batch": 2, "learning_rate": 0.003}
 
 
 def convolved(x: Array, weight: Array, bias: Array | None = None) -> Array:

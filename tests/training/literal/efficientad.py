@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from patchbank.training.anomalies.draws import generators
 from tests.training.literal import Array, values
 
-OPTIONS: dict[str, Any] = {"image_size": 64, "width": 0.05, "epochs": 8, "learning_rate": 0.005}
+OPTIONS: dict[str, Any] = {"image_size": 64, "width": 0.1, "epochs": 20, "learning_rate": 0.005}
 
 
 def convolved(weights: dict[str, Array], name: str, x: Array, padding: int, stride: int = 1) -> Array:
