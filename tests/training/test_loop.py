@@ -232,6 +232,15 @@ def test_a_training_that_was_complete_is_not_done_again(undisturbed: tuple[Line,
     assert torch.equal(again.weights(), undisturbed[0].weights())
 
 
+def test_rates_come_down_by_the_end_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "time", Clock())
+    task = Line()
+    train(task, Training(epochs=10_000, batch=20, schedule="cosine", max_minutes=2))
+    assert task.rates == sorted(task.rates, reverse=True)
+    assert task.rates[0] > 0.09
+    assert task.rates[-1] < 0.001
+
+
 def test_more_minutes_go_on_where_the_minutes_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "time", Clock())
     first = Training(epochs=50, batch=20, max_minutes=0.2)

@@ -57,8 +57,8 @@ class Training:
         warmup: epochs in which they rise from 0.
         drops: shares of all epochs after which a constant rate falls to a tenth.
         clip: largest length of the gradient; None for any.
-        max_minutes: when the training ends, whether or not all epochs are done. What is learned then depends on the
-            machine.
+        max_minutes: when the training ends, whether or not all epochs are done; learning rates that fall come down by
+            then. What is learned depends on the machine.
         patience: end after so many epochs without a lower loss on a tenth of the images, which are kept back; None to
             learn from all, for all epochs.
         precision: of the arithmetic on a GPU, "float32" or "bfloat16".
@@ -220,7 +220,7 @@ class _Trainer:
         standing = self.standing
         for optimiser, rates in zip(self.optimisers, self.rates, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * self.training.rate(standing.epoch + (standing.batch + 1) / self.each)
+                group["lr"] = rate * self.training.rate(self._epochs_done())
         with self.autocast:
             loss = self.task.loss(numbers, self.generator)
         if not torch.isfinite(loss):
@@ -242,9 +242,19 @@ class _Trainer:
         standing.shown = value if math.isnan(standing.shown) else _SMOOTH * standing.shown + (1 - _SMOOTH) * value
         self.session.tell(standing.shown, standing.steps, self.each * self.training.epochs)
 
-    def _is_late(self) -> bool:
+    def _epochs_done(self) -> float:
+        """After the step that comes. Where the time will end first: the same share of all epochs as of the time, so
+        that the learning rates come down to their last values too."""
+        done = self.standing.epoch + (self.standing.batch + 1) / self.each
+        return max(done, min(self._share_of_time(), 1.0) * self.training.epochs)
+
+    def _share_of_time(self) -> float:
+        """How much of its minutes the training has had; 0 without a limit."""
         minutes = self.training.max_minutes
-        return minutes is not None and self.standing.seconds > 60 * minutes / self.session.trainings
+        return 0.0 if minutes is None else self.standing.seconds / (60 * minutes / self.session.trainings)
+
+    def _is_late(self) -> bool:
+        return self._share_of_time() > 1
 
     def _end_epoch(self) -> None:
         standing, training = self.standing, self.training
