@@ -25,7 +25,9 @@ from patchbank.features.store import FeatureStore
 from patchbank.registry import METHODS, register
 from patchbank.sample import Data
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths, masked
-from patchbank.training import Trainable, Training, build, train
+from patchbank.training import Training
+from patchbank.training.items import Patches
+from patchbank.training.scorer import TrainedScorer
 from tests.conftest import bad_image, good_image
 
 GOOD = [good_image(i) for i in range(6)]
@@ -79,52 +81,46 @@ class Toy(Detector):
 # ---- a trained method: what a small autoencoder leaves of each patch -------------------------------------------------
 
 
-class TrainedScorer(Scorer):
-    def __init__(self, levels: Levels, training: Training):
-        super().__init__(levels)
-        self.training_options, self.loss = training, float("nan")
-        d = levels.dimension
-        self.network = build(lambda: nn.Sequential(nn.Linear(d, 16), nn.ReLU(), nn.Linear(16, d)), training.seed)
+class Autoencoder(nn.Module):
+    def __init__(self, d: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(d, 16), nn.ReLU(), nn.Linear(16, d))
 
-    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
-        self.loss = train(self, features.stored, self.training_options, progress)
-        return self
+    def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
+        return lengths(self.layers(vectors) - vectors)
 
-    def training_step(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        return (self.network(batch) - batch).square().mean()
 
-    def compare(
-        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
-    ) -> PatchScores:
-        return PatchScores(masked(lengths(self.network(points) - points), inspected))
+class AutoencoderTask:
+    def __init__(self, network: Autoencoder, patches: Patches):
+        self.network, self.items = network, patches
 
-    def state(self) -> tuple[Memory, dict[str, Any]]:
-        return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}, {"loss": self.loss}
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(self.network.parameters(), lr=1e-2)]
 
-    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
-        self.network.load_state_dict({name: tensors[name] for name in self.network.state_dict()})
-        self.network.requires_grad_(False)
-        self.loss = values["loss"]
-        return self
+    def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
+        rows = self.items.rows(numbers)
+        return (self.network.layers(rows) - rows).square().mean()
 
-    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
-        return {}, {}
 
-    def traced(self, memory: Memory, grid: Grid) -> Self:
-        return self
+class AutoencoderScorer(TrainedScorer):
+    def make_network(self) -> Autoencoder:
+        return Autoencoder(self.levels.dimension)
+
+    def task(self, network: Autoencoder, features: FeatureStore) -> AutoencoderTask:
+        return AutoencoderTask(network, Patches.of(features))
 
 
 @dataclass(kw_only=True, eq=False)
 class Trained(Detector):
     method: ClassVar[str] = "trained-toy"
     summary: ClassVar[str] = "what an autoencoder leaves"
-    scorer_class: ClassVar[type[Scorer]] = TrainedScorer
+    scorer_class: ClassVar[type[Scorer]] = AutoencoderScorer
 
     aggregation: str | None = "mean"
-    steps: int = 60
+    epochs: int = 6
 
     def make_scorer(self, levels: Levels) -> Scorer:
-        return TrainedScorer(levels, Training(self.steps, 128, seed=self.seed))
+        return AutoencoderScorer(levels, Training(self.epochs, 128, self.seed), self.torch_device)
 
 
 # ---- a channel: temperatures, stored as hundredths of a kelvin in the two channels of a picture ----------------------
@@ -298,25 +294,3 @@ def test_its_commands(kind: type[Detector], parts: Path, tmp_path: Path, capsys:
     assert [m["method"] for m in metrics] == [kind.method]
     assert np.isfinite(metrics[0]["image_auroc"])
     assert kind.method in run(app, ["methods"]).output
-
-
-# ---- the loop --------------------------------------------------------------------------------------------------------
-
-
-def test_a_trained_scorer_is_trainable_and_learns() -> None:
-    levels = Levels((8,), (8,), 8)
-    patches = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 8)
-    short, long = (TrainedScorer(levels, Training(steps, 64, 1e-2)) for steps in (1, 200))
-    assert isinstance(short, Trainable)
-    seen: list[int] = []
-    first = train(short, patches, short.training_options)
-    last = train(long, patches, long.training_options, lambda stage, done, total: seen.append(done))
-    assert last < 0.1 * first
-    assert seen == list(range(1, 201))
-    assert not any(parameter.requires_grad for parameter in long.parameters())
-
-
-def test_a_loss_that_is_no_number_is_said() -> None:
-    scorer = TrainedScorer(Levels((4,), (8,), 4), Training(5, 8))
-    with pytest.raises(DatasetError, match="smaller learning rate"):
-        train(scorer, torch.full((10, 4), torch.inf), scorer.training_options)

@@ -252,6 +252,7 @@ class LocalScale(Detector):
 
     method: ClassVar[str] = "localscale"
     summary: ClassVar[str] = "distance to the nearest in a coreset, over a scale that is learned there"
+    cost: ClassVar[str] = "not measured here: an image costs what patchcore costs and a small network, learning minutes"
     scorer_class: ClassVar[type[LocalScaleScorer]] = LocalScaleScorer
 
     coreset: float | None = None

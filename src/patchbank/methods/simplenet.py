@@ -118,9 +118,9 @@ class SimpleNet(Detector):
     cost: ClassVar[str] = "not measured here: an image costs a small network, learning minutes"
     scorer_class: ClassVar[type[SimpleNetScorer]] = SimpleNetScorer
 
-    noise: float = 0.1
+    noise: float = 0.5
     hidden: int = 256
-    epochs: int = 20
+    epochs: int = 10
     batch: int = 2048
     max_minutes: float | None = None
     patience: int | None = None
