@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patchbank.data import Sample, ValueRange, opened, prefetch
 from patchbank.errors import ImageError
-from patchbank.shape.shown import shown
+from patchbank.shape.shown import Shown, shown
 
 _SIDES = (320, 256, 192, 128, 96, 64)  # of the longer side, in pixels
 _QUALITY = 80
@@ -50,24 +50,30 @@ class Thumbnail:
 def make_thumbnails(sources: Sequence[Sample], limit_mb: float, values: ValueRange = _PLAIN) -> dict[str, Thumbnail]:
     """One of each readable image, as large as the limit for all together allows; none where even the smallest would be
     too much."""
-    some = list(sources[:: max(1, len(sources) // _TRIED)])
+    some = [seen for source in sources[:: max(1, len(sources) // _TRIED)] if (seen := _shown(source, values))]
     limit = limit_mb * 1e6 / max(len(sources), 1)
     for side in _SIDES:
-        sizes = [found[1].length for source in some if (found := _thumbnail(source, side, values))]
-        if sizes and np.mean(sizes) * 1.1 <= limit:
-            made = prefetch(partial(_thumbnail, side=side, values=values), sources)
+        if some and np.mean([_thumbnail(seen, side).length for seen in some]) * 1.1 <= limit:
+            made = prefetch(partial(_named, side=side, values=values), sources)
             return dict(item for item in made if item)
     return {}
 
 
-def _thumbnail(source: Sample, side: int, values: ValueRange) -> tuple[str, Thumbnail] | None:
+def _named(source: Sample, side: int, values: ValueRange) -> tuple[str, Thumbnail] | None:
+    seen = _shown(source, values)
+    return None if seen is None else (source.name, _thumbnail(seen, side))
+
+
+def _shown(source: Sample, values: ValueRange) -> Shown | None:
     try:
-        seen = shown(source, values)
+        return shown(source, values)
     except ImageError:  # told where it was learned from
         return None
+
+
+def _thumbnail(seen: Shown, side: int) -> Thumbnail:
     relief = b"" if seen.relief is None else _encoded(seen.relief, side)
-    size = (seen.picture.shape[0], seen.picture.shape[1])
-    return source.name, Thumbnail(_encoded(seen.picture, side), size, relief)
+    return Thumbnail(_encoded(seen.picture, side), (seen.picture.shape[0], seen.picture.shape[1]), relief)
 
 
 def _encoded(picture: NDArray[np.uint8], side: int) -> bytes:
