@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from patchbank import Ensemble
 from patchbank.calibration.schemes import Calibrator
 from patchbank.errors import PatchbankWarning
 from patchbank.methods import METHODS
@@ -51,3 +52,29 @@ def test_near_copies_are_found_before_weights_are_learned() -> None:
         model = simplenet().fit(images, progress=lambda stage, *_: told.add(stage.partition(":")[0]))
     assert {stage for stage in told if stage.startswith("training")} == {f"training {i} of 6" for i in range(1, 7)}
     assert model.calibration_.parts == 12
+
+
+@pytest.mark.parametrize(("images", "schemes"), [(8, ["leave-one-out", "k-fold"]), (50, ["held-out"] * 2)])
+@pytest.mark.parametrize("first", ["patchcore", "simplenet"])
+def test_a_bank_and_a_network_are_calibrated_on_the_same_images(images: int, schemes: list[str], first: str) -> None:
+    """Pictures of one part, which only the fit finds, stay together in both."""
+    pictures = [good_image(10 * (i // 2), (64, 64)) for i in range(images)]
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(p + rng.normal(0, 2, p.shape), 0, 255).astype(np.uint8) for p in pictures]
+    members = [METHODS["patchcore"](image_size=64, threads=1, bank_size=50), simplenet()]  # type: ignore[call-arg]
+    if first == "simplenet":
+        members, schemes = members[::-1], schemes[::-1]
+    with pytest.warns(PatchbankWarning, match="several pictures of one part"):
+        model = Ensemble(members=members).fit(noisy)
+    assert [member.calibration_.how for member in model.members] == schemes
+    assert np.isfinite(model.calibration_.scores).all()
+    assert len(model.calibration_.scores) == (images if "k-fold" in schemes else images // 5)
+    one, other = (dict(zip(m.calibration_.images, m.calibration_.scores, strict=True)) for m in model.members)
+    for name, score in zip(model.calibration_.images, model.calibration_.scores, strict=True):
+        expected = np.mean([_standard(scores, name) for scores in (one, other)])
+        assert score == pytest.approx(expected)
+
+
+def _standard(scores: dict[str, float], name: str) -> float:
+    found = np.array(list(scores.values()))
+    return float((scores[name] - found.mean()) / found.std(ddof=1))

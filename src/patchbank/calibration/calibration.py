@@ -171,6 +171,13 @@ class Calibration:
         groups = tuple(self.groups[i] for i in kept) if self.groups else ()
         return self._of(self.scores[kept], self.peaks[kept], tuple(self.images[i] for i in kept), groups)
 
+    def in_order(self, images: Sequence[str]) -> Calibration:
+        """With the scores in the order of these images."""
+        place = {name: i for i, name in enumerate(images)}
+        order = sorted(range(len(self)), key=lambda i: place.get(self.images[i], len(place)))
+        groups = tuple(self.groups[i] for i in order) if self.groups else ()
+        return self._of(self.scores[order], self.peaks[order], tuple(self.images[i] for i in order), groups)
+
     def joined(self, other: Calibration) -> Calibration:
         """The scores of both, at the rate of this one."""
         scores, peaks = (np.concatenate([getattr(self, k), getattr(other, k)]) for k in ("scores", "peaks"))

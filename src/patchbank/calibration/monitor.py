@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class FitMonitor:
     """The callbacks of `Detector.fit`; `seconds` by stage; `where` the features of the last plan go; `finds_groups`:
     whether near-copies among the images are looked for; `session`: of scorers that learn weights, None where
-    nobody hears of it."""
+    nobody hears of it; `labels`: of the part that each image shows, by name, once the fit is done."""
 
     on_error: OnError
     progress: Progress | None = None
@@ -28,6 +28,7 @@ class FitMonitor:
     where: str = ""
     finds_groups: bool = False
     session: Session | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     def tell(self, plan: Plan) -> None:
         """Where features are going to go."""

@@ -104,6 +104,7 @@ class Calibrator:
                 if scheme == CORRECTED:
                     again = scorer.can_reselect
                     calibration = calibration.corrected(self._score_without_some(learned) if again else apart)
+        monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held.refs)}
         return learned, held.refs, dataclasses.replace(calibration, how=scheme)
 
     def scheme_for(self, scorer: Any, parts: int, images: int | None = None) -> str:

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from patchbank.calibration.calibration import CORRECTED, Calibration, standardised
 from patchbank.calibration.monitor import FitMonitor
+from patchbank.calibration.schemes import LEAST_HELD_OUT
 from patchbank.data import Images, Sample, gather
 from patchbank.data.content import without_copies
 from patchbank.data.groups import labelled
@@ -112,20 +113,18 @@ class Ensemble(Detector):
         given = labelled(gather(images, on_error, of="good"), groups, self.group_by)
         sources, copies = without_copies(given, list(dict.fromkeys(name for one in given for name in one.channels)))
         members = [copy.copy(member) for member in self.members]  # those in use stay as they are until all are fitted
-        together = len({member.method for member in members}) > 1  # all must be calibrated on the same images
+        scheme_of_all = _common_scheme(members, len(sources))
         for number, member in enumerate(members):
             scheme = member.calibration
-            if together and scheme == "auto":
-                member.calibration = CORRECTED
+            if scheme == "auto":
+                member.calibration = scheme_of_all
             # an unreadable image is named once
-            heard = _silent if number else on_error
+            of_member = replace(monitor, on_error=_silent if number else on_error, seconds={}, labels={})
             with member.context.active():
-                member._fit(
-                    sources, None, FitMonitor(heard, monitor.progress, monitor.on_plan, session=monitor.session)
-                )
+                member._fit(sources, None, of_member)
             member.calibration = scheme
             if number == 0:  # all must be calibrated by the same parts
-                parts = dict(zip(member.calibration_.images, member.calibration_.groups, strict=False))
+                parts = of_member.labels
                 sources = [replace(source, group=parts.get(source.name, source.group)) for source in sources]
         first = members[0].require_fitted()
         memory, training = EnsembleMemory(members), [member.training_ for member in members]
@@ -209,6 +208,15 @@ class Ensemble(Detector):
         self.fitted = replace(common, scorer=EnsembleMemory(self.members), post=first.post)
 
 
+def _common_scheme(members: Sequence[Detector], images: int) -> str:
+    """The calibration of members that were not given one: all must be calibrated on the same images."""
+    if len({member.method for member in members}) == 1:
+        return "auto"
+    # a bank says of each image how it scores without it; weights only of those that were held out, or in many trainings
+    all_can_leave_out = all(member.scorer_class.can_leave_out for member in members)
+    return CORRECTED if all_can_leave_out or images < LEAST_HELD_OUT else "held-out"
+
+
 def _combined(members: Sequence[Detector]) -> Calibration:
     """The means of the members' standardised scores of good images."""
     all_of = [member.calibration_ for member in members]
@@ -216,8 +224,10 @@ def _combined(members: Sequence[Detector]) -> Calibration:
     first, *others = shared = all_of
     if _SHARED * max(map(len, all_of)) <= len(common):  # a file that went away meanwhile is no reason to give up
         first, *others = shared = [each.without(set(each.images) - common) for each in all_of]
+    others = [other.in_order(first.images) for other in others]  # folds have another order
     if any(other.images != first.images for other in others):
         raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
+    shared = [first, *others]
     scores = [standardised(mine.scores, each.scores) for mine, each in zip(shared, all_of, strict=True)]
     # a method may have made the maps of some images only: NaN for the others
     found = [standardised(mine.peaks, each.peaks) for mine, each in zip(shared, all_of, strict=True)]
