@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import patchbank
-from patchbank import PatchCore
+from patchbank import PatchCore, SimpleNet
 from patchbank.features.backbones import open_backbone
 from patchbank.memory.coreset import ApproximateGreedyCoresetSampler, GreedyCoresetSampler
 from patchbank.memory.search import make_index
@@ -69,3 +69,24 @@ def test_the_same_fit_twice() -> None:
     images = [good_image(i) for i in range(6)]
     first, second = (PatchCore(image_size=96, bank_size=80, device="cuda").fit(images) for _ in range(2))
     assert torch.equal(first.bank_.vectors, second.bank_.vectors)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_are_learned_and_resumed(precision: str, tmp_path: Path) -> None:
+    options = {"image_size": 64, "epochs": 8, "batch": 96, "noise": 0.5, "calibration": "held-out"}
+    images = [good_image(i) for i in range(8)]
+    on_cpu = SimpleNet(**options, device="cpu").fit(images)
+    on_gpu = SimpleNet(**options, device="cuda", precision=precision)
+
+    def fail(stage: str, done: int, total: int) -> None:
+        if stage.startswith("training") and done == total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        on_gpu.fit(images, checkpoints=tmp_path / "training", progress=fail)
+    on_gpu.fit(images, checkpoints=tmp_path / "training", resume=True)
+    assert on_gpu.training_["loss"] == pytest.approx(on_cpu.training_["loss"], rel=0.2)
+    assert on_gpu.predict(good_image(20)).score < on_gpu.predict(bad_image(20)).score
+    on_gpu.save(tmp_path / "m.patchbank")
+    there, here = (patchbank.load(tmp_path / "m.patchbank", device=device) for device in ("cuda", "cpu"))
+    assert here.predict(bad_image(20)).score == pytest.approx(there.predict(bad_image(20)).score, rel=0.02)
