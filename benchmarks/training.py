@@ -64,7 +64,7 @@ def one(dataset: Dataset, name: str, seed: int, options: dict[str, Any]) -> dict
 
 def fused(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """Image AUROC and recall of the mean of two methods' standardised scores."""
-    labels = np.array(a["labels"])
+    labels = np.array(a["labels"], dtype=bool)
     both = [standardised(np.array(each["scores"]), np.array(each["good_scores"])) for each in (a, b)]
     scores = np.mean(both, axis=0)
     return {"image_auroc": float(auroc(labels, scores)), "recall_at_1": recall_at(labels, scores)}
