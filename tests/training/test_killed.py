@@ -58,7 +58,10 @@ def test_a_fit_that_was_ended_goes_on_to_the_same_weights(
 ) -> None:
     output = tmp_path / "m.patchbank"
     command = ("fit", str(images), "-o", str(output), *OPTIONS)
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *command], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *command], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever started the tests has set
+    )  # fmt: skip
     kept = tmp_path / "m.patchbank.training"
     started = time.monotonic()
     while not any(kept.glob("[0-9a-f]*.safetensors")) and time.monotonic() - started < 60:
