@@ -12,7 +12,7 @@ import torch
 
 from patchbank._system.threads import RuntimeContext
 from patchbank.errors import DatasetError, OptionError
-from patchbank.training.anomalies import PICTURE_KINDS, Anomalies, GeneratedTextures
+from patchbank.training.anomalies import PICTURE_KINDS, Anomalies, DepthAnomalies, GeneratedTextures, SolidAnomalies
 from patchbank.training.anomalies.masks import changed_pixels
 from patchbank.training.anomalies.pasting import patch, scar
 from tests.conftest import good_image
@@ -246,3 +246,10 @@ def test_unknown_kinds_are_refused() -> None:
         Anomalies(("perlin", "dents"))
     with pytest.raises(OptionError, match=r"^texture kinds must be some of clouds.*, not nothing$"):
         GeneratedTextures(())
+
+
+@pytest.mark.parametrize("kind", [Anomalies, DepthAnomalies, SolidAnomalies])
+@pytest.mark.parametrize("normal", [-0.1, 2.0, float("nan")])
+def test_a_share_that_is_none_is_refused(kind: type[Anomalies], normal: float) -> None:
+    with pytest.raises(OptionError, match=r"^normal must be a probability in 0\.\.1, not"):
+        kind(normal=normal)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchbank._system.threads import for_each
 from patchbank.errors import DatasetError, OptionError
+from patchbank.training.anomalies.checks import check_kinds, check_probability
 from patchbank.training.anomalies.draws import generators, log_uniform, random_pixel
 from patchbank.training.anomalies.masks import (
     TRIES,
@@ -22,7 +23,6 @@ from patchbank.training.anomalies.masks import (
     foregrounds,
     is_large_enough,
 )
-from patchbank.training.anomalies.textures import check_kinds
 
 DEPTH_KINDS = ("dents", "bumps", "missing")
 _RADIUS = (0.02, 0.12)  # of the longer side
@@ -68,7 +68,7 @@ class DepthAnomalies:
             heights within the foreground, without the lowest and highest 2 %.
 
     Raises:
-        OptionError: a kind is unknown or there is none, or a height is no positive number.
+        OptionError: a kind is unknown or there is none, `normal` is no probability, or a height is no positive number.
     """
 
     kinds: tuple[str, ...] = DEPTH_KINDS
@@ -78,6 +78,7 @@ class DepthAnomalies:
 
     def __post_init__(self) -> None:
         check_kinds("kinds", self.kinds, DEPTH_KINDS)
+        check_probability("normal", self.normal)
         for value in (*self.relative, 1.0 if self.scale_mm is None else self.scale_mm):
             if not (math.isfinite(value) and value > 0):
                 raise OptionError(f"the height of a synthetic anomaly must be a positive number, not {value}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchbank._system.threads import for_each
+from patchbank.training.anomalies.checks import check_kinds, check_probability
 from patchbank.training.anomalies.draws import generators
 from patchbank.training.anomalies.masks import (
     TRIES,
@@ -22,7 +23,7 @@ from patchbank.training.anomalies.masks import (
 )
 from patchbank.training.anomalies.pasting import patch, scar
 from patchbank.training.anomalies.perlin import perlin_mask
-from patchbank.training.anomalies.textures import GeneratedTextures, Textures, check_kinds
+from patchbank.training.anomalies.textures import GeneratedTextures, Textures
 
 PICTURE_KINDS = ("perlin", "cutpaste", "scar")
 _LARGEST_SHARE = 0.8  # of the original in a blend
@@ -44,7 +45,7 @@ class Anomalies:
         normal: probability that a picture stays as it is.
 
     Raises:
-        OptionError: a kind is unknown, or there is none.
+        OptionError: a kind is unknown or there is none, or `normal` is no probability.
     """
 
     kinds: tuple[str, ...] = PICTURE_KINDS
@@ -53,6 +54,7 @@ class Anomalies:
 
     def __post_init__(self) -> None:
         check_kinds("kinds", self.kinds, PICTURE_KINDS)
+        check_probability("normal", self.normal)
 
     def applied(
         self, pictures: Tensor, generator: torch.Generator, foreground: Tensor | None = None

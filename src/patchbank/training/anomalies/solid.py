@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchbank._system.threads import for_each
+from patchbank.training.anomalies.checks import check_probability
 from patchbank.training.anomalies.depth import DamagedDepth, DepthAnomalies
 from patchbank.training.anomalies.draws import generators
 from patchbank.training.anomalies.masks import Floats, Mask, as_tensor, foregrounds
@@ -24,11 +25,17 @@ class SolidAnomalies:
         depth: what the geometry shows.
         normal: probability that a sample stays as it is. The others have, with the same probability, an anomaly of the
             picture, of the geometry, or of both in one place.
+
+    Raises:
+        OptionError: `normal` is no probability.
     """
 
     picture: Anomalies = field(default_factory=Anomalies)
     depth: DepthAnomalies = field(default_factory=DepthAnomalies)
     normal: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability("normal", self.normal)
 
     def applied(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from os import PathLike
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank.data import RGB, Sample, gather, prefetch, read_image
-from patchbank.errors import DatasetError, ImageError, OnError, OptionError, warn
+from patchbank.errors import DatasetError, ImageError, OnError, warn
+from patchbank.training.anomalies.checks import check_kinds
 from patchbank.training.anomalies.fields import FIELDS
 from patchbank.training.anomalies.masks import Floats, is_grey
 
@@ -154,11 +154,3 @@ def _read(source: Sample) -> NDArray[np.uint8] | ImageError:
     scale = min(_SIDE / min(height, width), 1)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)).astype(np.uint8, copy=False)
-
-
-def check_kinds(option: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Raise `OptionError` unless kinds were given and all of them are known. `option`: what they are called."""
-    unknown = [kind for kind in given if kind not in known]
-    if unknown or not given:
-        what = repr(unknown[0]) if unknown else "nothing"
-        raise OptionError(f"{option} must be some of {', '.join(known)}, not {what}")
