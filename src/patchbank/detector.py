@@ -56,8 +56,8 @@ from patchbank.scorer import Levels, Memory, Scorer, by_channel
 from patchbank.scoring.decision import decide
 from patchbank.scoring.nearest import Placement, nearest_patches
 from patchbank.shape.decide import decide_depths
-from patchbank.training.loop import Session
 from patchbank.training.options import checkpoints_of
+from patchbank.training.session import Session
 
 
 @dataclass(kw_only=True, eq=False)

@@ -26,7 +26,7 @@ from patchbank.scoring.patch_scores import Grid, PatchScores
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
-    from patchbank.training.loop import Session
+    from patchbank.training.session import Session
 
 __all__ = [
     "Grid",

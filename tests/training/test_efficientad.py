@@ -20,7 +20,6 @@ from patchbank.training.pdn import (
     learn_statistics,
     patch_description_network,
     read_teacher,
-    standardised,
 )
 from patchbank.training.pictures import GoodPictures
 from tests.conftest import good_image
@@ -106,7 +105,7 @@ def test_statistics_of_maps() -> None:
     maps = [torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(i)) * 3 + 1 for i in range(3)]
     network = build(lambda: EfficientADNetwork(5 / 384), 0)
     learn_statistics(network.statistics, maps)
-    every = standardised(network.statistics, torch.cat(maps))
+    every = network.statistics.of_maps(torch.cat(maps))
     assert every.mean((0, 2, 3)).numpy() == pytest.approx(np.zeros(5), abs=1e-5)
     assert every.std((0, 2, 3), correction=0).numpy() == pytest.approx(np.ones(5), abs=1e-5)
 

@@ -16,7 +16,8 @@ from patchbank.methods.cflow import CFlowNetwork, CFlowTask, connected, position
 from patchbank.methods.fastflow import FastFlowNetwork, FastFlowTask, convolutions
 from patchbank.scorer import Levels
 from patchbank.training import build
-from patchbank.training.couplings import Flow, mean_of_levels
+from patchbank.training.couplings import Flow
+from patchbank.training.items import on_finest
 from tests.conftest import good_image
 from tests.training.literal import cflow, fastflow
 from tests.training.literal.flows import enlarge, surprise
@@ -148,7 +149,7 @@ def test_the_position_code_is_that_of_the_paper_and_tells_places_apart() -> None
 def test_levels_are_averaged_on_the_finest() -> None:
     maps = [drawn(2, 6, 4), drawn(2, 3, 2)]
     expected = [(fine + enlarge(coarse, (6, 4))) / 2 for fine, coarse in zip(*(m.numpy() for m in maps), strict=True)]
-    assert mean_of_levels(maps).numpy() == pytest.approx(np.array(expected))
+    assert on_finest(maps).mean(0).numpy() == pytest.approx(np.array(expected))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import torch
 
 from patchbank.errors import DatasetError
 from patchbank.training.fusion import Fusion, FusionTask, Pair, Pairs
-from patchbank.training.loop import Session, Training, train
+from patchbank.training.loop import Training, train
 from patchbank.training.network import build
+from patchbank.training.session import Session
 
 erf = np.vectorize(math.erf)
 

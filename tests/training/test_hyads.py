@@ -15,10 +15,11 @@ from patchbank.errors import OptionError
 from patchbank.methods.hyads import HyADSNetwork, ReconstructionTask, SegmentationTask, learn_errors
 from patchbank.training.anomalies import Anomalies
 from patchbank.training.handcrafted import grey_levels, hog, lbp
-from patchbank.training.loop import Session, Training, train
+from patchbank.training.loop import Training, train
 from patchbank.training.matching import AdaptiveBank, learn_scales, shares
 from patchbank.training.network import Standard, build
 from patchbank.training.pictures import GoodPictures
+from patchbank.training.session import Session
 from tests.conftest import good_image
 from tests.training.literal import hyads as literal
 from tests.training.literal import values
@@ -152,7 +153,9 @@ def test_a_picture_is_not_compared_with_its_own_part(second: SegmentationTask) -
 def test_errors_of_good_parts_are_standardised(second: SegmentationTask) -> None:
     numbers = torch.arange(3)
     with torch.no_grad():
-        found = second.whole.standard(second.whole.errors(second.items.pictures(numbers), second.penalty(numbers)))
+        found = second.whole.evidence.of_maps(
+            second.whole.errors(second.items.pictures(numbers), second.penalty(numbers))
+        )
     assert found.mean((0, 2, 3)).numpy() == pytest.approx(0, abs=1e-3)
     assert (found.std((0, 2, 3)) <= 1.01).all()
 
@@ -162,7 +165,7 @@ def test_the_loss_of_the_head(second: SegmentationTask) -> None:
     numbers = torch.tensor([2, 0, 1])
     damaged, mask = second.anomalies.applied(second.items.pictures(numbers), torch.Generator().manual_seed(7))
     with torch.no_grad():
-        errors = second.whole.standard(second.whole.errors(damaged, second.penalty(numbers))).double().numpy()
+        errors = second.whole.evidence.of_maps(second.whole.errors(damaged, second.penalty(numbers))).double().numpy()
     second.network.train()
     found = float(second.loss(numbers, torch.Generator().manual_seed(7)).detach())
     second.network.eval()

@@ -16,7 +16,8 @@ from patchbank._system.signals import undivided
 from patchbank.errors import DatasetError, ModelFileError
 from patchbank.training import loop
 from patchbank.training.checkpoint import Checkpoints
-from patchbank.training.loop import Outcome, Session, Training, train
+from patchbank.training.loop import Outcome, Training, train
+from patchbank.training.session import Session
 from tests.training.toy import IMAGES, ROWS, Line
 
 POINTS = IMAGES * ROWS

@@ -27,9 +27,10 @@ from patchbank.export import FORMATS, export
 from patchbank.features.planning import Plan
 from patchbank.methods import METHODS
 from patchbank.training import checkpoint, loop, scorer
-from patchbank.training.loop import Session, train
+from patchbank.training.loop import train
 from patchbank.training.network import build
 from patchbank.training.scorer import TrainedScorer
+from patchbank.training.session import Session
 from tests.conftest import bad_image, good_image
 
 TRAINED = [name for name, method in METHODS.items() if issubclass(method.scorer_class, TrainedScorer)]

@@ -12,7 +12,7 @@ from patchbank.errors import OnError, Progress
 from patchbank.features.planning import Plan
 
 if TYPE_CHECKING:
-    from patchbank.training.loop import Session
+    from patchbank.training.session import Session
 
 
 @dataclass

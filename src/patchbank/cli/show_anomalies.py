@@ -56,7 +56,7 @@ def show_anomalies(
     from patchbank.data import read_roi
     from patchbank.data.datasets import open_dataset
     from patchbank.data.pairing import Pairing
-    from patchbank.training.anomalies import GeneratedTextures, read_textures
+    from patchbank.training.anomalies import textures_of
     from patchbank.training.anomalies.examples import Examples
 
     failures, pairing = Failures(), Pairing()
@@ -69,7 +69,7 @@ def show_anomalies(
         _values_of(samples[:count], form),
         image_size or 256,
         region,
-        GeneratedTextures() if textures is None else read_textures(textures, failures),
+        textures_of(textures, failures),
     )
     drawn = islice(_drawn(samples, examples, _chosen(kinds, samples, examples), seed, failures), count)
     names = output_names([good], [sample.name for sample in samples])

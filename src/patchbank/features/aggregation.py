@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.errors import OptionError
-from patchbank.features.storage import in_blocks
+from patchbank.features.storage import in_blocks, moments
 
 _LARGEST_PATCH = 255  # positions of a grid
 AGGREGATIONS = ("mean", "reference")
@@ -176,12 +176,7 @@ def level_balance(features: Tensor, channels: Sequence[int], aggregation: str) -
     """
     balance = torch.ones(features.shape[1], device=features.device)
     if aggregation == "mean" and len(channels) > 1:
-        total, squares = torch.zeros(2, features.shape[1], dtype=torch.float64, device=features.device)
-        for _, block in in_blocks(features):
-            values = block.double()
-            total += values.sum(0)
-            squares += values.square().sum(0)
-        variance = (squares / len(features) - (total / len(features)).square()).clamp(min=0)
+        _, variance = moments((block for _, block in in_blocks(features)), features.shape[1])
         for level in torch.split(torch.arange(features.shape[1]), list(channels)):
             spread = float(variance[level].mean().sqrt())
             balance[level] = 1 / spread if spread > 0 else 1.0

@@ -6,7 +6,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +94,15 @@ def in_blocks(vectors: Tensor, rows: int | None = None) -> Iterator[tuple[slice,
         if number % _BLOCKS_KEPT == _BLOCKS_KEPT - 1:
             release(vectors)
     release(vectors)
+
+
+def moments(blocks: Iterable[Tensor], dimension: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each of D columns over blocks of rows, n×D each: D and D float64, NaN without rows."""
+    count, total, squares = 0, *torch.zeros(2, dimension, dtype=torch.float64)
+    for block in blocks:
+        values = block.double()
+        count += len(values)
+        total = total.to(values) + values.sum(0)
+        squares = squares.to(values) + values.square().sum(0)
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp(min=0)

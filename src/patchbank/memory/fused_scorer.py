@@ -28,7 +28,7 @@ from patchbank.scoring.one_class import learned_weights
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
-    from patchbank.training.loop import Session
+    from patchbank.training.session import Session
 
 _LOOKED_AT = 48  # good samples that distances are standardised by
 _LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same

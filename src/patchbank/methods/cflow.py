@@ -26,8 +26,8 @@ from patchbank.features.aggregation import Arrangement, Cells
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels
-from patchbank.training.couplings import Flow, Subnet, mean_inside, mean_of_levels
-from patchbank.training.items import Patches
+from patchbank.training.couplings import Flow, Subnet, mean_inside
+from patchbank.training.items import Patches, on_finest
 from patchbank.training.loop import Training
 from patchbank.training.network import Standard
 from patchbank.training.options import check_training, training_of
@@ -82,7 +82,7 @@ class CFlowNetwork(nn.Module):
         for (flow, level, code), side in zip(self._by_level(vectors, rows, columns), self._sides(), strict=True):
             of_cells = flow.distance(level, code).transpose(1, 2).reshape(-1, side**2, *grid)
             maps.append(F.pixel_shuffle(of_cells, side)[:, 0])
-        return mean_of_levels(maps)
+        return on_finest(maps).mean(0)
 
     def _by_level(self, cells: Tensor, rows: Tensor, columns: Tensor) -> list[tuple[Flow, Tensor, Tensor]]:
         """The flow of each level; the standardised vectors that each cell has of it, …×N×V_j×C_j; and where they lie,

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchbank.detector import Detector
-from patchbank.errors import OptionError
 from patchbank.features.aggregation import Arrangement
 from patchbank.features.backbones import PIXELS
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels
-from patchbank.training.anomalies import Anomalies, GeneratedTextures, read_textures
+from patchbank.training.anomalies import Anomalies, textures_of
 from patchbank.training.loop import Training
 from patchbank.training.losses import focal_loss, ssim_loss
+from patchbank.training.network import convolution
 from patchbank.training.options import check_training, training_of
 from patchbank.training.pictures import (
     AS_THEY_ARE,
@@ -37,6 +37,8 @@ from patchbank.training.pictures import (
     as_pictures,
     check_colours,
     check_pictures,
+    check_width,
+    default_width,
 )
 
 _REBUILDING, _MARKING = 128, 64  # widths of the first layers of both networks (released code)
@@ -57,11 +59,15 @@ class Hourglass(nn.Module):
     def __init__(self, inputs: int, outputs: int, widths: Sequence[int], skips: bool):
         super().__init__()
         self._skips = skips
-        self.down = nn.ModuleList(nn.Sequential(*_layer(a, b), *_layer(b, b)) for a, b in pairwise([inputs, *widths]))
+        self.down = nn.ModuleList(
+            nn.Sequential(*convolution(a, b), *convolution(b, b)) for a, b in pairwise([inputs, *widths])
+        )
         back = [*reversed(widths[:-2]), widths[0]]  # channels on the way back
-        self.enlarge = nn.ModuleList(nn.Sequential(*_layer(a, b)) for a, b in pairwise([widths[-1], *back]))
+        self.enlarge = nn.ModuleList(nn.Sequential(*convolution(a, b)) for a, b in pairwise([widths[-1], *back]))
         sides = [b + skips * side for b, side in zip(back, reversed(widths[:-1]), strict=True)]
-        self.up = nn.ModuleList(nn.Sequential(*_layer(a, b), *_layer(b, b)) for a, b in zip(sides, back, strict=True))
+        self.up = nn.ModuleList(
+            nn.Sequential(*convolution(a, b), *convolution(b, b)) for a, b in zip(sides, back, strict=True)
+        )
         self.last = nn.Conv2d(widths[0], outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,8 +83,8 @@ class Hourglass(nn.Module):
         return found
 
 
-def _layer(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(*convolution(inputs, outputs), *convolution(outputs, outputs))
 
 
 class DRAEMNetwork(nn.Module):
@@ -109,9 +115,8 @@ class DRAEMNetwork(nn.Module):
             mask: B×1×h×w, 1 where they are.
         """
         rebuilt, logits = (found.float() for found in self.both(damaged))
-        with torch.autocast(pictures.device.type, enabled=False):  # variances are lost in bfloat16
-            of_rebuilding = ssim_loss(pictures, rebuilt) + F.mse_loss(rebuilt, pictures)
-            return of_rebuilding + focal_loss(logits[:, 1:] - logits[:, :1], mask)
+        of_rebuilding = ssim_loss(pictures, rebuilt) + F.mse_loss(rebuilt, pictures)
+        return of_rebuilding + focal_loss(logits[:, 1:] - logits[:, :1], mask)
 
 
 class DRAEMTask:
@@ -147,13 +152,11 @@ class DRAEMScorer(PictureScorer):
     def make_network(self) -> DRAEMNetwork:
         return DRAEMNetwork(self.levels.dimension, self._width)
 
-    def step_bytes(self, images: int, patches: int) -> int:
-        channels = self._width * (_REBUILDING + _MARKING)
-        return int(_PER_PIXEL * channels * patches * min(self.training_options.batch, images))
+    def pixel_bytes(self) -> float:
+        return _PER_PIXEL * self._width * (_REBUILDING + _MARKING)
 
     def task(self, network: DRAEMNetwork, features: FeatureStore) -> DRAEMTask:
-        textures = GeneratedTextures() if self._textures is None else read_textures(self._textures)
-        anomalies = Anomalies(kinds=("perlin",), textures=textures)
+        anomalies = Anomalies(kinds=("perlin",), textures=textures_of(self._textures))
         return DRAEMTask(network, GoodPictures(features), anomalies, self._rate)
 
 
@@ -194,15 +197,14 @@ class DRAEM(Detector):
 
     def in_effect(self, name: str, value: Any) -> Any:
         if name == "width" and value is None:
-            return 1.0 if self.torch_device.type == "cuda" else 0.25
+            return default_width(self)
         return super().in_effect(name, value)
 
     def check(self) -> None:
         super().check()
         check_training(self)
         check_pictures(self)
-        if not 0 < self.option("width") <= 4:
-            raise OptionError(f"width must lie in (0, 4], not {self.width}")
+        check_width(self)
 
     def arrange(self) -> Arrangement:
         return AS_THEY_ARE

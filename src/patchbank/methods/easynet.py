@@ -43,6 +43,8 @@ from patchbank.training.pictures import (
     PictureScorer,
     as_pictures,
     check_pictures,
+    check_width,
+    default_width,
 )
 
 RELIEF = "relief"  # the channel of heights, as shares of the tallest training part, and which pixels have one
@@ -176,9 +178,8 @@ class EasyNetScorer(PictureScorer):
     def task(self, network: EasyNetwork, features: FeatureStore) -> EasyNetTask:
         return EasyNetTask(network, GoodPictures(features), self._rate)
 
-    def step_bytes(self, images: int, patches: int) -> int:
-        channels = self._width * _WIDTHS[0] * len(self._modalities)
-        return int(_PER_PIXEL * channels * patches * min(self.training_options.batch, images))
+    def pixel_bytes(self) -> float:
+        return _PER_PIXEL * self._width * _WIDTHS[0] * len(self._modalities)
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """And then the limits of the entropies, from good parts."""
@@ -234,15 +235,14 @@ class EasyNet(Detector):
 
     def in_effect(self, name: str, value: Any) -> Any:
         if name == "width" and value is None:
-            return 1.0 if self.torch_device.type == "cuda" else 0.25
+            return default_width(self)
         return super().in_effect(name, value)
 
     def check(self) -> None:
         super().check()
         check_training(self)
         check_pictures(self)
-        if not 0 < self.option("width") <= 4:
-            raise OptionError(f"width must lie in (0, 4], not {self.width}")
+        check_width(self)
         if self.channels is not None and not set(self.channels) <= set(_CHANNELS):  # another order is as good
             given = ",".join(self.channels)
             raise OptionError(f"easynet looks at the channels rgb, relief or both, not {given}")

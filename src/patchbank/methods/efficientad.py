@@ -30,7 +30,7 @@ from patchbank.scorer import Grid, Levels
 from patchbank.training import pdn
 from patchbank.training.anomalies import PictureTextures, read_textures
 from patchbank.training.anomalies.draws import generators
-from patchbank.training.loop import Session, Training, train
+from patchbank.training.loop import Training, train
 from patchbank.training.network import Standard
 from patchbank.training.options import check_training, training_of
 from patchbank.training.pictures import (
@@ -41,7 +41,10 @@ from patchbank.training.pictures import (
     as_pictures,
     check_colours,
     check_pictures,
+    check_width,
+    default_width,
 )
+from patchbank.training.session import Session
 
 _HARD = 0.999  # p_hard: the share of differences that the student need not learn from
 _QUANTILES = (0.9, 0.995)  # q_a and q_b of the maps of good pictures, which become 0 and 0.1
@@ -100,12 +103,12 @@ class EfficientADNetwork(nn.Module):
 
     def seen(self, pictures: Tensor) -> Tensor:
         """B×3×h×w in 0..1 → as the networks see them."""
-        return pdn.standardised(self.colours, pictures)
+        return self.colours.of_maps(pictures)
 
     def taught(self, pictures: Tensor) -> Tensor:
         """What the teacher says, B×outputs×h/4×w/4, standardised. Nothing is learned through it."""
         with torch.no_grad():
-            return pdn.standardised(self.statistics, self.teacher(pictures))
+            return self.statistics.of_maps(self.teacher(pictures))
 
     def loss(self, pictures: Tensor, changed: Tensor, others: Tensor | None, generator: torch.Generator) -> Tensor:
         """L_ST + L_AE + L_STAE of Algorithm 1, lines 15 to 36.
@@ -183,8 +186,8 @@ class EfficientADScorer(PictureScorer):
     def make_network(self) -> EfficientADNetwork:
         return EfficientADNetwork(self._width)
 
-    def step_bytes(self, images: int, patches: int) -> int:
-        return int(_PER_PIXEL * self._width * patches * min(self.training_options.batch, images))
+    def pixel_bytes(self) -> float:
+        return _PER_PIXEL * self._width
 
     def begin(self, session: Session) -> None:
         super().begin(session)
@@ -198,8 +201,7 @@ class EfficientADScorer(PictureScorer):
             distillation = pdn.Distillation(
                 network.teacher, network.colours, network.outputs, pictures, self._rate, _DECAY
             )
-            learned = " ".join(f"{ref.name}={ref.digest}" for ref in features.refs)
-            train(distillation, self.training_options, self.session, f"teacher {learned}")
+            train(distillation, self.training_options, self.session, f"teacher {features.content}")
         with torch.no_grad():
             every = (pictures.pictures(torch.tensor([i])) for i in range(pictures.images))
             pdn.learn_statistics(network.statistics, (network.teacher(network.seen(one)) for one in every))
@@ -271,15 +273,14 @@ class EfficientAD(Detector):
 
     def in_effect(self, name: str, value: Any) -> Any:
         if name == "width" and value is None:
-            return 1.0 if self.teacher is not None or self.torch_device.type == "cuda" else 0.25
+            return 1.0 if self.teacher is not None else default_width(self)
         return super().in_effect(name, value)
 
     def check(self) -> None:
         super().check()
         check_training(self)
         check_pictures(self)
-        if not 0 < self.option("width") <= 4:
-            raise OptionError(f"width must lie in (0, 4], not {self.width}")
+        check_width(self)
         if self.teacher is not None and self.option("width") != 1:
             raise OptionError(f"a published teacher has the published width: leave out width={self.width}")
 

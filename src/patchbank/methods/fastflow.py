@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +23,8 @@ from patchbank.features.aggregation import Arrangement, Cells
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels
-from patchbank.training.couplings import Flow, Subnet, mean_inside, mean_of_levels
-from patchbank.training.items import Pictures
+from patchbank.training.couplings import Flow, Subnet, mean_inside
+from patchbank.training.items import Pictures, on_finest
 from patchbank.training.loop import Training
 from patchbank.training.network import Standard
 from patchbank.training.options import check_training, training_of
@@ -58,7 +57,7 @@ class FastFlowNetwork(nn.Module):
 
     def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
         """Cells B×P×D → ½‖z‖² / C, the mean over the levels on the grid of the shallowest, B×h×w."""
-        return mean_of_levels([flow.distance(level) for flow, level in self._by_level(vectors, grid)])
+        return on_finest([flow.distance(level) for flow, level in self._by_level(vectors, grid)]).mean(0)
 
     def _by_level(self, vectors: Tensor, grid: Grid) -> list[tuple[Flow, Tensor]]:
         """The flow of each level, and its standardised map, B×C_j×h_j×w_j."""
@@ -88,20 +87,15 @@ class FastFlowTask:
     """Whole maps of good images, as likely as can be."""
 
     def __init__(self, network: FastFlowNetwork, features: FeatureStore, rate: float):
-        self.network, self.items, self._inspected, self._rate = network, Pictures(features), features.inspected, rate
+        self.network, self.items, self._rate = network, Pictures(features), rate
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate, weight_decay=_DECAY)]
 
-    def inside(self, numbers: Tensor) -> Tensor:
-        """B×P: which cells of these images are inspected, as 1 and 0."""
-        masks = [self._inspected[i] for i in numbers.tolist()]
-        there = [np.ones(self.items.grid(numbers), dtype=bool) if mask is None else mask for mask in masks]
-        return torch.from_numpy(np.stack(there)).flatten(1).float()
-
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        vectors = self.items.vectors(numbers)
-        return self.network.loss(vectors, self.items.grid(numbers), self.inside(numbers).to(vectors.device))
+        vectors, inside = self.items.vectors(numbers), self.items.inside(numbers)
+        counts = torch.ones(vectors.shape[:2]) if inside is None else inside.flatten(1)
+        return self.network.loss(vectors, self.items.grid(numbers), counts.to(vectors))
 
 
 class FastFlowScorer(TrainedScorer):

@@ -25,12 +25,12 @@ from patchbank.features.store import FeatureStore
 from patchbank.registry import register
 from patchbank.sample import parts_of
 from patchbank.scorer import Grid, Levels
-from patchbank.training.anomalies import Anomalies, GeneratedTextures, read_textures
+from patchbank.training.anomalies import Anomalies, textures_of
 from patchbank.training.handcrafted import CELL, HOG_LENGTH, LBP_LENGTH, grey_levels, hog, lbp
-from patchbank.training.loop import Session, Training, train
+from patchbank.training.loop import Training, train
 from patchbank.training.losses import dice_loss, focal_loss, ssim_loss, ssim_map
 from patchbank.training.matching import LEAST_SCALE, REGIONS, AdaptiveBank
-from patchbank.training.network import Standard, build
+from patchbank.training.network import Standard, build, convolution
 from patchbank.training.options import check_training, training_of
 from patchbank.training.pictures import (
     AS_THEY_ARE,
@@ -41,7 +41,8 @@ from patchbank.training.pictures import (
     check_colours,
     check_pictures,
 )
-from patchbank.training.unet import DEEPEST, UNet, convolution
+from patchbank.training.session import Session
+from patchbank.training.unet import DEEPEST, UNet
 
 _SSIM_SHARE = 0.84  # of the loss of the reconstruction; the rest is L1
 _MATCHING = 0.3  # weight of a standard deviation of the distance in the score
@@ -59,8 +60,8 @@ class HyADSNetwork(nn.Module):
         self.unet = UNet(channels, width)
         self.bank = AdaptiveBank(bank, (HOG_LENGTH, LBP_LENGTH, DEEPEST * width))
         self.evidence = Standard(3)
-        layers = [*convolution(3, _HEAD), *convolution(_HEAD, _HEAD, 2), *convolution(_HEAD, _HEAD, 4)]
-        self.head = nn.Sequential(*layers, nn.Conv2d(_HEAD, 1, 1))
+        wider = [layer for dilation in (2, 4) for layer in convolution(_HEAD, _HEAD, dilation=dilation)]
+        self.head = nn.Sequential(*convolution(3, _HEAD), *wider, nn.Conv2d(_HEAD, 1, 1))
 
     def forward(self, vectors: Tensor, grid: Grid) -> Tensor:
         """Pixels B×P×C → scores B×P: −log(1 − p) + 0.3·max(0, z), p the head's probability of an anomaly, z the
@@ -69,7 +70,7 @@ class HyADSNetwork(nn.Module):
         The head learns from synthetic anomalies, which show best in what is rebuilt. Without the second term it would
         pass over what matching alone finds.
         """
-        errors = self.standard(self.errors(as_pictures(vectors, grid)))
+        errors = self.evidence.of_maps(self.errors(as_pictures(vectors, grid)))
         found = F.softplus(self.head(errors)) + _MATCHING * errors[:, 2:].clamp(min=0)
         return found.reshape(vectors.shape[:2])
 
@@ -99,11 +100,6 @@ class HyADSNetwork(nn.Module):
         """[HOG ⊕ LBP ⊕ bottleneck] of each cell: B×D×H/8×W/8."""
         grey = grey_levels(pictures)
         return torch.cat([hog(grey), lbp(grey), bottleneck], 1)
-
-    def standard(self, errors: Tensor) -> Tensor:
-        """B×3×H×W, each of the three standardised."""
-        found: Tensor = self.evidence(errors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return found
 
 
 class ReconstructionTask:
@@ -139,7 +135,7 @@ class SegmentationTask:
         damaged, mask = self.anomalies.applied(good, generator, self.items.inspected(numbers))
         # in full precision also where the loop is not: patterns of grey levels would not survive
         with torch.no_grad(), torch.autocast(damaged.device.type, enabled=False):
-            errors = self.whole.standard(self.whole.errors(damaged, self.penalty(numbers)))
+            errors = self.whole.evidence.of_maps(self.whole.errors(damaged, self.penalty(numbers)))
         logits = self.network(errors)
         return focal_loss(logits, mask) + dice_loss(logits.reshape(1, -1), mask.reshape(1, -1))
 
@@ -182,13 +178,13 @@ class HyADSScorer(PictureScorer):
     def make_network(self) -> HyADSNetwork:
         return HyADSNetwork(self.levels.dimension, self._width, self._bank)
 
-    def step_bytes(self, images: int, patches: int) -> int:
-        return _PER_PIXEL * self._width * patches * min(self.training_options.batch, images)
+    def pixel_bytes(self) -> float:
+        return _PER_PIXEL * self._width
 
     def task(self, network: HyADSNetwork, features: FeatureStore) -> ReconstructionTask:
         """The first of the two trainings."""
-        textures = GeneratedTextures() if self._textures is None else read_textures(self._textures)
-        return ReconstructionTask(network, GoodPictures(features), Anomalies(textures=textures), self._rate)
+        anomalies = Anomalies(textures=textures_of(self._textures))
+        return ReconstructionTask(network, GoodPictures(features), anomalies, self._rate)
 
     def begin(self, session: Session) -> None:
         super().begin(session)

@@ -32,8 +32,9 @@ from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores
 from patchbank.scoring.one_class import fit_one_class
 from patchbank.training.fusion import Fusion, FusionTask, Pairs
-from patchbank.training.loop import Session, Training, train
+from patchbank.training.loop import Training, train
 from patchbank.training.network import build
+from patchbank.training.session import Session
 
 _TEMPERATURE = 0.1  # of the fusion's loss
 

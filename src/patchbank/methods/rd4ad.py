@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,10 +30,10 @@ from patchbank.errors import OptionError
 from patchbank.features.aggregation import Arrangement, Cells
 from patchbank.features.store import FeatureStore
 from patchbank.registry import register
-from patchbank.scorer import Grid, Levels, PatchScores
-from patchbank.training.items import Pictures
+from patchbank.scorer import Grid, Levels
+from patchbank.training.items import Pictures, on_finest
 from patchbank.training.loop import Training
-from patchbank.training.network import Standard
+from patchbank.training.network import Standard, convolution
 from patchbank.training.options import check_training, training_of
 from patchbank.training.scorer import TrainedScorer
 
@@ -70,12 +69,6 @@ def _decoding(inputs: int, outputs: int, factor: int) -> Residual:
     return Residual(first, shortcut, outputs)
 
 
-def _halving(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
-
-
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     """B×C×h×w → B×h×w, in operations that every graph format has."""
     squared = a.square().sum(1) * b.square().sum(1)
@@ -87,7 +80,7 @@ def _to_deepest(levels: Levels, widths: Sequence[int], level: int) -> tuple[nn.S
     layers, channels = list[nn.Module](), levels.channels[level]
     for deeper in range(level + 1, len(widths)):
         for _ in range(round(math.log2(levels.strides[deeper] / levels.strides[deeper - 1]))):
-            layers.append(_halving(channels, widths[deeper]))
+            layers.append(nn.Sequential(*convolution(channels, widths[deeper], stride=2)))
             channels = widths[deeper]
     return nn.Sequential(*layers), channels
 
@@ -105,8 +98,7 @@ class ReverseNetwork(nn.Module):
         # multi-scale feature fusion (§3.3), then one-class embedding: the next block of a ResNet
         ways = [_to_deepest(levels, widths, level) for level in range(len(widths))]
         self.to_deepest = nn.ModuleList(way for way, _ in ways)
-        together = nn.Conv2d(sum(channels for _, channels in ways), deepest, 1, bias=False)
-        self.fuse = nn.Sequential(together, nn.BatchNorm2d(deepest), nn.ReLU())
+        self.fuse = nn.Sequential(*convolution(sum(channels for _, channels in ways), deepest, 1))
         self.embed = _encoding(deepest, 2 * deepest)
         factors = [*(strides[j + 1] // strides[j] for j in range(len(strides) - 1)), 2]
         self.decoder = nn.ModuleList(map(_decoding, [*widths[1:], 2 * deepest], widths, factors))
@@ -116,9 +108,7 @@ class ReverseNetwork(nn.Module):
         """Cells B×P×D → scores B×rows×columns on the grid of the shallowest level: the sum of the levels' 1 − cos, each
         enlarged (Eq. 3). `inspected`: P or B×P, 1 for cells that count, None for all."""
         maps = self.compare(vectors, grid, inspected)
-        fine = (int(maps[0].shape[1]), int(maps[0].shape[2]))
-        larger = [F.interpolate(each[:, None], fine, mode="bilinear", align_corners=False)[:, 0] for each in maps[1:]]
-        return torch.stack([maps[0], *larger]).sum(0)
+        return on_finest(maps).sum(0)
 
     def loss(self, vectors: Tensor, grid: Grid, inspected: Tensor | None = None) -> Tensor:
         """Eq. 2: the sum over levels of the mean of M over positions."""
@@ -152,20 +142,15 @@ class RD4ADTask:
 
     def __init__(self, network: ReverseNetwork, features: FeatureStore, rate: float, device: torch.device):
         self.network, self.items, self._rate, self._device = network, Pictures(features), rate, device
-        self._inspected = features.inspected
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         """§4.1."""
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate, betas=_BETAS)]
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
-        cells, grid = self.items.vectors(numbers).to(self._device), self.items.grid(numbers)
-        areas = [self._inspected[i] for i in numbers.tolist()]
-        if all(area is None for area in areas):
-            return self.network.loss(cells, grid)
-        everywhere = np.ones(grid, bool)
-        counts = np.stack([(everywhere if area is None else area).ravel() for area in areas])
-        return self.network.loss(cells, grid, torch.from_numpy(counts).to(cells))
+        cells, inside = self.items.vectors(numbers).to(self._device), self.items.inside(numbers)
+        counts = None if inside is None else inside.flatten(1).to(cells)
+        return self.network.loss(cells, self.items.grid(numbers), counts)
 
 
 class RD4ADScorer(TrainedScorer):
@@ -185,13 +170,9 @@ class RD4ADScorer(TrainedScorer):
         network.statistics.learn(features.stored)
         return RD4ADTask(network, features, self._rate, self._device)
 
-    def compare(
-        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
-    ) -> PatchScores:
-        batch = points if points.ndim == 3 else points[None]
-        with torch.no_grad():
-            found = self.network(batch, grid, None if inspected is None else inspected.reshape(-1).to(batch.dtype))
-        return PatchScores(found if points.ndim == 3 else found[0])
+    def scores(self, batch: Tensor, grid: Grid, inspected: Tensor | None) -> Tensor:
+        found: Tensor = self.network(batch, grid, None if inspected is None else inspected.reshape(-1).to(batch.dtype))
+        return found
 
 
 @register

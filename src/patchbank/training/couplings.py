@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchbank.errors import OptionError
@@ -116,10 +115,3 @@ def mean_inside(values: Tensor, inside: Tensor) -> Tensor:
     """The mean of values of those positions that are `inside`: 1 there, 0 elsewhere, and broadcast to the values."""
     inside = inside.expand_as(values)
     return (values * inside).sum() / inside.sum().clamp(min=1)
-
-
-def mean_of_levels(maps: Sequence[Tensor]) -> Tensor:
-    """B×h_j×w_j of each level, shallowest first → their mean on the grid of the first (bilinear), B×h×w."""
-    size = [int(side) for side in maps[0].shape[1:]]
-    enlarged = [F.interpolate(each[:, None], size, mode="bilinear", align_corners=False)[:, 0] for each in maps[1:]]
-    return torch.stack([maps[0], *enlarged]).mean(0)

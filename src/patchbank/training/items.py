@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.errors import DatasetError
@@ -63,21 +64,30 @@ class Patches:
 
 
 class Pictures:
-    """The items are images. Those of one batch have one grid."""
+    """The items are images, all of a store or those of some `numbers`. Those of one batch have one grid."""
 
-    def __init__(self, features: FeatureStore):
-        self._features, self.images = features, len(features.refs)
-        self.grids = [ref.grid for ref in features.refs]
+    def __init__(self, features: FeatureStore, numbers: list[int] | None = None):
+        self.chosen = list(range(len(features.refs))) if numbers is None else numbers
+        self._features, self.images = features, len(self.chosen)
+        self.grids = [features.refs[i].grid for i in self.chosen]
 
     def vectors(self, numbers: Tensor) -> Tensor:
         """B numbers of images of one grid → B×P×D float32, row by row of their grid."""
-        found = torch.stack([self._features.of_image(i) for i in numbers.tolist()]).float()
+        found = torch.stack([self._features.of_image(self.chosen[i]) for i in numbers.tolist()]).float()
         self._features.release_pages()
         return found
 
     def grid(self, numbers: Tensor) -> tuple[int, int]:
         """(rows, columns) of the images of a batch."""
         return self.grids[int(numbers[0])]
+
+    def inside(self, numbers: Tensor) -> Tensor | None:
+        """B×rows×columns bool: which cells of these images are inspected; None for all."""
+        cells = [self._features.inspected[self.chosen[i]] for i in numbers.tolist()]
+        if all(one is None for one in cells):
+            return None
+        everywhere = torch.ones(self.grid(numbers), dtype=torch.bool)
+        return torch.stack([everywhere if one is None else torch.from_numpy(one) for one in cells])
 
     def batches(self, size: int, images: Sequence[int], generator: torch.Generator) -> Iterator[Tensor]:
         """Batches of each grid, in random order."""
@@ -92,3 +102,10 @@ class Pictures:
     def steps(self, size: int, images: Sequence[int]) -> int:
         grids = [self.grids[i] for i in images]
         return sum(-(-grids.count(grid) // size) for grid in set(grids))
+
+
+def on_finest(maps: Sequence[Tensor]) -> Tensor:
+    """B×h_j×w_j of each level, shallowest first → all on the grid of the first (bilinear), levels×B×h×w."""
+    size = (int(maps[0].shape[1]), int(maps[0].shape[2]))
+    enlarged = [F.interpolate(each[:, None], size, mode="bilinear", align_corners=False)[:, 0] for each in maps[1:]]
+    return torch.stack([maps[0], *enlarged])

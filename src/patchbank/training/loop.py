@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from patchbank._system.signals import undivided
-from patchbank.errors import DatasetError, Progress
-from patchbank.training.checkpoint import Checkpoints, State
+from patchbank.errors import DatasetError
+from patchbank.training.checkpoint import State
 from patchbank.training.items import Items
+from patchbank.training.session import Session
 
 _EVERY = 120.0  # seconds from one checkpoint to the next
 _KEPT = 10  # of the images, one is kept back to stop early by
@@ -83,42 +84,6 @@ class Training:
             return 0.1 ** sum(epoch > share * self.epochs for share in self.drops)
         done = (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-@dataclass
-class Session:
-    """Who hears of the trainings of one fit, and where they are kept meanwhile.
-
-    Attributes:
-        progress: is told of each step.
-        checkpoints: where they are kept, None for nowhere.
-        fits: how many fits there are, with those on parts of the images.
-        of_each: trainings of each, one for each channel.
-        stages: trainings that one network takes, such as those of a teacher and of its student.
-        number: of the training that goes on.
-    """
-
-    progress: Progress | None = None
-    checkpoints: Checkpoints | None = None
-    fits: int = 1
-    of_each: int = 1
-    stages: int = 1
-    number: int = 0
-
-    def begin(self, fits: int) -> None:
-        """A detector begins, which is fitted so often."""
-        self.fits, self.of_each, self.stages, self.number = fits, 1, 1, 0
-
-    @property
-    def trainings(self) -> int:
-        """How many there will be; they share the time."""
-        return max(self.fits * self.of_each * self.stages, self.number)
-
-    def tell(self, loss: float, done: int, total: int) -> None:
-        """A step is done."""
-        if self.progress:
-            which = f" {self.number} of {self.trainings}" if self.trainings > 1 else ""
-            self.progress(f"training{which}: loss {loss:#.3g}", done, total)
 
 
 @dataclass(frozen=True)
@@ -217,10 +182,10 @@ class _Trainer:
                 yield numbers
 
     def _step(self, numbers: Tensor) -> None:
-        standing = self.standing
+        standing, share = self.standing, self.training.rate(self._epochs_done())
         for optimiser, rates in zip(self.optimisers, self.rates, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * self.training.rate(self._epochs_done())
+                group["lr"] = rate * share
         with self.autocast:
             loss = self.task.loss(numbers, self.generator)
         if not torch.isfinite(loss):

@@ -25,7 +25,9 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         B×C×H×W, 1 where both are equal, at least −1.
     """
-    mean_a, mean_b, square_a, square_b, product = _window_means(torch.stack([a, b, a * a, b * b, a * b]))
+    a, b = a.float(), b.float()
+    with torch.autocast(a.device.type, enabled=False):  # variances are lost in bfloat16
+        mean_a, mean_b, square_a, square_b, product = _window_means(torch.stack([a, b, a * a, b * b, a * b]))
     variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
     covariance = product - mean_a * mean_b
     luminance: Tensor = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
@@ -69,7 +71,7 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
     Returns:
         A scalar.
     """
-    of_truth = logits * (2 * mask - 1)
+    of_truth = logits.float() * (2 * mask - 1)
     return ((1 - torch.sigmoid(of_truth)) ** gamma * -functional.logsigmoid(of_truth)).mean()
 
 

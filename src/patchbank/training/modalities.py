@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchbank.training.network import convolution
+
 _ABOVE_ALL = 2.0  # entropies end at 1
 _PRIOR = math.log(0.01 / 0.99)  # the logit that training begins with: anomalies are rare (Lin et al. 2017, §3.3)
 
@@ -136,8 +138,7 @@ class Segmentation(nn.Module):
 
 def layer(inputs: int, outputs: int, size: int = 3) -> nn.Sequential:
     """A convolution that keeps the sides, batch normalisation, ReLU."""
-    convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(*convolution(inputs, outputs, size))
 
 
 def enlarged(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from patchbank.features.storage import in_blocks
+from patchbank.features.storage import in_blocks, moments
 
 Network = TypeVar("Network", bound=nn.Module)
 _LEAST_SCALE = 1e-6
@@ -42,6 +42,14 @@ def build(make: Callable[[], Network], seed: int) -> Network:
     return network
 
 
+def convolution(
+    inputs: int, outputs: int, size: int = 3, *, stride: int = 1, dilation: int = 1
+) -> tuple[nn.Module, ...]:
+    """A convolution that keeps the sides, or divides them by `stride`; batch normalisation; ReLU."""
+    conv = nn.Conv2d(inputs, outputs, size, stride, dilation * (size // 2), dilation, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
 class Standard(nn.Module):
     """Features → mean 0 and standard deviation 1 over good parts, in each of D dimensions (the last axis)."""
 
@@ -60,17 +68,18 @@ class Standard(nn.Module):
 
     def learn(self, *parts: Tensor) -> None:
         """Mean and deviation of N×D features, read in blocks; D may come in parts."""
-        widths = [part.shape[1] for part in parts]
-        offsets, scales = torch.split(self.offset, widths), torch.split(self.scale, widths)
-        for part, offset, scale in zip(parts, offsets, scales, strict=True):
-            total, squares = torch.zeros(2, part.shape[1], dtype=torch.float64, device=part.device)
-            for _, block in in_blocks(part):
-                values = block.double()
-                total += values.sum(0)
-                squares += values.square().sum(0)
-            mean = total / len(part)
-            offset.copy_(mean)
-            scale.copy_((squares / len(part) - mean.square()).clamp(min=0).sqrt().clamp(min=_LEAST_SCALE))
+        found = [moments((block for _, block in in_blocks(part)), part.shape[1]) for part in parts]
+        self.hold(torch.cat([mean for mean, _ in found]), torch.cat([variance for _, variance in found]))
+
+    def hold(self, mean: Tensor, variance: Tensor) -> None:
+        """Take D means and D variances over."""
+        self.offset.copy_(mean)
+        self.scale.copy_(variance.sqrt().clamp(min=_LEAST_SCALE))
+
+    def of_maps(self, maps: Tensor) -> Tensor:
+        """As `forward`, of maps B×D×h×w."""
+        found: Tensor = self(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.offset) / self.scale

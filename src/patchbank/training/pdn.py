@@ -18,6 +18,7 @@ from patchbank.errors import WeightsError
 from patchbank.features.aggregation import OneGrid
 from patchbank.features.backbones import reuse_backbone
 from patchbank.features.backbones.registry import read_state
+from patchbank.features.storage import moments
 from patchbank.training.anomalies import Anomalies
 from patchbank.training.network import Standard
 from patchbank.training.pictures import GoodPictures
@@ -123,21 +124,8 @@ def read_teacher(path: str, teacher: nn.Module) -> None:
 
 def learn_statistics(statistics: Standard, maps: Iterable[Tensor]) -> None:
     """Mean and standard deviation of each channel over maps B×C×h×w (Algorithm 1, lines 4 to 9)."""
-    count, total, squares = 0, *torch.zeros(2, *statistics.offset.shape).to(statistics.offset).double()
-    for each in maps:
-        values = each.double().movedim(1, -1).flatten(0, -2)
-        count += len(values)
-        total += values.sum(0)
-        squares += values.square().sum(0)
-    mean = total / count
-    statistics.offset.copy_(mean)
-    statistics.scale.copy_((squares / count - mean.square()).clamp(min=0).sqrt().clamp(min=1e-6))
-
-
-def standardised(statistics: Standard, maps: Tensor) -> Tensor:
-    """B×C×h×w with mean 0 and standard deviation 1 in each channel."""
-    found: Tensor = statistics(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return found
+    rows = (each.movedim(1, -1).flatten(0, -2) for each in maps)
+    statistics.hold(*moments(rows, len(statistics.offset)))
 
 
 class Described(nn.Module):
@@ -183,5 +171,5 @@ class Distillation:
         """The mean squared difference to what the frozen network says, standardised."""
         good = self.items.pictures(numbers)
         pictures, _ = self._anomalies.applied(good, generator, self.items.inspected(numbers))
-        target = standardised(self.network.statistics, self.said(pictures))
-        return F.mse_loss(self.network.teacher(standardised(self._colours, pictures)), target)
+        target = self.network.statistics.of_maps(self.said(pictures))
+        return F.mse_loss(self.network.teacher(self._colours.of_maps(pictures)), target)

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from patchbank.errors import OptionError
 from patchbank.features.aggregation import OneGrid
 from patchbank.features.backbones import PIXELS
-from patchbank.features.store import FeatureStore
 from patchbank.scorer import Grid, Levels, PatchScores
 from patchbank.training.items import Pictures
 from patchbank.training.scorer import TrainedScorer
@@ -36,6 +34,17 @@ def check_pictures(options: Any) -> None:
         raise OptionError(f"image_size must be at least {LEAST_SIDE} pixels for {options.method}")
 
 
+def default_width(options: Any) -> float:
+    """Of networks whose paper's width is 1, where none is given: narrow on a CPU."""
+    return 1.0 if options.torch_device.type == "cuda" else 0.25
+
+
+def check_width(options: Any) -> None:
+    """Raise `OptionError` for a relative width that cannot be used."""
+    if not 0 < options.option("width") <= 4:
+        raise OptionError(f"width must lie in (0, 4], not {options.width}")
+
+
 def check_colours(options: Any, levels: Levels) -> None:
     """Raise `OptionError` where a pixel has not the three values of a picture."""
     if levels.dimension != 3:
@@ -46,28 +55,18 @@ def check_colours(options: Any, levels: Levels) -> None:
 
 
 class GoodPictures(Pictures):
-    """Whole pictures, all of them or those of some `numbers`; what is not inspected is black."""
-
-    def __init__(self, features: FeatureStore, numbers: list[int] | None = None):
-        super().__init__(features)
-        self._inspected = features.inspected
-        self.chosen = list(range(self.images)) if numbers is None else numbers
-        self.images, self.grids = len(self.chosen), [self.grids[i] for i in self.chosen]
+    """Whole pictures; what is not inspected is black."""
 
     def pictures(self, numbers: Tensor) -> Tensor:
         """B numbers of pictures of one grid → B×C×h×w float32."""
-        pictures = as_pictures(self.vectors(torch.tensor(self.chosen)[numbers]), self.grid(numbers))
+        pictures = as_pictures(self.vectors(numbers), self.grid(numbers))
         inspected = self.inspected(numbers)
         return pictures if inspected is None else pictures * inspected.to(pictures)
 
     def inspected(self, numbers: Tensor) -> Tensor | None:
         """B×1×h×w bool: which of their pixels are inspected; None for all."""
-        cells = [self._inspected[self.chosen[i]] for i in numbers.tolist()]
-        if all(one is None for one in cells):
-            return None
-        grid = self.grid(numbers)
-        shown = [torch.ones(grid, dtype=torch.bool) if one is None else torch.from_numpy(one) for one in cells]
-        return torch.stack(shown)[:, None]
+        inside = self.inside(numbers)
+        return None if inside is None else inside[:, None]
 
 
 class PictureScorer(TrainedScorer):
@@ -75,6 +74,13 @@ class PictureScorer(TrainedScorer):
     no score changes."""
 
     keeps_grid: ClassVar[bool] = True
+
+    def pixel_bytes(self) -> float:
+        """Bytes of a step for each pixel of a picture: what gradients need."""
+        raise NotImplementedError
+
+    def step_bytes(self, images: int, patches: int) -> int:
+        return int(self.pixel_bytes() * patches * min(self.training_options.batch, images))
 
     def compare(
         self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None

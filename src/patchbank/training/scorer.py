@@ -14,8 +14,9 @@ from patchbank.errors import OptionError, Progress
 from patchbank.features.planning import Plan, plan_fit
 from patchbank.features.store import FeatureStore
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, masked
-from patchbank.training.loop import Outcome, Session, Task, Training, train
+from patchbank.training.loop import Outcome, Task, Training, train
 from patchbank.training.network import build
+from patchbank.training.session import Session
 
 _COPIES = 4  # of the weights: themselves, their gradients, and the two moments of Adam
 
@@ -85,12 +86,17 @@ class TrainedScorer(Scorer):
     ) -> PatchScores:
         batch = points if points.ndim == 3 else points[None]
         with torch.no_grad():
-            found = self.network(batch, grid)
+            found = self.scores(batch, grid, inspected)
         if found.ndim == 2:
             found = masked(found if points.ndim == 3 else found[0], inspected)
         elif points.ndim == 2:
             found = found[0]
         return PatchScores(found)
+
+    def scores(self, batch: Tensor, grid: Grid, inspected: Tensor | None) -> Tensor:
+        """Features B×P×D → scores as of the network. `inspected`: as of `compare`, which masks the rest."""
+        found: Tensor = self.network(batch, grid)
+        return found
 
     # ---- what it knows, files, exports -------------------------------------------------------------------------------
 

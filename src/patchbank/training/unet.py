@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchbank.training.network import convolution
+
 LEVELS = 4
 DEEPEST = 2 ** (
     LEVELS - 1
@@ -41,9 +43,3 @@ class UNet(nn.Module):
         for narrow, up, beside in zip(self.narrow, self.up, reversed(maps[:-1]), strict=True):
             x = up(torch.cat([F.interpolate(narrow(x), scale_factor=2.0, mode="nearest"), beside], 1))
         return torch.sigmoid(self.last(x)), maps[-1]
-
-
-def convolution(before: int, after: int, dilation: int = 1) -> tuple[nn.Module, ...]:
-    """A 3×3 convolution, batch norm and ReLU; maps keep their size."""
-    conv = nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation, bias=False)
-    return conv, nn.BatchNorm2d(after), nn.ReLU()

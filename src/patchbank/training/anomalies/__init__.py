@@ -14,6 +14,7 @@ from patchbank.training.anomalies.textures import (
     PictureTextures,
     Textures,
     read_textures,
+    textures_of,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "perlin_mask",
     "perlin_noise",
     "read_textures",
+    "textures_of",
 ]

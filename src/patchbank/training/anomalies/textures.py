@@ -145,6 +145,11 @@ def read_textures(folder: str | PathLike[str], on_error: OnError = warn) -> Pict
     return PictureTextures(tuple(pictures))
 
 
+def textures_of(folder: str | PathLike[str] | None, on_error: OnError = warn) -> Textures:
+    """Those of a folder (`read_textures`); generated ones where none is given."""
+    return GeneratedTextures() if folder is None else read_textures(folder, on_error)
+
+
 def _read(source: Sample) -> NDArray[np.uint8] | ImageError:
     try:
         rgb: RGB = read_image(source)
