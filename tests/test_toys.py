@@ -13,22 +13,22 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from typing_extensions import Self
 
 import patchbank
 from patchbank.data.channels import READERS, register_channel
 from patchbank.detector import Detector
 from patchbank.edge import runtime
-from patchbank.errors import DatasetError, ImageError, OptionError, Progress
+from patchbank.errors import DatasetError, ImageError, OptionError
 from patchbank.export import export
 from patchbank.features.store import FeatureStore
 from patchbank.registry import METHODS, register
 from patchbank.sample import Data
-from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths, masked
+from patchbank.scorer import Grid, Levels, Scorer, lengths
 from patchbank.training import Training
 from patchbank.training.items import Patches
 from patchbank.training.scorer import TrainedScorer
 from tests.conftest import bad_image, good_image
+from tests.toys import MeanScorer
 
 GOOD = [good_image(i) for i in range(6)]
 
@@ -36,46 +36,18 @@ GOOD = [good_image(i) for i in range(6)]
 # ---- a method: the distance of each patch to the mean patch ----------------------------------------------------------
 
 
-class ToyScorer(Scorer):
-    mean: Tensor
-
-    def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
-        self.mean = features.stored.mean(0)
-        return self
-
-    def compare(
-        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
-    ) -> PatchScores:
-        return PatchScores(masked(lengths(points - self.mean), inspected))
-
-    def state(self) -> tuple[Memory, dict[str, Any]]:
-        return {"mean": self.mean}, {}
-
-    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
-        self.mean = tensors["mean"]
-        return self
-
-    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
-        return {"mean": self.mean.cpu().clone()}, {}
-
-    def traced(self, memory: Memory, grid: Grid) -> Self:
-        scorer = self.copied()
-        scorer.mean = memory["mean"]
-        return scorer
-
-
 @dataclass(kw_only=True, eq=False)
 class Toy(Detector):
     method: ClassVar[str] = "toy"
     summary: ClassVar[str] = "distance to the mean patch"
-    scorer_class: ClassVar[type[Scorer]] = ToyScorer
+    scorer_class: ClassVar[type[Scorer]] = MeanScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {"sharp": {"sigma": 2.0}}
 
     aggregation: str | None = "mean"
     power: float = 1.0
 
     def make_scorer(self, levels: Levels) -> Scorer:
-        return ToyScorer(levels)
+        return MeanScorer(levels)
 
 
 # ---- a trained method: what a small autoencoder leaves of each patch -------------------------------------------------

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from typing_extensions import Self
 
 import patchbank
@@ -24,41 +23,21 @@ from patchbank.export import export
 from patchbank.features.backbones import PIXELS, list_backbones, open_backbone, reuse_backbone
 from patchbank.features.store import FeatureStore, PatchFeatures, describe
 from patchbank.registry import METHODS, register
-from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths, masked
+from patchbank.scorer import Levels, Scorer
+from tests.toys import MeanScorer
 
 SIZE = (128, 160)
 
 
-class ColourScorer(Scorer):
+class ColourScorer(MeanScorer):
     """How far a pixel is from the mean colour of its place."""
 
     keeps_grid: ClassVar[bool] = True
     can_leave_out: ClassVar[bool] = False
-    mean: Tensor  # P×3
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         self.mean = features.stored.reshape(len(features.refs), -1, self.levels.dimension).mean(0)
         return self
-
-    def compare(
-        self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
-    ) -> PatchScores:
-        return PatchScores(masked(lengths(points - self.mean), inspected))
-
-    def state(self) -> tuple[Memory, dict[str, Any]]:
-        return {"mean": self.mean}, {}
-
-    def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
-        self.mean = tensors["mean"]
-        return self
-
-    def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
-        return {"mean": self.mean.cpu().clone()}, {}
-
-    def traced(self, memory: Memory, grid: Grid) -> Self:
-        scorer = self.copied()
-        scorer.mean = memory["mean"]
-        return scorer
 
 
 @dataclass(kw_only=True, eq=False)
