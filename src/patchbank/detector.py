@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,12 +82,14 @@ class Detector(Options):
     feature_cache: FeatureCache | None = field(init=False, repr=False, default=None)
     _opened: tuple[Inputs, Extractor] | None = field(init=False, repr=False, default=None)
 
-    def __new__(cls, *_: Any, backbone: Any = None, **options: Any) -> Any:
-        """An `Ensemble` where `backbone` is a list."""
-        if not isinstance(backbone, list | tuple):
+    def __new__(cls, *_: Any, **options: Any) -> Any:
+        """An `Ensemble` where `backbone` or `image_size` is a list: a member for each combination."""
+        lists = {key: options[key] for key in ("backbone", "image_size") if isinstance(options.get(key), list | tuple)}
+        if not lists:
             return super().__new__(cls)
         together: Any = COMBINATIONS["ensemble"]
-        return together(members=[cls(backbone=name, **options) for name in backbone])
+        combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+        return together(members=[cls(**(options | each)) for each in combinations])
 
     # ---- what a method says ------------------------------------------------------------------------------------------
 

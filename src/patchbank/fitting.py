@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,7 @@ def _summary(extractor: Extractor, learned: Learned, refs: Sequence[SampleRef], 
     upright, backbone, scorer = [ref for ref in refs if not ref.angle], extractor.backbone, learned.scorer
     return {
         "images": len(upright),
+        "usual_size": list(Counter(ref.size for ref in upright).most_common(1)[0][0]),
         "learned_from": [[ref.name, ref.digest] for ref in upright],
         "patches": len(learned.features),
         "folder": os.getcwd(),  # that relative names of images belong to

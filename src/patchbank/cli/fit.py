@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ def fit(
     good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write, such as parts.patchbank.")],
     method: o.Method = "patchcore",
+    quality: o.Quality = None,
     backbone: o.BackboneName = None,
     weights: o.Weights = None,
     levels: o.Levels = None,
@@ -49,6 +50,13 @@ def fit(
     drop_suspicious: Annotated[
         bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
     ] = False,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Choose image size, smoothing and position scale by defects drawn on some good images.",
+        ),
+    ] = False,
     max_minutes: o.MaxMinutes = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training of weights that was interrupted.")
@@ -67,34 +75,42 @@ def fit(
 ) -> None:
     """Learn from good images and write a model file."""
     check_file(output, MODEL, "--output")
-    detector = o.make_detector(
-        method,
-        assignments,
-        backbone=backbone,
-        weights=weights,
-        levels=levels,
-        image_size=image_size,
-        geometry=geometry,
-        coreset=coreset,
-        bank_size=bank_size,
-        bank_mb=bank_mb,
-        false_alarm_rate=false_alarm_rate,
-        group_by=group_by,
-        roi=roi and str(roi),
-        align=align or None,
-        tile=tile,
-        overlap=overlap,
-        value_range=o.range_up_to(full_scale),
-        channels=channels,
-        fusion=fusion,
-        depth=o.depth_format(depth_unit, depth_axis, invalid, camera),
-        seed=seed,
-        device=device,
-        runtime=runtime,
-        threads=threads,
-        memory_budget=memory_budget,
-        max_minutes=max_minutes,
-    )
+    name = o.at_quality(method, quality)
+
+    def make(**changed: Any) -> Detector:
+        return o.make_detector(name, assignments, **(given | changed))
+
+    given: dict[str, Any] = {
+        "backbone": backbone,
+        "weights": weights,
+        "levels": levels,
+        "image_size": image_size,
+        "geometry": geometry,
+        "coreset": coreset,
+        "bank_size": bank_size,
+        "bank_mb": bank_mb,
+        "false_alarm_rate": false_alarm_rate,
+        "group_by": group_by,
+        "roi": roi and str(roi),
+        "align": align or None,
+        "tile": tile,
+        "overlap": overlap,
+        "value_range": o.range_up_to(full_scale),
+        "channels": channels,
+        "fusion": fusion,
+        "depth": o.depth_format(depth_unit, depth_axis, invalid, camera),
+        "seed": seed,
+        "device": device,
+        "runtime": runtime,
+        "threads": threads,
+        "memory_budget": memory_budget,
+        "max_minutes": max_minutes,
+    }
+    if tune:
+        o.check_untouched("--tune", given, assignments)
+    if name != method:
+        o.check_untouched(f"--quality {quality}", {"image_size": image_size}, None)
+    detector = make()
     from patchbank.cli.info import describe
     from patchbank.data.datasets import open_dataset
     from patchbank.io.model_file import read
@@ -107,6 +123,8 @@ def fit(
     check_apart(output, [*train, *(sample.path for sample in dataset.test)])
     if drop_suspicious:
         train = _without_suspicious(detector, train)
+    if tune:
+        detector = _tuned(make, train, seed, failures)
     kept = output.with_name(f"{output.name}.training")
     with progress_bars() as progress, _kept_training(kept):
         detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume)
@@ -119,6 +137,7 @@ def fit(
         say(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
         say(_memory_words(summary))
         say(threshold_words(detector.calibration_))
+        say(_resolution_words(detector))
         if summary["weights"].startswith("random"):
             say("the backbone's weights are random: good for trying things out, not for finding defects")
         say(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
@@ -137,6 +156,17 @@ def _kept_training(folder: Path) -> Iterator[None]:
         raise
 
 
+def _tuned(make: Callable[..., Detector], train: list[Path], seed: int, failures: Failures) -> Detector:
+    """The detector with the options that suit these images; says which and why."""
+    from patchbank.data import gather
+    from patchbank.evaluation.tuning import tune
+
+    with progress_bars() as progress:
+        tuned = tune(make, gather(train, failures, of="good"), seed, lambda name, error: None, progress)
+    say(f"tuned: {tuned.reason}", err=True)
+    return make(**tuned.options)
+
+
 def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
     """The images that do not stand out; the others are named."""
     from patchbank.audit import audit
@@ -149,6 +179,16 @@ def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
         say(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median", err=True)
     names = {suspect.image for suspect in found.suspicious}
     return [path for path in train if str(path) not in names]
+
+
+def _resolution_words(detector: Detector) -> str:
+    """The smallest defect that the model can be expected to find."""
+    from patchbank.features.resolution import resolution_of
+
+    first = detector.parts()[-1]  # of an ensemble: the member that sees most
+    height, width = first.training_["usual_size"]
+    enlarges = first.inputs_.channels == ("rgb",)
+    return resolution_of(first.extractor.geometry, (height, width), enlarges).sentence()
 
 
 def _memory_words(summary: dict[str, Any]) -> str:

@@ -40,6 +40,14 @@ Weights: TypeAlias = Annotated[
 Levels: TypeAlias = Annotated[
     str | None, typer.Option(help="Levels of the backbone, such as 2,3.", rich_help_panel=_LEARNING)
 ]
+Quality: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fast|balanced|best",
+        help="How much time an image may take: a few options in one word (docs/choosing.md) \\[default: balanced].",
+        rich_help_panel=_LEARNING,
+    ),
+]
 ImageSize: TypeAlias = Annotated[
     int | None,
     typer.Option(min=32, max=4096, help="Most pixels of the shorter inspected side.", rich_help_panel=_LEARNING),
@@ -173,6 +181,9 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for pr
 Out: TypeAlias = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")]
 
 
+QUALITIES = ("fast", "balanced", "best")
+
+
 def make_detector(method: str, assignments: list[str] | None, **options: Any) -> Detector:
     """The detector of that method; options that are None keep their default, `--set key=value` come last.
 
@@ -229,6 +240,29 @@ def maker_for(
         return make_detector(method, [a for a in assignments or [] if _key(a) not in left_out[method]], **passed)
 
     return make
+
+
+TUNED = ("image_size", "sigma", "position_scale")
+
+
+def check_untouched(by: str, options: Mapping[str, Any], assignments: list[str] | None) -> None:
+    """Raise `OptionError` where an option was given that another one, `by`, chooses."""
+    for key in TUNED:
+        if options.get(key) is not None or key in map(_key, assignments or []):
+            raise OptionError(f"{by} chooses {key}: leave one of them out")
+
+
+def at_quality(method: str, quality: str | None) -> str:
+    """The name of a method, or of its preset for a quality. Raises `OptionError` for a quality that it does not
+    have."""
+    if quality in (None, "balanced"):
+        return method
+    if quality not in QUALITIES:
+        raise OptionError(f"--quality must be one of {', '.join(QUALITIES)}, not {quality!r}")
+    found, preset = _find_method(method)
+    if preset or quality not in found.presets:
+        raise OptionError(f"--quality {quality} is for patchcore: leave it out for {method}, and give its own options")
+    return f"{method}.{quality}"
 
 
 def _key(assignment: str) -> str:

@@ -148,7 +148,11 @@ class PatchCore(Detector):
     summary: ClassVar[str] = "distance of each patch to its nearest in a coreset of all nominal patches"
     cost: ClassVar[str] = "55 ms an image, 6 MB, 20 s to learn"
     scorer_class: ClassVar[type[PatchCoreScorer]] = PatchCoreScorer
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"geometry": "paper"}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"geometry": "paper"},
+        "fast": {"image_size": 256, "enlarge": False, "bank_size": 4_000},
+        "best": {"image_size": [384, 512, 768]},  # an ensemble of three
+    }
     on_whole_images: ClassVar[dict[str, Any]] = {
         "image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True,
     }  # fmt: skip

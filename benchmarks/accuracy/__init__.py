@@ -1,0 +1,1 @@
+"""How many bad parts are found, over all real sets at once: `python -m benchmarks.accuracy`."""
