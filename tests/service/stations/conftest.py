@@ -1,0 +1,58 @@
+"""A PostgreSQL server for the tests of shared histories."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psycopg", reason="needs `pip install patchbank[postgres]`")
+pytest.importorskip("sqlalchemy", reason="needs `pip install patchbank[postgres]`")
+
+from patchbank.service.stations.history import SharedHistory
+from patchbank.service.stations.images import FolderImages
+from tests.service.stations.server import Proxy, Server
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def database(server: Server) -> str:
+    """The name of a new empty database."""
+    name = f"line{next(_numbers)}"
+    server.create(name)
+    return name
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    one = Proxy(server.port)
+    yield one
+    one.close()
+
+
+Open = Callable[..., SharedHistory]
+
+
+@pytest.fixture
+def shared(server: Server, database: str, tmp_path: Path) -> Iterator[Open]:
+    """Open the history of the test's database, as one more station does."""
+    opened: list[SharedHistory] = []
+
+    def begin(address: str = "", keep_images: int = 10**6) -> SharedHistory:
+        images = FolderImages(tmp_path / "images")
+        opened.append(SharedHistory(address or server.address(database), images, keep_images))
+        return opened[-1]
+
+    yield begin
+    for one in opened:
+        one.close()
