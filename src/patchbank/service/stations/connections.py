@@ -7,6 +7,7 @@ socket is shut down from here. After a failure `broken` says why, until a small 
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from patchbank.service.stations.schema import LEARNING, VERSION_TABLE
 from patchbank.service.stations.upgrade import upgrade
 from patchbank.service.store import HistoryError
 
+_log = logging.getLogger("patchbank.service")
 _DEADLINE = 6.0  # seconds for one use of a connection; the server ends a statement before that
 _LONGER = 60.0  # for one that streams many rows
 _LOOK = 0.25  # seconds between two looks for uses that are overdue
@@ -56,6 +58,8 @@ class Database:
             with self.writing(seconds=600) as connection:
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 upgrade(connection, self.name)
+                if connection.scalar(text("SHOW fsync")) != "on":
+                    _log.warning("%s: the server runs with fsync=off: a power failure can lose answers", self.name)
         except HistoryError as error:
             raise OptionError(f"{self.name}: cannot be used as the history ({error})") from error
 
