@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,22 +14,21 @@ from patchbank.service.stations.history import SharedHistory
 from patchbank.service.stations.images import FolderImages
 from tests.service.stations.server import Proxy, Server
 
-_numbers = itertools.count(1)
-
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     one = Server()
+    one.create("line")
     yield one
     one.close()
 
 
 @pytest.fixture
-def database(server: Server) -> str:
-    """The name of a new empty database."""
-    name = f"line{next(_numbers)}"
-    server.create(name)
-    return name
+def database(server: Server) -> Iterator[str]:
+    """The name of an empty database."""
+    yield "line"
+    server.execute("line", "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    server.execute("line", "ALTER DATABASE line RESET ALL")
 
 
 @pytest.fixture

@@ -102,7 +102,13 @@ def _copy_files(path: Path, number: int, key: str, images: ImageStore | None) ->
             files[kind] = path.with_name(f"{path.name}.images").joinpath(f"{number}.{kind}").read_bytes()
     if "image" not in files and "geometry" not in files:
         return 0
-    images.write(key, files)
+    try:
+        images.write(key, files)
+    except OSError as error:
+        raise OptionError(
+            f"inspection {number}: its image cannot be copied ({reason(error)}); nothing was moved: make room, then "
+            "move again"
+        ) from error
     return sum(map(len, files.values()))
 
 
