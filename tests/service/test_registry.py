@@ -62,6 +62,9 @@ def test_a_version_twice_is_one(files: list[Path], tmp_path: Path) -> None:
         model.rollback(anything)
     with pytest.raises(OptionError, match="a model named parts already"):
         model.add(files[1], is_new=True)
+    with pytest.raises(OptionError, match="was switched to version .* meanwhile"):
+        model.add(files[1], "learn", after="0" * 12)
+    assert model.add(files[1], "learn", after=model.state().current) == model.state().current
 
 
 def test_a_torn_version_is_not_switched_to(tiny: Path, tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ class Models:
         """Load a further model of the registry. Raises as `add` does."""
         name = versioned.name
         with self._lock:
+            if name in self._versioned:  # the watching thread has seen it first
+                return self._models[name]
             if name in self._models:
                 raise OptionError(f"{versioned.folder}: there is a model named {name} already; rename one of them")
             model = self._models[name] = self._load(name, versioned.current())
@@ -133,7 +135,7 @@ class Models:
         assert self._config.models_dir is not None
         versioned = model_of(self._config.models_dir, name)
         versioned.add(made, is_new=True)
-        return self._models.get(name) or self.add_versioned(versioned)  # the watching thread may have seen it first
+        return self.add_versioned(versioned)
 
     def reload(self, name: str) -> Model:
         """Load a model's file again if it changed since. Raises `PatchbankError`, and the old one stays."""
@@ -162,11 +164,11 @@ class Models:
             backup = keep_copy(file)
             detector.save(file)
         else:
-            backup = versioned.current()
+            backup = file
             with tempfile.TemporaryDirectory(prefix=".learn-", dir=versioned.folder) as folder:
                 made = Path(folder, file.name)
                 detector.save(made)
-                versioned.add(made, "learn")
+                versioned.add(made, "learn", after=file.stem)
         return self.reload(name), shown(backup.name)
 
     def open(self, file: Path) -> Detector:

@@ -85,11 +85,12 @@ class VersionedModel:
 
     # ---- changes -----------------------------------------------------------------------------------------------------
 
-    def add(self, file: Path, action: str = "add", *, is_new: bool = False) -> str:
-        """Copy a model file in and switch to it; its version. `is_new`: refuse a name that the registry has.
+    def add(self, file: Path, action: str = "add", *, is_new: bool = False, after: str | None = None) -> str:
+        """Copy a model file in and switch to it; its version. `is_new`: refuse a name that the registry has. `after`:
+        the version that the file was made from; refuse if another one is served by now.
 
         Raises:
-            OptionError: the name cannot be used, or is taken.
+            OptionError: the name cannot be used or is taken, or another version is served.
             OSError: the file cannot be read, or its copy not written.
         """
         _check_name(self.name)
@@ -98,6 +99,8 @@ class VersionedModel:
         with self._changing() as state:
             if is_new and state.served:
                 raise OptionError(f"there is a model named {self.name} already: choose another name")
+            if after is not None and state.current != after:
+                raise OptionError(f"{self.name}: was switched to version {state.current} meanwhile; try again")
             if not self.file_of(version).exists():
                 with replacing(self.file_of(version)) as temporary:
                     shutil.copyfile(file, temporary)
