@@ -62,7 +62,7 @@ def test_a_version_twice_is_one(files: list[Path], tmp_path: Path) -> None:
         model.rollback(anything)
     with pytest.raises(OptionError, match="a model named parts already"):
         model.add(files[1], is_new=True)
-    with pytest.raises(OptionError, match="was switched to version .* meanwhile"):
+    with pytest.raises(OptionError, match=r"was switched to version .* meanwhile"):
         model.add(files[1], "learn", after="0" * 12)
     assert model.add(files[1], "learn", after=model.state().current) == model.state().current
 
