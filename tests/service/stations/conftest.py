@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("psycopg", reason="needs `pip install patchbank[postgres]`")
-pytest.importorskip("sqlalchemy", reason="needs `pip install patchbank[postgres]`")
-
-from patchbank.service.stations.history import SharedHistory
 from patchbank.service.stations.images import FolderImages
 from tests.service.stations.server import Proxy, Server
+
+if TYPE_CHECKING:
+    from patchbank.service.stations.history import SharedHistory
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="needs `pip install patchbank[postgres]`")
     one = Server()
     one.create("line")
     yield one
@@ -38,12 +39,14 @@ def proxy(server: Server) -> Iterator[Proxy]:
     one.close()
 
 
-Open = Callable[..., SharedHistory]
+Open = Callable[..., "SharedHistory"]
 
 
 @pytest.fixture
 def shared(server: Server, database: str, tmp_path: Path) -> Iterator[Open]:
     """Open the history of the test's database, as one more station does."""
+    from patchbank.service.stations.history import SharedHistory
+
     opened: list[SharedHistory] = []
 
     def begin(address: str = "", keep_images: int = 10**6) -> SharedHistory:

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 
@@ -86,6 +85,8 @@ class Server:
 
     def kill(self) -> None:
         """Kill -9 of the server's first process; the others end when they notice."""
+        import psycopg
+
         number = int((self.data / "postmaster.pid").read_text().split()[0])
         os.kill(number, signal.SIGKILL)
         until = time.monotonic() + 20
@@ -121,6 +122,8 @@ class Server:
         return self.address(database)
 
     def execute(self, database: str, statement: str) -> list[tuple[Any, ...]]:
+        import psycopg
+
         with psycopg.connect(self.address(database), autocommit=True) as connection:
             cursor = connection.execute(statement)  # type: ignore[call-overload]
             return cursor.fetchall() if cursor.description else []

@@ -12,12 +12,13 @@ from patchbank.cli import app
 from patchbank.errors import OptionError
 from patchbank.service.history import History
 from patchbank.service.stations.images import FolderImages
-from patchbank.service.stations.moving import move
 from tests.service.stations.conftest import Open
 from tests.service.stations.server import Server
 from tests.service.stations.test_shared_history import as_dicts, filled
 from tests.service.test_history import record
 
+_NEEDED = "patchbank.service.stations.moving"
+move = pytest.importorskip(_NEEDED, reason="needs `pip install patchbank[postgres]`").move
 # as the first release wrote it
 FIRST_SCHEMA = """
 CREATE TABLE inspections (

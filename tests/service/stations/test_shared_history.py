@@ -11,20 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from patchbank.errors import MissingPackageError, OptionError
 from patchbank.service.config import Config
 from patchbank.service.history import History
 from patchbank.service.stations import address
-from patchbank.service.stations.connections import Database
-from patchbank.service.stations.history import SharedHistory
 from patchbank.service.store import HistoryError, HistoryStore, history_of
 from tests.service.stations.conftest import Open
 from tests.service.stations.server import Proxy, Server
 from tests.service.test_history import record
 
+_REASON = "needs `pip install patchbank[postgres]`"
+shared_history = pytest.importorskip("patchbank.service.stations.history", reason=_REASON)
+connections = pytest.importorskip("patchbank.service.stations.connections", reason=_REASON)
 _COLUMNS = (
     "id", "at", "model", "version", "name", "score", "p_value", "threshold", "map_threshold", "is_anomalous", "height",
     "width", "regions", "timings", "kept", "verdict", "note", "decided_at", "added_at", "channels", "geometry",
@@ -91,9 +91,7 @@ def test_a_record_is_durable_before_record_returns(shared: Open, server: Server,
     server.execute(database, f"ALTER DATABASE {database} SET synchronous_commit = off")
     history = shared()
     with history._db.writing() as connection:
-        from patchbank.service.stations.history import _TURN
-
-        connection.execute(_TURN)
+        connection.execute(shared_history._TURN)
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
     records = [record(score=float(i)) for i in range(3)]
     history.record(records)
@@ -113,7 +111,7 @@ def test_ids_become_visible_in_their_order(shared: Open, server: Server, databas
             seen.extend(row["id"] for row in rows[::-1])
             last = seen[-1] if seen else 0
 
-    def write(station: SharedHistory) -> None:
+    def write(station: HistoryStore) -> None:
         for _ in range(25):
             station.record([record(image=b"") for _ in range(3)])
 
@@ -129,8 +127,6 @@ def test_ids_become_visible_in_their_order(shared: Open, server: Server, databas
 
 def test_a_record_sent_twice_is_one(shared: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit was done, and its answer was lost."""
-    from patchbank.service.stations.connections import ConnectionLost
-
     history, tries = shared(), list[int]()
     once = history._insert_once
 
@@ -138,7 +134,7 @@ def test_a_record_sent_twice_is_one(shared: Open, monkeypatch: pytest.MonkeyPatc
         ids = once(rows)
         tries.append(1)
         if len(tries) == 1:
-            raise ConnectionLost("the answer never came")
+            raise connections.ConnectionLost("the answer never came")
         return ids
 
     monkeypatch.setattr(history, "_insert_once", lossy)
@@ -264,7 +260,7 @@ def test_databases_of_others_are_refused(server: Server, database: str, shared: 
 
 
 def test_stations_that_start_together_make_one_schema(server: Server, database: str) -> None:
-    stations = [Database(server.address(database)) for _ in range(4)]
+    stations = [connections.Database(server.address(database)) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(one.open) for one in stations]:
             done.result()
@@ -298,18 +294,13 @@ def test_addresses_are_checked_and_shown_without_passwords(server: Server) -> No
     with pytest.raises(OptionError, match="SQLite keeps images beside"):
         Config(models=(Path("m"),), history=Path("h"), images=Path("i"))
     with pytest.raises(OptionError, match="cannot be used as the history") as refused:
-        SharedHistory("postgresql://line:secret@127.0.0.1:1/d", None, 0)
+        shared_history.SharedHistory("postgresql://line:secret@127.0.0.1:1/d", None, 0)
     assert "secret" not in str(refused.value)
     with pytest.raises(OptionError, match="does not exist"):
-        SharedHistory(server.address("nowhere"), None, 0)
+        shared_history.SharedHistory(server.address("nowhere"), None, 0)
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "_PACKAGES", ("no_such_package",))
     with pytest.raises(MissingPackageError, match=r"pip install patchbank\[postgres\]"):
         address.require_packages()
-
-
-def test_the_server_is_postgresql(server: Server) -> None:
-    with psycopg.connect(server.address("postgres")) as connection:
-        assert connection.info.server_version >= 120_000
