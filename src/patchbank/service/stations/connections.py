@@ -61,7 +61,9 @@ class Database:
                 if connection.scalar(text("SHOW fsync")) != "on":
                     _log.warning("%s: the server runs with fsync=off: a power failure can lose answers", self.name)
         except HistoryError as error:
-            raise OptionError(f"{self.name}: cannot be used as the history ({error})") from error
+            raise OptionError(
+                f"{self.name}: cannot be used as the history ({error}); start the server, or correct the address"
+            ) from error
 
     def close(self) -> None:
         self._stopping.set()
