@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psycopg
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -23,6 +24,7 @@ from patchbank.service.stations.upgrade import upgrade
 from patchbank.service.store import HistoryError
 
 _log = logging.getLogger("patchbank.service")
+_FAILURES = (SQLAlchemyError, psycopg.Error)  # the latter where a pooled connection turns out to be closed
 _DEADLINE = 6.0  # seconds for one use of a connection; the server ends a statement before that
 _LONGER = 60.0  # for one that streams many rows
 _LOOK = 0.25  # seconds between two looks for uses that are overdue
@@ -78,7 +80,7 @@ class Database:
         try:
             with self._engine.connect() as connection, self._watched(connection, limit), connection.begin():
                 yield connection
-        except SQLAlchemyError as error:
+        except _FAILURES as error:
             self.broken = sentence_of(error)
             raise _translated(error) from error
         self._hear()
@@ -105,7 +107,7 @@ class Database:
         """Only a connection that broke says anything about writing."""
         try:
             yield
-        except SQLAlchemyError as error:
+        except _FAILURES as error:
             failed = _translated(error)
             if isinstance(failed, ConnectionLost):
                 self.broken = str(failed)
@@ -124,9 +126,9 @@ class Database:
                 try:
                     yield is_ours
                 finally:
-                    with self._watched(connection, _DEADLINE), contextlib.suppress(SQLAlchemyError):
+                    with self._watched(connection, _DEADLINE), contextlib.suppress(*_FAILURES):
                         connection.rollback()  # which gives the lock back; a lost connection has done so already
-        except SQLAlchemyError as error:
+        except _FAILURES as error:
             raise _translated(error) from error
 
     def probe(self) -> None:
@@ -165,20 +167,23 @@ class Database:
 
     def _try_again(self) -> None:
         while not self._stopping.wait(_RETRY):
-            if self.broken is not None:
-                self.probe()
-            elif time.monotonic() - self._heard > _SILENCE:
-                with contextlib.suppress(HistoryError), self.reading() as connection:
-                    connection.execute(text("SELECT 1"))
+            try:
+                if self.broken is not None:
+                    self.probe()
+                elif time.monotonic() - self._heard > _SILENCE:
+                    with contextlib.suppress(HistoryError), self.reading() as connection:
+                        connection.execute(text("SELECT 1"))
+            except Exception:  # whatever it is, the next try must come
+                _log.exception("%s: cannot be tried", self.name)
 
 
-def sentence_of(error: SQLAlchemyError) -> str:
+def sentence_of(error: Exception) -> str:
     """What the server or the driver said, in one line."""
     said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     return " ".join(said.split()) or type(error).__name__
 
 
-def _translated(error: SQLAlchemyError) -> HistoryError:
-    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    # a connection that could not be made has lost nothing, but the address may be good for another try as well
+def _translated(error: Exception) -> HistoryError:
+    """A connection that could not be made has lost nothing."""
+    is_lost = isinstance(error, psycopg.Error) or (isinstance(error, DBAPIError) and error.connection_invalidated)
     return (ConnectionLost if is_lost else HistoryError)(sentence_of(error))

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,9 @@ def move(
     try:
         database.open()
         with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(_reading(path)) for path in sources]
-            rows = heapq.merge(*(_rows(path, db) for path, db in zip(sources, opened, strict=True)), key=_in_time)
-            ordered = rows if len(sources) > 1 else _rows(sources[0], opened[0])
-            return _write(database, ordered, images, keeps_ids=len(sources) == 1, progress=progress)
+            found = [_rows(path, stack.enter_context(_reading(path))) for path in sources]
+            rows = found[0] if len(found) == 1 else heapq.merge(*found, key=_in_time)
+            return _write(database, rows, images, keeps_ids=len(found) == 1, progress=progress)
     except HistoryError as error:
         raise OptionError(f"{database.name}: nothing was moved ({error})") from error
     finally:
@@ -58,7 +57,7 @@ def move(
 
 def _write(
     database: Database,
-    rows: Iterator[tuple[Path, dict[str, Any]]],
+    rows: Iterable[tuple[Path, dict[str, Any]]],
     images: ImageStore | None,
     *,
     keeps_ids: bool,
@@ -70,7 +69,8 @@ def _write(
         connection.execute(select(func.pg_advisory_xact_lock(RECORDING)))
         if connection.scalar(select(func.count()).select_from(select(inspections.c.id).limit(1).subquery())):
             raise OptionError(f"{database.name}: holds inspections already; move into an empty database")
-        while group := list(itertools.islice(rows, _TOGETHER)):
+        remaining = iter(rows)
+        while group := list(itertools.islice(remaining, _TOGETHER)):
             found = [_converted(path, row, images, keeps_ids) for path, row in group]
             connection.execute(insert(inspections), found)
             moved += len(found)
