@@ -285,6 +285,9 @@ def test_the_changes_make_the_tables_of_the_schema(server: Server, database: str
 
 def test_addresses_are_checked_and_shown_without_passwords(server: Server) -> None:
     assert address.shown_address("postgres://a:secret@h:1/d") == "postgresql://a:***@h:1/d"
+    assert (
+        address.shown_address("postgresql://h/d?password=secret&sslmode=require") == "postgresql://h/d?sslmode=require"
+    )
     with pytest.raises(OptionError, match="no kind of history"):
         history_of("mysql://h/d")
     assert history_of("sqlite:///a/b.sqlite") == Path("a/b.sqlite")

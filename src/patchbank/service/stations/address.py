@@ -42,7 +42,8 @@ def parsed(address: str) -> URL:
 
 def shown_address(address: str) -> str:
     """An address without its password, for people to read."""
-    url = parsed(address).set(drivername="postgresql")
+    secrets = ("password", "sslpassword")  # which libpq takes as parameters too
+    url = parsed(address).set(drivername="postgresql").difference_update_query(secrets)
     return url.render_as_string(hide_password=True)
 
 
