@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -307,3 +309,14 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "_PACKAGES", ("no_such_package",))
     with pytest.raises(MissingPackageError, match=r"pip install patchbank\[postgres\]"):
         address.require_packages()
+
+
+def test_sqlite_needs_none_of_these_packages(tmp_path: Path) -> None:
+    """Neither the package, nor the command line, nor a history in SQLite imports them."""
+    code = (
+        "import sys, pathlib, patchbank, patchbank.cli, patchbank.service.history as h, patchbank.service.config\n"
+        f"h.History(pathlib.Path({str(tmp_path / 'h')!r}), 0).close()\n"
+        "print(sorted({'sqlalchemy', 'psycopg', 'alembic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
