@@ -238,6 +238,16 @@ def test_a_cut_network_is_noticed_and_mended(
     assert history.kept_image(one.id) == b"12345"
 
 
+def test_a_station_that_stops_inside_a_commit_does_not_hold_up_the_others(shared: Open) -> None:
+    """The server ends its transaction, so the next station has its turn before its own time is over."""
+    stuck, other = shared(), shared()
+    with stuck._db._engine.connect() as connection:
+        connection.execute(shared_history._TURN)
+        other.record([record()])
+        assert other.away() is None
+        connection.invalidate()
+
+
 def test_stations_take_turns_at_a_model(shared: Open) -> None:
     one, other = shared(), shared()
     with one.turn("parts") as is_ours:
