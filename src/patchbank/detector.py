@@ -15,6 +15,7 @@ from typing_extensions import Self
 from patchbank._system.threads import RuntimeContext, on_this_thread, within
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
+from patchbank.calibration.position_scale import PositionScale
 from patchbank.data import (
     Geometry,
     Images,
@@ -27,7 +28,9 @@ from patchbank.data import (
     decide_range,
     gather,
     read_roi,
+    shorter_sides,
     stream,
+    zoom_for,
 )
 from patchbank.data.content import without_copies
 from patchbank.data.folder_content import Holds
@@ -168,7 +171,8 @@ class Detector(Options):
         monitor.finds_groups = not any(source.group for source in given)
         values = decide_range(given, self.value_range, channels)
         values = replace(values, depths=decide_depths(given, channels, self.depth))
-        inputs = Inputs(values, roi, roi, choose_reference(given, values) if self.align else None, channels)
+        reference = choose_reference(given, values) if self.align else None
+        inputs = Inputs(values, roi, roi, reference, channels, self._zoom(given, values, channels))
         extractor = self.make_extractor(inputs)
         self.fitted = fitted_to(self, extractor, given, copies, monitor)  # one assignment: all or nothing
         self._opened = inputs, extractor
@@ -177,6 +181,17 @@ class Detector(Options):
     def gather(self, images: Images, on_error: OnError | None = None, *, of: Holds | None = None) -> list[Sample]:
         """As `data.gather`, each sample seen in the first of the channels that are inspected."""
         return [sample.seen_in(self.inputs_.channels[0]) for sample in gather(images, on_error, of=of)]
+
+    def _zoom(self, given: Sequence[Sample], values: ValueRange, channels: Sequence[str]) -> float:
+        """What small pictures are enlarged by; geometry keeps the density of its points."""
+        if not self.option("enlarge") or self.tile is not None or tuple(channels) != (RGB_CHANNEL,):
+            return 1.0
+        return zoom_for(shorter_sides(given, values), self.option("image_size"))
+
+    @property
+    def reads_on_one_scale(self) -> bool:
+        """Whether maps are divided by what good parts reach at each place."""
+        return self.localizes and self.option("position_scale") and self.option("image_score") == "smoothed"
 
     def _given_roi(self) -> RegionOfInterest | None:
         roi: RegionOfInterest | None = read_roi(self.roi) if isinstance(self.roi, str | PathLike) else self.roi
@@ -368,8 +383,10 @@ class Detector(Options):
         write(path, *document_of(self))
 
     def memory_state(self) -> tuple[Memory, dict[str, Any]]:
-        """The memory as tensors and plain values."""
-        return self.require_fitted().scorer.state()
+        """The memory, and what follows it, as tensors and plain values."""
+        fitted = self.require_fitted()
+        tensors, values = fitted.scorer.state()
+        return tensors | (fitted.post.scale.state() if fitted.post.scale else {}), values
 
     def restore(self, tensors: Memory, values: dict[str, Any], common: Fitted) -> None:
         """The inverse of `memory_state`. `common`: the rest of what was fitted; its scorer and what follows it are made
@@ -378,6 +395,7 @@ class Detector(Options):
         scorer = fresh_scorer(self, extractor).restore(tensors, values)
         lie = common.training.get("patches_lie")
         post = post_of(self, extractor, scorer, Lattice.of(lie) if lie else None)
+        post = replace(post, scale=PositionScale.of(tensors))
         self.fitted = replace(common, scorer=scorer, post=post)
         self._opened = common.inputs, extractor
 
@@ -518,7 +536,7 @@ class Detector(Options):
             precision=self.precision,
         )
         size = self.image_size or backbone.multiple * round(self.option("image_size") / backbone.multiple)
-        geometry = Geometry(self.geometry, size, backbone.multiple, native=self.tile is not None)
+        geometry = Geometry(self.geometry, size, backbone.multiple, self.tile is not None, inputs.zoom)
         tiling = None if self.tile is None else Tiling(self.tile, self.overlap)
         if tiling:
             tiling.check(backbone.multiple)

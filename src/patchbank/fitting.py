@@ -59,7 +59,8 @@ def fitted_to(
         monitor.session.checkpoints.identity = identity_of(detector, extractor.how)
     readable = extractor.survey(detector.augmented(given), monitor.on_error)
     calibrator = Calibrator(
-        detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor)
+        detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor),
+        scaled=detector.reads_on_one_scale,
     )  # fmt: skip
     learned, held, calibration = calibrator.run(readable, monitor)
     scorer: Scorer = learned.scorer

@@ -121,7 +121,7 @@ def _common(file: ModelFile) -> Fitted:
     values = ValueRange.of(document.get("pixel_values"))
     if document.get("depths"):
         values = replace(values, depths=Depths.of(document["depths"]))
-    inputs = Inputs(values, roi, roi, reference, channels)
+    inputs = Inputs(values, roi, roi, reference, channels, document.get("zoom", 1.0))
     pictures = thumbnails.restore(tensors, document.get("thumbnails", []))
     nothing = cast(Any, None)
     return Fitted(nothing, nothing, file.calibration, inputs, document["training"], pictures)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from patchbank.calibration.calibration import Calibration, Row
+from patchbank.calibration.position_scale import PositionScale
 from patchbank.data import Images, Sample, gather, prefetch
 from patchbank.data.content import digest_of, without_copies
 from patchbank.data.groups import FOUND, labelled, say_near_copies
@@ -37,8 +38,9 @@ _OF_FEATURES = (
     "align", "tile", "overlap",
 )  # fmt: skip
 _OF_SCORES = (
-    "bank_dtype", "image_score", "sigma", "neighbours", "foreground", "covariance", "n_features", "variance", "radius",
-    "spread", "spread_unit", "regions", "layer_wise", "patch_wise", "level_weights", "images_compared",
+    "bank_dtype", "image_score", "sigma", "position_scale", "neighbours", "foreground", "covariance", "n_features",
+    "variance", "radius", "spread", "spread_unit", "regions", "layer_wise", "patch_wise", "level_weights",
+    "images_compared",
 )  # fmt: skip
 
 
@@ -226,8 +228,20 @@ def merge(detector: Detector, others: Sequence[Detector], bank_size: int | None)
     if bank_size is not None and bank_size < scorer.memory_vectors:
         scorer = scorer.thinned(bank_size)
     inputs = replace(fitted.inputs, values=values)
-    changed = replace(fitted, scorer=scorer, calibration=calibration, inputs=inputs, thumbnails=thumbnails)
+    post = replace(fitted.post, scale=_common_scale([fitted, *(other.require_fitted() for other in others)]))
+    changed = replace(fitted, scorer=scorer, post=post, calibration=calibration, inputs=inputs, thumbnails=thumbnails)
     return _recorded(changed, fitted, "merged", learned=learned, patches=patches)
+
+
+def _common_scale(models: Sequence[Fitted]) -> PositionScale | None:
+    """The mean of what models divide their maps by, weighted by their images; None unless all have one."""
+    scale, images = models[0].post.scale, models[0].training["images"]
+    for model in models[1:]:
+        if scale is None or model.post.scale is None:
+            return None
+        scale = scale.joined(images, model.post.scale, model.training["images"])
+        images += model.training["images"]
+    return scale
 
 
 def _twice(other: Fitted, known: Collection[str]) -> set[str]:
@@ -255,6 +269,11 @@ def _check_mergeable(detector: Detector, other: Detector) -> None:
                 f"the models cannot be merged: {name} is {mine.get(name)} in one, {theirs.get(name)} in the other"
             )
     one, two = detector.require_fitted(), other.require_fitted()
+    if one.inputs.zoom != two.inputs.zoom:
+        raise OptionError(
+            f"the models cannot be merged: one enlarges its images {one.inputs.zoom:.3g} times, the other "
+            f"{two.inputs.zoom:.3g} times: fit both with the same --image-size and enlarge=false"
+        )
     if one.inputs.painted != two.inputs.painted:
         raise OptionError("the models cannot be merged: they have different regions of interest")
     reference = one.inputs.reference

@@ -24,8 +24,24 @@ from patchbank.shape import DepthFormat
 # Options that the geometry decides where the user does not: what was measured to be best, or the protocol of the papers
 # (docs/methods/patchcore.md).
 BY_GEOMETRY: dict[str, dict[str, Any]] = {
-    "whole": {"image_size": 384, "aggregation": "mean", "image_score": "smoothed", "sigma": 10.0, "balance": True},
-    "paper": {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False},
+    "whole": {
+        "image_size": 384,
+        "enlarge": False,
+        "aggregation": "mean",
+        "image_score": "smoothed",
+        "sigma": 10.0,
+        "position_scale": False,
+        "balance": True,
+    },
+    "paper": {
+        "image_size": 224,
+        "enlarge": False,
+        "aggregation": "reference",
+        "image_score": "max",
+        "sigma": 4.0,
+        "position_scale": False,
+        "balance": False,
+    },
 }
 FUSIONS = ("map-sum", "max", "learned", "concat")
 LARGEST_SEED = 2**32 - 1  # of the generators in use
@@ -44,10 +60,13 @@ class Options:
         weights: None for the pretrained ones, a file, or "random".
         levels: of the backbone, shallowest first; None for its usual ones.
         image_size: maximum length of the shorter inspected side, in pixels.
+        enlarge: bring pictures that are all smaller than `image_size` up to it, by one factor of at most 2.
         geometry: "whole", or "paper": a central crop.
         aggregation, patch_size, stride: see `patchbank.features.aggregation`.
         image_score: "max", "smoothed" or "top".
         sigma: of the map's Gaussian, in pixels at the inspected size.
+        position_scale: divide the map by what good parts reach at each place (`calibration.position_scale`); takes 24 good
+            parts, and the image score "smoothed".
         false_alarm_rate: share of good parts that may be rejected.
         calibration: which good images it is learned from, one of `SCHEMES` (docs/calibration.md).
         group_by: which images show one part, so that they are left out together: "folder", a CSV file of images and
@@ -73,17 +92,20 @@ class Options:
     """
 
     without_effect: ClassVar[frozenset[str]] = frozenset()  # options that change nothing of what a method computes
+    on_whole_images: ClassVar[dict[str, Any]] = {}  # a method's own defaults where the geometry is "whole"
 
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     levels: tuple[int, ...] | None = None
     image_size: int | None = None
+    enlarge: bool | None = None
     geometry: str = "whole"
     aggregation: str | None = None
     patch_size: int | None = None
     stride: int = 1
     image_score: str | None = None
     sigma: float | None = None
+    position_scale: bool | None = None
     false_alarm_rate: float = 0.01
     calibration: str = "auto"
     group_by: str | None = None
@@ -114,6 +136,7 @@ class Options:
     def in_effect(self, name: str, value: Any) -> Any:
         """A value for an option; for None, that of the geometry."""
         defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
+        defaults |= {} if self.geometry == "paper" else self.on_whole_images
         return defaults.get(name) if value is None else value
 
     @classmethod
@@ -152,6 +175,12 @@ class Options:
             raise OptionError(f"image_score must be one of {', '.join(IMAGE_SCORES)}, not {self.image_score!r}")
         if not 0 <= self.option("sigma") <= 100:
             raise OptionError(f"sigma must lie in 0..100 pixels, not {self.sigma}")
+        if self.position_scale and self.option("image_score") != "smoothed":
+            raise OptionError(
+                f"position_scale goes with the image score smoothed, not {self.option('image_score')}: leave one out"
+            )
+        if self.enlarge and (self.geometry != "whole" or self.tile is not None):
+            raise OptionError("enlarge is for whole images, neither cropped nor in tiles: leave it out")
         if self.tile is not None and (self.geometry != "whole" or self.stride != 1):
             raise OptionError("tile is for whole images, patch by patch: leave out geometry and stride")
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from patchbank.data import Geometry
+import patchbank
+from patchbank import PatchCore
+from patchbank.data import Geometry, zoom_for
 from patchbank.errors import OptionError
 
 SIDES = st.integers(1, 3000)
@@ -81,3 +86,50 @@ def test_patches_and_pixels_agree() -> None:
 def test_bad_options(kind: str, size: int) -> None:
     with pytest.raises(OptionError):
         Geometry(kind, size)
+
+
+# ---- small pictures --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sides", "size", "zoom"),
+    [
+        ([300, 300], 512, 512 / 300),
+        ([256], 512, 2.0),
+        ([100, 120], 512, 2.0),  # never more than twice
+        ([100, 388], 512, 512 / 388),  # the largest reaches the size, the others keep their scale to it
+        ([100, 600], 512, 1.0),
+        ([512], 512, 1.0),
+        ([], 512, 1.0),
+    ],
+)
+def test_the_zoom_of_a_set(sides: list[int], size: int, zoom: float) -> None:
+    assert zoom_for(sides, size) == pytest.approx(zoom)
+
+
+def test_no_more_headers_are_read_than_needed() -> None:
+    def sides() -> Iterator[int]:
+        yield 600
+        raise AssertionError("read on")
+
+    assert zoom_for(sides(), 512) == 1
+
+
+def test_pictures_are_enlarged_by_one_factor() -> None:
+    geometry = Geometry("whole", 512, zoom=512 / 388)
+    assert geometry.view(388, 400).inspected == (512, 512)
+    assert geometry.view(194, 200).inspected == (256, 256)
+    assert geometry.view(1000, 1000).inspected == (512, 512)  # larger ones than in the training set
+
+
+def test_a_detector_enlarges_what_it_learned_from(tmp_path: Path) -> None:
+    images = [np.full((100, 150, 3), 90 + i, np.uint8) for i in range(3)]
+    model = PatchCore(image_size=160, bank_size=50, threads=1, runtime="torch").fit(images)
+    assert model.inputs_.zoom == pytest.approx(1.6)
+    assert model.predict(images[0]).map.shape == (100, 150)
+    model.save(tmp_path / "m.patchbank")
+    again = patchbank.load(tmp_path / "m.patchbank", threads=1, runtime="torch")
+    assert again.extractor.geometry == model.extractor.geometry
+    assert PatchCore(image_size=160, enlarge=False, bank_size=50, threads=1).fit(images).inputs_.zoom == 1
+    with pytest.raises(OptionError, match="enlarge is for whole images"):
+        PatchCore(tile=256, enlarge=True).check()

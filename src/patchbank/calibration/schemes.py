@@ -17,6 +17,7 @@ from patchbank.calibration.calibration import (
     Row,
     folds_of,
 )
+from patchbank.calibration.good_scores import GoodScores
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.data import Sample
 from patchbank.data.groups import say_near_copies
@@ -53,12 +54,14 @@ class Learner(Protocol):
 
 @dataclass
 class Calibrator:
-    """Fits a scorer and calibrates it. `scheme`: what was asked for, one of `SCHEMES`; `rate`: of false alarms."""
+    """Fits a scorer and calibrates it. `scheme`: what was asked for, one of `SCHEMES`; `rate`: of false alarms;
+    `scaled`: whether maps are divided by what good ones reach at each place."""
 
     scheme: str
     rate: float
     seed: int
     learner: Learner
+    scaled: bool = False
 
     def run(self, readable: Readable, monitor: FitMonitor) -> tuple[Learned, list[SampleRef], Calibration]:
         """The scorer, the images that were held out of its fit, and the calibration. Where near-copies are found only
@@ -92,18 +95,20 @@ class Calibrator:
         held = FeatureStore()
         with monitor.clock("calibration"):
             if scheme == "k-fold":
-                calibration = apart
+                good = apart
             elif scheme == "held-out":
-                sources = [readable[i][0] for i in folds[0]]
-                calibration, held = self._score_good(learned, sources, monitor)
+                sources, good = [readable[i][0] for i in folds[0]], self._no_scores()
+                held = self._score_good(learned, sources, monitor, good)
                 if learned.scorer.can_add_held_out:
                     items = self.learner.extractor.stream(sources, monitor.inside().on_error)  # told when scored
                     learned.scorer.take_in(items)
             else:
-                calibration = self._leave_one_out(learned, monitor)
-                if scheme == CORRECTED:
-                    again = scorer.can_reselect
-                    calibration = calibration.corrected(self._score_without_some(learned) if again else apart)
+                good = self._leave_one_out(learned, monitor)
+            scale, calibration = good.scale, good.calibration(self.rate)
+            if scheme == CORRECTED:
+                others = self._score_without_some(learned) if scorer.can_reselect else apart
+                calibration = calibration.corrected(others.calibration(self.rate, good))
+        learned = dataclasses.replace(learned, post=dataclasses.replace(learned.post, scale=scale))
         monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held.refs)}
         return learned, held.refs, dataclasses.replace(calibration, how=scheme)
 
@@ -142,9 +147,12 @@ class Calibrator:
 
     # ---- the sources of scores ---------------------------------------------------------------------------------------
 
-    def _leave_one_out(self, learned: Learned, monitor: FitMonitor) -> Calibration:
+    def _no_scores(self) -> GoodScores:
+        return GoodScores(self.scaled)
+
+    def _leave_one_out(self, learned: Learned, monitor: FitMonitor) -> GoodScores:
         """Each training image scored against the memory without its own patches."""
-        rows, scorer, features = list[Row](), learned.scorer, learned.features
+        found, scorer, features = self._no_scores(), learned.scorer, learned.features
         area = self.learner.extractor.area
         for i, vectors in enumerate(features.walk()):
             ref, view = features.refs[i], features.views[i]
@@ -153,57 +161,56 @@ class Calibrator:
             if ref.angle or not len(vectors):
                 continue  # left out with the image it was made of; or gone since it was learned from
             if not scorer.can_leave_out:  # a single part, which says nothing
-                rows.append(Row(ref.name, float("inf"), float("inf"), ref.group))
+                found.add_row(Row(ref.name, float("inf"), float("inf"), ref.group))
                 continue
             quick = scorer.quick_score(i, len(features.refs), points, features.inspected[i])
             if quick is None:
-                scored = learned.post.score(scorer, points, ref.grid, view, area(view), exclude=i)
-                rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
+                compared = learned.post.compared(scorer, points, ref.grid, view, area(view), exclude=i)
+                found.add(learned.post, ref.name, ref.group, compared)
             else:
-                rows.append(Row(ref.name, quick, float("nan"), ref.group))
+                found.add_row(Row(ref.name, quick, float("nan"), ref.group))
             if monitor.progress:
                 monitor.progress("calibration", i + 1, len(features.refs))
-        return Calibration.of_rows(rows, self.rate)
+        return found
 
     def _score_good(
-        self, learned: Learned, sources: Sequence[Sample], monitor: FitMonitor
-    ) -> tuple[Calibration, FeatureStore]:
-        """Good images that the memory does not know; and which they are, without their features."""
-        rows, seen = list[Row](), FeatureStore()
+        self, learned: Learned, sources: Sequence[Sample], monitor: FitMonitor, found: GoodScores
+    ) -> FeatureStore:
+        """Good images that the memory does not know join those `found`; which they are, without their features."""
+        seen = FeatureStore()
         given = [source for source in sources if not source.angle]
         for item in self.learner.extractor.stream(given, monitor.on_error, digests=True):
             seen.add(item)
             points = learned.scorer.prepare(item.vectors)
-            scored = learned.post.score(learned.scorer, points, item.grid, item.view, item.area)
-            rows.append(Row(item.source.name, scored.score, scored.peak, item.source.group))
+            compared = learned.post.compared(learned.scorer, points, item.grid, item.view, item.area)
+            found.add(learned.post, item.source.name, item.source.group, compared)
             if monitor.progress:
-                monitor.progress("calibration", len(rows), len(given))
-        return Calibration.of_rows(rows, self.rate), seen
+                monitor.progress("calibration", len(seen.refs), len(given))
+        return seen
 
-    def _score_apart(self, readable: Readable, parts: list[list[int]], monitor: FitMonitor) -> Calibration:
+    def _score_apart(self, readable: Readable, parts: list[list[int]], monitor: FitMonitor) -> GoodScores:
         """Parts of the images, each scored by a scorer that learned from the others."""
-        found = Calibration.of_rows([], self.rate)
+        found = self._no_scores()
         for part in parts:
             out = set(part)
             with monitor.clock("calibration"):
                 others = [item for i, item in enumerate(readable) if i not in out]
                 learned = self.learner.learn(others, monitor.inside())
-                found = found.joined(self._score_good(learned, [readable[i][0] for i in part], monitor.inside())[0])
+                self._score_good(learned, [readable[i][0] for i in part], monitor.inside(), found)
         return found
 
-    def _score_without_some(self, learned: Learned) -> Calibration:
+    def _score_without_some(self, learned: Learned) -> GoodScores:
         """A fifth of the images scored against a memory of the others, selected again from the stored features."""
         features, area = learned.features, self.learner.extractor.area
         turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
         held = folds_of(turned, self.seed, groups)[0]
-        others = learned.scorer.reselected(features, held)
-        rows = []
+        others, found = learned.scorer.reselected(features, held), self._no_scores()
         for i in held:
             if not (ref := features.refs[i]).angle:
                 view = features.views[i]
-                scored = learned.post.score(others, features.of_image(i), ref.grid, view, area(view))
-                rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
-        return Calibration.of_rows(rows, self.rate)
+                compared = learned.post.compared(others, features.of_image(i), ref.grid, view, area(view))
+                found.add(learned.post, ref.name, ref.group, compared)
+        return found
 
     def _add_held_out(self, features: FeatureStore, sources: list[Sample], monitor: FitMonitor) -> None:
         for item in self.learner.extractor.stream(sources, monitor.inside().on_error):

@@ -1,12 +1,12 @@
 """Files → RGB arrays; geometry: resize, crop, and the way back to input pixels."""
 
 from patchbank.data.alignment import AlignedView, Reference, choose_reference
-from patchbank.data.geometry import Geometry, View
+from patchbank.data.geometry import Geometry, View, zoom_for
 from patchbank.data.lattice import Lattice
 from patchbank.data.listing import IMAGE_SUFFIXES, Listing, list_folder, list_images
 from patchbank.data.opening import opened
 from patchbank.data.prefetch import prefetch
-from patchbank.data.read import image_size, read_image
+from patchbank.data.read import image_size, read_image, shorter_sides
 from patchbank.data.roi import RegionOfInterest, read_roi
 from patchbank.data.sources import ImageLike, Images, gather, stream
 from patchbank.data.tiling import Tiling
@@ -40,8 +40,10 @@ __all__ = [
     "prefetch",
     "read_image",
     "read_roi",
+    "shorter_sides",
     "stream",
     "turn",
     "turned_back",
     "turned_by",
+    "zoom_for",
 ]

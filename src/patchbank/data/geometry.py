@@ -1,15 +1,16 @@
 """Which pixels of an image are inspected, at which size, and the way back to the pixels of the input.
 
-`whole` (the product's default) inspects the whole image: the shorter side is reduced to `image_size` (never enlarged,
-but to 128 pixels), the aspect ratio is kept up to rounding each side to a multiple of 32 (of the patch, for a vision
-transformer), so that every level's grid fits. `paper` is the protocol of the papers: the shorter side to 8/7 of
-`image_size` (256 for 224), then the central `image_size` × `image_size` crop; what is cut away is marked as not
-inspected.
+`whole` (the product's default) inspects the whole image: the shorter side is reduced to `image_size` (enlarged only by
+the common factor `zoom` of all images, and to 128 pixels), the aspect ratio is kept up to rounding each side to a
+multiple of 32 (of the patch, for a vision transformer), so that every level's grid fits. `paper` is the protocol of the
+papers: the shorter side to 8/7 of `image_size` (256 for 224), then the central `image_size` × `image_size` crop; what
+is cut away is marked as not inspected.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import cv2
@@ -23,6 +24,7 @@ from patchbank.errors import OptionError
 
 KINDS = ("whole", "paper")
 _SMALLEST = 128  # a shorter side below this many pixels is enlarged: a few patches say too little
+_MOST_ZOOM = 2.0
 _LONGEST = 8  # a longer side beyond 8 × the shorter one is squeezed, which bounds time and memory for one image
 
 Box = tuple[int, int, int, int]
@@ -162,15 +164,31 @@ class View:
         return top_, left_, max(round(bottom * y), top_ + 1), max(round(right * x), left_ + 1)
 
 
+def zoom_for(shorter_sides: Iterable[int], image_size: int) -> float:
+    """The factor that brings the largest of images to `image_size`, between 1 and `_MOST_ZOOM`, by their shorter sides.
+
+    A network sees structures of some pixels: small pictures show it more when they are enlarged, though they have no
+    more to show. One factor for all keeps their common scale.
+    """
+    largest = 0
+    for side in shorter_sides:
+        largest = max(largest, side)
+        if largest >= image_size:
+            return 1.0
+    return min(image_size / largest, _MOST_ZOOM) if largest else 1.0
+
+
 @dataclass(frozen=True)
 class Geometry:
     """The choice of `View` for any image size: `kind` is "whole" or "paper"; `image_size` and `multiple` in pixels;
-    `native`: images keep their own size, up to rounding."""
+    `native`: images keep their own size, up to rounding; `zoom`: what smaller images are enlarged by, up to
+    `image_size`."""
 
     kind: str
     image_size: int
     multiple: int = 32
     native: bool = False
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -190,8 +208,8 @@ class Geometry:
             size = (self._rounded(height), self._rounded(width))
             return View((height, width), size, (0, 0), size)
         short, long = min(height, width), max(height, width)
-        # parts cut out of one camera's pictures keep their common scale, and enlarging costs time and shows nothing new
-        target = min(max(short, _SMALLEST), self.image_size)
+        # parts cut out of one camera's pictures keep their common scale
+        target = min(max(short * self.zoom, _SMALLEST), self.image_size)
         shorter = self._rounded(target)
         longer = self._rounded(target * min(long / short, _LONGEST))
         size = (shorter, longer) if height <= width else (longer, shorter)

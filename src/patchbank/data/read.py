@@ -6,7 +6,9 @@ loses nothing. EXIF orientation is honoured. Alpha is dropped, grey is repeated,
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -141,6 +143,13 @@ def image_size(source: Sample, values: ValueRange = _PLAIN) -> tuple[int, int]:
         raise ImageError(f"{source.name}: {error}") from None
     except Exception as error:
         raise ImageError(f"{source.name}: cannot be read as an image ({_reason(error)})") from error
+
+
+def shorter_sides(sources: Iterable[Sample], values: ValueRange = _PLAIN) -> Iterator[int]:
+    """The shorter side of each image whose header can be read, in pixels."""
+    for source in sources:
+        with contextlib.suppress(ImageError):  # told when it is read
+            yield min(image_size(source, values))
 
 
 def _identified(file: IO[bytes]) -> Image.Image | None:

@@ -42,7 +42,7 @@ from patchbank.prediction import Prediction, finite
 from patchbank.sample import RGB_CHANNEL
 from patchbank.scoring.decision import decide
 
-EXPORT_VERSION = 2  # 1 where an older version reads the same pixels: without a value_range
+EXPORT_VERSION = 3  # 2 without a zoom, 1 without a value_range either: older versions read the same pixels
 DOCUMENT = "patchbank.json"
 Feeds: TypeAlias = dict[str, NDArray[Any]]
 Run: TypeAlias = Callable[[Feeds], dict[str, NDArray[Any]]]

@@ -90,7 +90,7 @@ def _write(
     int8: bool,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "export_version": 1 if detector.values_.is_plain else EXPORT_VERSION,
+        "export_version": _version(detector),
         "library_version": __version__,
         "method": detector.method,
         "to": to,
@@ -213,6 +213,7 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
             "image_size": geometry.image_size,
             "multiple": geometry.multiple,
             "native": geometry.native,
+            **({} if geometry.zoom == 1 else {"zoom": geometry.zoom}),
         },
         "roi": None if extractor.inputs.roi is None else extractor.inputs.roi.state(),
         **({} if detector.values_.is_plain else {"value_range": detector.values_.state()}),
@@ -226,6 +227,13 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
         },
         "memory_vectors": detector.memory_vectors,
     }
+
+
+def _version(detector: Detector) -> int:
+    """The oldest runtime version that reads the same pixels."""
+    if any(part.inputs_.zoom != 1 for part in detector.parts()):
+        return EXPORT_VERSION
+    return 1 if detector.values_.is_plain else 2
 
 
 def _usual_size(detector: Detector, sources: Sequence[Sample]) -> tuple[int, int]:

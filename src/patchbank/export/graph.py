@@ -48,6 +48,8 @@ class Graph(nn.Module):
         matrices = enlarging(fine, self.inspected, post.sigma, post.lattice) if self.localizes else nothing
         for name, matrix in zip(("down", "across"), matrices, strict=True):
             self.register_buffer(name, matrix.clone())
+        self.scale: Tensor | None  # what the map is divided by
+        self.register_buffer("scale", None if post.scale is None else torch.from_numpy(post.scale.at(self.inspected)))
         # the tracer computes what hangs on plain tensors alone, and would store every result of it
         for name, tensor in () if external else self.memory.items():
             self.register_buffer(f"memory_{name}", tensor)
@@ -91,7 +93,9 @@ class Graph(nn.Module):
     def _map(self, distances: Tensor, inside: Tensor | None) -> Tensor:
         """As `patchbank.scoring.maps.anomaly_map`."""
         smoothed = self.down @ distances @ self.across.T
-        return smoothed if inside is None else smoothed / (self.down @ inside @ self.across.T).clamp(min=1e-6)
+        if inside is not None:
+            smoothed = smoothed / (self.down @ inside @ self.across.T).clamp(min=1e-6)
+        return smoothed if self.scale is None else smoothed / self.scale
 
     def _score(self, distances: Tensor, anomaly: Tensor, inside: Tensor | None, pixels: Tensor | None) -> Tensor:
         """As `patchbank.scoring.maps.image_score`, of what lies inside."""

@@ -45,6 +45,7 @@ class Inputs:
             network sees it, whose patches look far beyond their own pixels.
         reference: what images are laid over first.
         channels: of each sample, those that are inspected; the first is the picture for people.
+        zoom: what images smaller than the inspected size are enlarged by.
     """
 
     values: ValueRange = field(default_factory=ValueRange)
@@ -52,6 +53,7 @@ class Inputs:
     painted: RegionOfInterest | None = None
     reference: Reference | None = None
     channels: tuple[str, ...] = (RGB_CHANNEL,)
+    zoom: float = 1.0
 
 
 @dataclass(frozen=True)

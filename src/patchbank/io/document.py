@@ -41,6 +41,7 @@ def document_of(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "reference": aligned_to,
         **({} if values.is_plain else {"pixel_values": values.state()}),
         **({} if values.depths is None else {"depths": values.depths.state()}),
+        **({} if fitted.inputs.zoom == 1 else {"zoom": fitted.inputs.zoom}),
         "memory": memory,
         "training": fitted.training,
     }

@@ -85,6 +85,7 @@ class AnomalyDINO(PatchCore):
     needs: ClassVar[str] = "a vision transformer (--backbone dinov2_vits14)"
     scorer_class: ClassVar[type[PatchCoreScorer]] = AnomalyDINOScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    on_whole_images: ClassVar[dict[str, Any]] = {}
 
     image_size: int | None = 448
     patch_size: int | None = 1

@@ -124,7 +124,7 @@ class MahalanobisAD(Detector):
     needs: ClassVar[str] = "parts that look alike as a whole"
     scorer_class: ClassVar[type[MahalanobisADScorer]] = MahalanobisADScorer
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)
-    without_effect: ClassVar[frozenset[str]] = frozenset(
+    without_effect: ClassVar[frozenset[str]] = frozenset({"position_scale"}) | frozenset(
         {"aggregation", "patch_size", "stride", "overlap", "image_score", "sigma"}
     )
 

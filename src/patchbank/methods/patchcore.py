@@ -149,6 +149,9 @@ class PatchCore(Detector):
     cost: ClassVar[str] = "55 ms an image, 6 MB, 20 s to learn"
     scorer_class: ClassVar[type[PatchCoreScorer]] = PatchCoreScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"geometry": "paper"}}
+    on_whole_images: ClassVar[dict[str, Any]] = {
+        "image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True,
+    }  # fmt: skip
 
     coreset: float | str | None = None
     bank_size: int | None = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank._system.threads import on_this_thread
+from patchbank.calibration.position_scale import PositionScale
 from patchbank.data import Lattice, View
 from patchbank.features.area import Area
 from patchbank.scoring.maps import anomaly_map, image_score
@@ -31,6 +32,33 @@ class Scored:
     by_channel: NDArray[np.float32] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One image after the comparison with the memory, before its map.
+
+    Attributes:
+        scores: in the order of the vectors of the `grid`, or on a finer grid of their own.
+        grid: (rows, columns) of the patches.
+        inspected: (height, width) of the map.
+        area: what of it is inspected; None for all.
+        normal: what the image score is shifted and divided by.
+        fuse: maps of several channels, K×H×W, to one.
+    """
+
+    scores: PatchScores
+    grid: tuple[int, int]
+    inspected: tuple[int, int]
+    area: Area | None
+    normal: tuple[float, float]
+    fuse: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its distances."""
+        tensors = (self.scores.distances, self.scores.nearest, self.scores.by_channel)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
 @dataclass(frozen=True)
 class Post:
     """What follows the comparison.
@@ -39,11 +67,13 @@ class Post:
         image_score: how patch distances become a score, one of `maps.IMAGE_SCORES`.
         sigma: of the map's Gaussian, in pixels at the inspected size.
         lattice: where the patches lie.
+        scale: what the map is divided by at each place; None for nothing.
     """
 
     image_score: str
     sigma: float
     lattice: Lattice
+    scale: PositionScale | None = None
 
     def score(
         self,
@@ -55,25 +85,29 @@ class Post:
         exclude: int | None = None,
     ) -> Scored:
         """One image by its prepared patches; `exclude`: the number of a training image, left out of the memory."""
+        return self.finish(self.compared(scorer, points, grid, view, area, exclude))
+
+    def compared(
+        self,
+        scorer: Any,
+        points: Tensor,
+        grid: tuple[int, int],
+        view: View,
+        area: Area | None,
+        exclude: int | None = None,
+    ) -> Compared:
+        """The first half of `score`: the patches against the memory."""
         cells = None
         if area is not None and scorer.keeps_grid:
             cells = torch.from_numpy(area.cells(grid)).to(points.device)
         scores = scorer.compare(points, grid, cells, exclude)
         fuse = scorer.fuse if getattr(scorer, "fuses_maps", False) else None
-        return self._of(scores, grid, view.inspected, area, scorer.normal, fuse)
+        return Compared(scores, grid, view.inspected, area, scorer.normal, fuse)
 
-    def _of(
-        self,
-        scores: PatchScores,
-        grid: tuple[int, int],
-        inspected: tuple[int, int],
-        area: Area | None,
-        normal: tuple[float, float],
-        fuse: Callable[[Tensor], Tensor] | None,
-    ) -> Scored:
-        """Scores in the order of the vectors of a `grid`, or on a finer grid of their own; `inspected`: (height, width)
-        of the map; `normal`: what the image score is shifted and divided by; `fuse`: maps of several channels, K×H×W,
-        to one."""
+    def finish(self, compared: Compared) -> Scored:
+        """The second half: patch scores → map and image score."""
+        scores, grid, inspected, area = compared.scores, compared.grid, compared.inspected, compared.area
+        normal, fuse = compared.normal, compared.fuse
         if scores.distances is None:
             assert scores.image is not None
             return Scored(_normalised(float(scores.image), normal), None, np.nan, scores)
@@ -90,6 +124,8 @@ class Post:
             else:
                 maps = [anomaly_map(one, inspected, self.sigma, cells, self.lattice) for one in scores.by_channel]
                 smoothed = fuse(torch.from_numpy(np.stack(maps))).numpy()
+            if self.scale is not None:
+                smoothed = smoothed / self.scale.at(inspected)
             seen, distances = smoothed, scores.distances
             if area is not None:
                 seen, distances = smoothed[area.cells(inspected)], distances[cells]
