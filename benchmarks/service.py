@@ -7,6 +7,7 @@ each setting, with a history in a temporary folder.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,22 +73,29 @@ def load(address: str, name: str, images: list[bytes], clients: int, requests: i
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def serving(arguments: list[str]) -> Iterator[str]:
+    """The address of `patchbank serve` with these arguments, until the block ends."""
+    command = [sys.executable, "-m", "patchbank", "serve", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        found = re.search(r"http://\S+:\d+", process.stderr.readline())
+        if found is None:
+            sys.exit(f"patchbank serve did not start: {process.stderr.read()}")
+        yield found.group()
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def measure(model: Path, images: list[bytes], batch: int, requests: int) -> list[dict[str, Any]]:
     """A row for each number of clients."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "patchbank", "serve", str(model), "--port", "0", "--batch", str(batch)]
-        command += ["--history", str(Path(folder, "history.sqlite"))]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        try:
-            assert process.stderr is not None
-            found = re.search(r"http://\S+:\d+", process.stderr.readline())
-            if found is None:
-                sys.exit(f"patchbank serve did not start: {process.stderr.read()}")
-            load(found.group(), model.stem, images, 4, 8)  # what is compiled at first
-            rows = [load(found.group(), model.stem, images, clients, requests) for clients in CLIENTS]
-        finally:
-            process.terminate()
-            process.wait(60)
+        history = str(Path(folder, "history.sqlite"))
+        with serving([str(model), "--batch", str(batch), "--history", history]) as address:
+            load(address, model.stem, images, 4, 8)  # what is compiled at first
+            rows = [load(address, model.stem, images, clients, requests) for clients in CLIENTS]
     return [{"batch": batch, **row} for row in rows]
 
 

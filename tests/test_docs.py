@@ -22,7 +22,14 @@ from patchbank.shape import Shape, write_depth_png, write_pcd, write_ply, write_
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("geometry.md", "channels.md", "methods/btf.md", "methods/cpmf.md", "methods/m3dm.md", "methods/cfm.md")
 TRAINED = ("simplenet", "fastflow", "cflow", "rd4ad", "localscale", "draem", "efficientad", "easynet", "hyads")
-LINKING = (*PAGES, "training.md", "synthetic-anomalies.md", *(f"methods/{name}.md" for name in TRAINED))
+LINKING = (
+    *PAGES,
+    "stations.md",
+    "service.md",
+    "training.md",
+    "synthetic-anomalies.md",
+    *(f"methods/{name}.md" for name in TRAINED),
+)
 RUN = (*PAGES[:2], "methods/m3dm.md")  # the others say the same of another method
 SIZE, PARTS = 96, 6
 

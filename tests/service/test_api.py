@@ -207,7 +207,7 @@ def test_a_disk_that_is_full_is_told(client: TestClient, tiny: Path, monkeypatch
     def full(path: Path) -> Path:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("patchbank.service.api_models.keep_copy", full)
+    monkeypatch.setattr("patchbank.service.models.keep_copy", full)
     answer = client.post("/v1/models/parts/proposal", json={"ids": [1]})
     assert answer.status_code == 409
     assert "No space left on device: 'parts.patchbank'" in answer.json()["detail"]

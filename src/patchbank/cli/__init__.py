@@ -25,8 +25,10 @@ from patchbank.cli import (
     explain,
     export,
     fit,
+    history,
     info,
     methods,
+    models,
     predict,
     report,
     serve,
@@ -87,6 +89,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for _command in _COMMANDS:
     app.command()(with_ordinary_numbers(_command))
+app.add_typer(models.app, name="models")
+app.add_typer(history.app, name="history")
 
 
 def main() -> None:

@@ -44,9 +44,12 @@ def serve(
         str | None, typer.Option(help="What clients must send (others on this machine may see it: --token-file).")
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file that holds the token.")] = None,
-    history: Annotated[Path, typer.Option(help="SQLite file for the record of every inspection.")] = Path(
-        "patchbank-history.sqlite"
-    ),
+    history: Annotated[
+        str, typer.Option(help="Record of every inspection: an SQLite file, or postgresql://HOST/DATABASE to share.")
+    ] = "patchbank-history.sqlite",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder for the images of a history in PostgreSQL, which all stations see.")
+    ] = None,
     keep_images: Annotated[
         str, typer.Option(metavar="SIZE", help="Keep inspected images beside the history, oldest go first; 0: none.")
     ] = "2GB",
@@ -87,12 +90,15 @@ def serve(
                 f"serve needs packages that are missing: `pip install patchbank[serve]` ({package})"
             )
     from patchbank.service.config import Config
+    from patchbank.service.store import history_of
 
+    kept = history_of(history)
     config = Config(
         models=tuple(models or ()),
         models_dir=models_dir,
         fit_root=fit_root,
-        history=history,
+        history=kept,
+        images=images,
         host=host,
         port=port,
         token=_token(token, token_file),
@@ -108,7 +114,9 @@ def serve(
         runtime=runtime,
         threads=threads,
     )
-    check_file(history, "the SQLite file of the history", "--history")
+    shown_history = _check_history(kept)
+    if images is not None:
+        check_folder(images, "--images")
     if fit_root is not None and models_dir is not None:
         check_folder(models_dir, "--models-dir")
     listening = _listen(host, port)
@@ -119,7 +127,18 @@ def serve(
     names = ", ".join(model.name for model in app.state.service.models)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}"
-    _server(app, f"serving {names} at {address} (history: {history}); Ctrl-C stops").run(sockets=[listening])
+    _server(app, f"serving {names} at {address} (history: {shown_history}); Ctrl-C stops").run(sockets=[listening])
+
+
+def _check_history(history: str | Path) -> str:
+    """How a history is shown to people, without a password. Raises `OptionError` where it cannot be used."""
+    if isinstance(history, Path):
+        check_file(history, "the SQLite file of the history", "--history")
+        return str(history)
+    from patchbank.service.stations.address import require_packages, shown_address
+
+    require_packages()
+    return shown_address(history)
 
 
 def _token(token: str | None, file: Path | None) -> str | None:

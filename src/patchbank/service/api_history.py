@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from patchbank.service.heights import heights_of
 from patchbank.service.kept import prediction_of, unpack_steps
 from patchbank.service.pictures import data_uri, depths_of, jpeg_of, png_of, relief_of, rgb_of, shown_of
 from patchbank.service.records import iso
+from patchbank.service.store import Row
 from patchbank.service.uploads import Upload
 from patchbank.shape.decide import read_sample_shape
 
@@ -150,7 +150,7 @@ async def explain(
     }
 
 
-def item_of(row: sqlite3.Row) -> dict[str, Any]:
+def item_of(row: Row) -> dict[str, Any]:
     """A row of the history as the API shows it."""
     same = ("id", "model", "version", "name", "score", "p_value", "threshold", "is_anomalous", "verdict", "note")
     item = {
@@ -169,7 +169,7 @@ def item_of(row: sqlite3.Row) -> dict[str, Any]:
     return plain
 
 
-def kept_upload(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
+def kept_upload(service: Service, id: int) -> tuple[Row, Upload]:
     """An inspection and its files. Raises `HTTPException` where it, or one of them, is not there (any more)."""
     row, history = _row(service, id), service.history
     image = history.kept_image(id) if row["kept"] else None
@@ -182,7 +182,7 @@ def kept_upload(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
     return row, Upload(row["name"], {**({RGB_CHANNEL: image} if image else {}), GEOMETRY_CHANNEL: geometry})
 
 
-def _kept_geometry(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
+def _kept_geometry(service: Service, id: int) -> tuple[Row, Upload]:
     """An inspection with geometry. Raises `HTTPException` for one without."""
     row, upload = kept_upload(service, id)
     if not upload.geometry:
@@ -190,14 +190,14 @@ def _kept_geometry(service: Service, id: int) -> tuple[sqlite3.Row, Upload]:
     return row, upload
 
 
-def _map(service: Service, row: sqlite3.Row) -> bytes:
+def _map(service: Service, row: Row) -> bytes:
     png = service.history.kept_map(row["id"]) if row["kept"] else None
     if not png:
         raise HTTPException(404, f"the map of inspection {row['id']} is not kept (any more)")
     return png
 
 
-def _row(service: Service, id: int) -> sqlite3.Row:
+def _row(service: Service, id: int) -> Row:
     row = service.history.get(id)
     if row is None:
         raise HTTPException(404, f"there is no inspection {id}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from typing import Annotated, Any, TypeAlias
 
 import anyio
@@ -21,6 +20,7 @@ from patchbank.service.inspection import too_long
 from patchbank.service.kept import prediction_of
 from patchbank.service.pictures import data_uri, shown_of
 from patchbank.service.records import Record, iso
+from patchbank.service.store import HistoryError
 from patchbank.service.uploads import RAW_TYPES, TooLarge, Upload, read_uploads
 
 router = APIRouter(prefix="/v1/models", tags=["inspection"])
@@ -67,6 +67,8 @@ async def inspect(
     service = service_of(request)
     model = known_model(service, name)
     inspector, limit = service.inspector, service.config.time_limit
+    if (away := inspector.away()) is not None:
+        raise away
     if not inspector.slots.take(1):
         raise inspector.busy()
     spare = [1]  # slots that no image has yet
@@ -120,7 +122,7 @@ async def _answer(service: Service, upload: Upload, pending: Pending, overlay: b
         return {"name": upload.name, "error": str(error)}
     except MemoryBudgetError as error:
         return {"name": upload.name, "error": str(error), "unfinished": True}
-    except sqlite3.Error as error:
+    except HistoryError as error:
         sentence = f"the history cannot be written, so nothing is answered ({error})"
         return {"name": upload.name, "error": sentence, "unfinished": True}
     result = {

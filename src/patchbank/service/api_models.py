@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
-from patchbank._system.files import keep_copy, shown
+from patchbank._system.files import shown
 from patchbank.errors import PatchbankError, give_up
 from patchbank.maintenance import tell_apart
 from patchbank.prediction import finite
@@ -70,9 +70,17 @@ async def accept(name: str, chosen: answers.Chosen, request: Request) -> Any:
 
 def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     """Add the images of some inspections to a model's file, and load it. Raises `HTTPException`."""
+    with service.history.turn(name) as is_ours:
+        if not is_ours:
+            raise service.inspector.not_now(503, f"another station is changing {name} now; try again later")
+        return _learn_in_turn(service, name, ids)
+
+
+def _learn_in_turn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
     uploads = {id: _eligible(service, name, id) for id in ids}
     model = known_model(service, name)
     try:
+        model = service.models.reload(name)  # another station may have changed it since
         detector = service.models.open(model.file)
         # some may be known: where the service was killed on its way, or where a picture was inspected twice
         channel = detector.inputs_.channels[0]
@@ -83,9 +91,7 @@ def _learn(service: Service, name: str, ids: list[int]) -> dict[str, Any]:
         backup = None
         if new:
             detector.add(new.values(), on_error=give_up)
-            backup = shown(keep_copy(model.file).name)
-            detector.save(model.file)
-            model = service.models.reload(name)
+            model, backup = service.models.replace(name, detector)
     except (PatchbankError, OSError) as error:
         raise HTTPException(409, shown(str(error).replace(f"{model.file.parent}/", ""))) from None
     service.history.mark_added(ids, time.time())

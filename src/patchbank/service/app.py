@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,12 +18,14 @@ from patchbank.errors import ImageError
 from patchbank.service import api_health, api_history, api_inspect, api_models, fitting, pages
 from patchbank.service.config import Config
 from patchbank.service.context import PROBLEMS, Service
-from patchbank.service.history import History
 from patchbank.service.inspection import Inspector
 from patchbank.service.metrics import Measured, Metrics
 from patchbank.service.models import Models
 from patchbank.service.security import Guard, Security
+from patchbank.service.store import HistoryError, HistoryStore
 from patchbank.service.uploads import BodyLimit
+
+_log = logging.getLogger("patchbank.service")
 
 
 def build_app(config: Config) -> FastAPI:
@@ -29,7 +34,7 @@ def build_app(config: Config) -> FastAPI:
     models = Models(config, lambda name, outcome: metrics.reloads.labels(name, outcome).inc())
     for model in models:
         model.warm_up()
-    history = History(config.history, config.keep_images)
+    history = _history(config)
     inspector = Inspector(
         models, history, metrics, slots=config.queue, batch=config.batch, batch_wait=config.batch_wait
     )
@@ -54,6 +59,8 @@ def build_app(config: Config) -> FastAPI:
     app.state.service = service
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(ImageError)(_torn)
+    for kind in (HistoryError, sqlite3.Error):
+        app.exception_handler(kind)(_away)
     app.exception_handler(Exception)(_unexpected)
     _mount(app)
     # the last one sees a request first
@@ -63,8 +70,24 @@ def build_app(config: Config) -> FastAPI:
     return app
 
 
+def _history(config: Config) -> HistoryStore:
+    """The history that the options name. Raises `PatchbankError`."""
+    if config.is_shared:
+        from patchbank.service.stations.address import require_packages
+
+        require_packages()
+        from patchbank.service.stations.history import SharedHistory
+        from patchbank.service.stations.images import FolderImages
+
+        images = FolderImages(config.images) if config.images and config.keep_images > 0 else None
+        return SharedHistory(str(config.history), images, config.keep_images)
+    from patchbank.service.history import History
+
+    return History(Path(config.history), config.keep_images)
+
+
 def _mount(app: FastAPI) -> None:
-    common: dict[int | str, Any] = {code: PROBLEMS[code] for code in (400, 401, 403, 408, 413, 422)}
+    common: dict[int | str, Any] = {code: PROBLEMS[code] for code in (400, 401, 403, 408, 413, 422, 503)}
     for module in (api_inspect, api_models, api_history):
         app.include_router(module.router, responses=common)
     app.include_router(api_health.router)
@@ -82,6 +105,12 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _torn(request: Request, error: Exception) -> JSONResponse:
     """A kept file that the disk has only in part: files of images are not synced."""
     return JSONResponse({"detail": f"what is kept of this inspection cannot be read ({error})"}, 404)
+
+
+async def _away(request: Request, error: Exception) -> JSONResponse:
+    """The history cannot be read, or a verdict not be written, now."""
+    _log.error("%s: the history cannot be used: %s", request.url.path, error)
+    return JSONResponse({"detail": f"the history cannot be used now ({error})"}, 503, {"Retry-After": "2"})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

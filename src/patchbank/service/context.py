@@ -10,11 +10,11 @@ from fastapi import HTTPException, Request
 from patchbank.data import ValueRange
 from patchbank.service import answers
 from patchbank.service.config import Config
-from patchbank.service.history import History
 from patchbank.service.inspection import Inspector
 from patchbank.service.metrics import Metrics
 from patchbank.service.models import Model, Models
 from patchbank.service.security import Security
+from patchbank.service.store import HistoryStore
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": answers.Problem, "description": words}
@@ -40,7 +40,7 @@ class Service:
 
     config: Config
     models: Models
-    history: History
+    history: HistoryStore
     inspector: Inspector
     security: Security
     metrics: Metrics

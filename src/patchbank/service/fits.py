@@ -24,7 +24,6 @@ from patchbank._system.files import shown
 from patchbank._system.threads import thread_count
 from patchbank.errors import PatchbankError, PatchbankWarning, stage_of
 from patchbank.service.config import Config
-from patchbank.service.folders import publish
 from patchbank.service.records import iso
 
 _log = logging.getLogger("patchbank.service")
@@ -92,10 +91,11 @@ class Job:
 
 
 class Fits:
-    """Everything may be called from any thread. `serve(file)` is called with each new model."""
+    """Everything may be called from any thread. `deliver(made, final)` is called with the file of each new model and
+    the one that it is to become."""
 
-    def __init__(self, config: Config, serve: Callable[[Path], Any]):
-        self._config, self._serve = config, serve
+    def __init__(self, config: Config, deliver: Callable[[Path, Path], Any]):
+        self._config, self._deliver = config, deliver
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -148,8 +148,7 @@ class Fits:
                 if not self._begin(job, made):
                     return
                 if job.error is None and not job.cancelled:
-                    publish(made, job.order.output)
-                    self._serve(job.order.output)
+                    self._deliver(made, job.order.output)
         except (PatchbankError, OSError) as error:
             job.error = shown(str(error))
         except Exception:

@@ -18,7 +18,8 @@ from patchbank.errors import PatchbankError
 from patchbank.methods import METHODS
 from patchbank.service.context import PROBLEMS, Service, service_of
 from patchbank.service.fits import Fits, Job, Order
-from patchbank.service.folders import folders_below, images_to_learn, is_free, model_path
+from patchbank.service.folders import folders_below, images_to_learn, is_free, model_path, publish
+from patchbank.service.registry import VERSIONS
 
 FitState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -98,9 +99,18 @@ class FitList(BaseModel):
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    app.state.fits = fits = Fits(service.config, service.models.add)
+    app.state.fits = fits = Fits(service.config, lambda made, final: _deliver(service, made, final))
     yield
     fits.close()
+
+
+def _deliver(service: Service, made: Path, final: Path) -> None:
+    """Serve a new model: of a file of its own, or of the registry where stations share one."""
+    if service.config.is_shared and service.config.models_dir:
+        service.models.add_new(made, final.stem)
+    else:
+        publish(made, final)
+        service.models.add(final)
 
 
 router = APIRouter(
@@ -139,7 +149,8 @@ def start(request: Request, asked: Asked) -> dict[str, int]:
             raise HTTPException(422, f"{key}: {asked.method} has no such option")
     service = service_of(request)
     output = model_path(service.config, asked.name)
-    if service.models.get(asked.name) or not is_free(output) or fits.will_make(asked.name):
+    is_taken = not is_free(output) or not is_free(output.with_suffix("") / VERSIONS)
+    if service.models.get(asked.name) or is_taken or fits.will_make(asked.name):
         raise HTTPException(409, f"there is a model named {asked.name} already: choose another name")
     try:
         images, notes = images_to_learn(root, asked.folder)

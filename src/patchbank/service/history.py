@@ -16,6 +16,7 @@ from typing import Any
 
 from patchbank.errors import OptionError
 from patchbank.service.records import INSERT, SCHEMA, SCHEMA_VERSION, UPGRADE, Record
+from patchbank.service.store import HistoryError
 
 _EVICTED_AT_ONCE = 50
 
@@ -31,7 +32,7 @@ class History:
         self.broken: str | None = None  # why the last write failed
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._alone = _claim(path)
+            self._alone = claim(path)
             self.folder.mkdir(exist_ok=True)
             self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._open()
@@ -72,17 +73,17 @@ class History:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def record(self, records: Sequence[Record]) -> None:
-        """Give each record its id and make all of them durable. Raises `sqlite3.Error` where that fails."""
+        """Give each record its id and make all of them durable. Raises `HistoryError` where that fails."""
         with self._lock:
             for number, record in enumerate(records, self._last + 1):
                 record.id = number
                 record.kept = self._keep(record)
             try:
                 self._transact([(INSERT, record.row()) for record in records])
-            except sqlite3.Error:
+            except sqlite3.Error as error:
                 for record in records:
                     self._unlink(record.id)
-                raise
+                raise HistoryError(str(error)) from error
             self._last += len(records)
             self._bytes += sum(record.kept for record in records)
 
@@ -135,6 +136,14 @@ class History:
         """The model learned from these."""
         with self._lock:
             self._transact([("UPDATE inspections SET added_at = ? WHERE id = ?", (at, number)) for number in numbers])
+
+    def turn(self, model: str) -> contextlib.AbstractContextManager[bool]:
+        """Always true: this history has one writer, and one thread of it changes models."""
+        return contextlib.nullcontext(True)
+
+    def away(self) -> str | None:
+        """Always None: each inspection tries to write."""
+        return None
 
     def problem(self) -> str | None:
         """Why nothing can be written; after a failure this is tried anew."""
@@ -255,7 +264,7 @@ def _bytes_of(file: Path) -> bytes | None:
         return None
 
 
-def _claim(path: Path) -> Any:
+def claim(path: Path) -> Any:
     """An open file that says this history has its writer: ids are given out by one process. None where the system has
     no such locks."""
     try:

@@ -23,12 +23,12 @@ from fastapi import HTTPException
 
 from patchbank.errors import ImageError
 from patchbank.prediction import Prediction, finite
-from patchbank.service.history import History
 from patchbank.service.kept import pack_map
 from patchbank.service.metrics import Metrics
 from patchbank.service.models import Model, Models
 from patchbank.service.records import Record
 from patchbank.service.slots import Slots
+from patchbank.service.store import HistoryError, HistoryStore
 from patchbank.service.uploads import Upload
 
 _log = logging.getLogger("patchbank.service")
@@ -60,7 +60,14 @@ class Inspector:
     """The queue and its two threads."""
 
     def __init__(
-        self, models: Models, history: History, metrics: Metrics, *, slots: int, batch: int, batch_wait: float | None
+        self,
+        models: Models,
+        history: HistoryStore,
+        metrics: Metrics,
+        *,
+        slots: int,
+        batch: int,
+        batch_wait: float | None,
     ):
         self.models, self.history, self.metrics = models, history, metrics
         self.slots = Slots(slots, metrics)
@@ -92,6 +99,12 @@ class Inspector:
                 return await asyncio.wrap_future(self.run(work))
         except TimeoutError:
             raise self.not_now(503, too_long(limit)) from None
+
+    def away(self) -> HTTPException | None:
+        """For a request that comes while the history is known to be away: its images need not be inspected."""
+        if (why := self.history.away()) is None:
+            return None
+        return self.not_now(503, f"the history cannot be written, so nothing is answered ({why})")
 
     def busy(self) -> HTTPException:
         """For a request that finds no slot."""
@@ -221,7 +234,8 @@ class Inspector:
             records = [_record(*one) for one in group]
             self.history.record(records)
         except Exception as error:
-            _log.exception("%d inspections cannot be recorded, and are not answered", len(group))
+            is_known = isinstance(error, HistoryError)  # its sentence says it all
+            _log.error("%d not recorded, and not answered: %s", len(group), error, exc_info=not is_known)
             for item, _, _ in group:
                 self._fail(item, error)
             return

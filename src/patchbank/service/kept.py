@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
-from collections.abc import Mapping
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +13,7 @@ from patchbank.data import opened
 from patchbank.errors import ImageError
 from patchbank.pictures.heat import STEPS, colour_steps, resample
 from patchbank.prediction import Prediction, Region
+from patchbank.service.store import Row
 
 _SIDE = 512  # pixels of the longer side of a kept map
 
@@ -49,7 +47,7 @@ def unpack_map(png: bytes, threshold: float, size: tuple[int, int]) -> NDArray[n
     return resample(small, size)
 
 
-def prediction_of(row: sqlite3.Row | Mapping[str, Any], png: bytes) -> Prediction:
+def prediction_of(row: Row, png: bytes) -> Prediction:
     """The prediction that a row of the history and its kept map came from."""
     threshold = _number(row["map_threshold"])
     regions = tuple(Region(tuple(r["box"]), r["area"], r["score"]) for r in json.loads(row["regions"]))
@@ -68,5 +66,5 @@ def prediction_of(row: sqlite3.Row | Mapping[str, Any], png: bytes) -> Predictio
 
 
 def _number(value: float | None) -> float:
-    """SQLite has no NaN: it comes back as NULL."""
+    """The history has no NaN: it comes back as NULL."""
     return math.nan if value is None else value

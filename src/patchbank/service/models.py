@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank._system.files import file_digest, shown
+from patchbank._system.files import file_digest, keep_copy, shown
 from patchbank.errors import ImageError, OptionError, PatchbankError
 from patchbank.loading import load
 from patchbank.prediction import finite
 from patchbank.sample import GEOMETRY_CHANNEL, RGB_CHANNEL, sources_of
 from patchbank.service.config import Config
 from patchbank.service.records import iso
+from patchbank.service.registry import VersionedModel, model_of, models_below
 from patchbank.shape import DepthFormat
 
 if TYPE_CHECKING:
@@ -83,11 +85,13 @@ class Model:
 
 
 class Models:
-    """By name, the file's stem. Whoever uses a model takes it once and keeps it: a reload makes a new one."""
+    """By name: the file's stem, or the folder's in a registry (`registry.py`), whose file changes with each switch.
+    Whoever uses a model takes it once and keeps it: a reload makes a new one."""
 
     def __init__(self, config: Config, on_reload: Callable[[str, str], None] = lambda name, outcome: None):
         self._config, self._on_reload = config, on_reload
         self._models: dict[str, Model] = {}
+        self._versioned: dict[str, VersionedModel] = {}
         self._tried: dict[str, tuple[int, ...]] = {}  # the state of a file that was loaded, or could not be
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -96,6 +100,8 @@ class Models:
         others = sorted(config.models_dir.glob("*.patchbank")) if config.models_dir else []
         for file in (*config.models, *(f for f in others if f.resolve() not in given)):
             self.add(file)
+        for versioned in self._registered():
+            self.add_versioned(versioned)
 
     def __iter__(self) -> Iterator[Model]:
         return iter(sorted(self._models.values(), key=lambda model: model.name))
@@ -112,23 +118,58 @@ class Models:
             model = self._models[name] = self._load(name, file)
         return model
 
+    def add_versioned(self, versioned: VersionedModel) -> Model:
+        """Load a further model of the registry. Raises as `add` does."""
+        name = versioned.name
+        with self._lock:
+            if name in self._versioned:  # the watching thread has seen it first
+                return self._models[name]
+            if name in self._models:
+                raise OptionError(f"{versioned.folder}: there is a model named {name} already; rename one of them")
+            model = self._models[name] = self._load(name, versioned.current())
+            self._versioned[name] = versioned
+        return model
+
+    def add_new(self, made: Path, name: str) -> Model:
+        """Take a new model's file into the registry that the stations share, and serve it. Raises as `add` does."""
+        assert self._config.models_dir is not None
+        versioned = model_of(self._config.models_dir, name)
+        versioned.add(made, is_new=True)
+        return self.add_versioned(versioned)
+
     def reload(self, name: str) -> Model:
         """Load a model's file again if it changed since. Raises `PatchbankError`, and the old one stays."""
         with self._lock:
             old = self._models[name]
-            stamp = _stamp(old.file)
+            file = self._file_of(old)
+            stamp = _stamp(file)
             if stamp == old.stamp:
                 return old
             self._tried[name] = stamp
-            if _version(old.file) == old.version:
-                new = Model(name, old.file, old.detector, old.version, stamp, old.loaded_at)
+            if _version(file) == old.version:
+                new = Model(name, file, old.detector, old.version, stamp, old.loaded_at)
             else:
-                new = self._load(name, old.file)
+                new = self._load(name, file)
             self._models[name] = new
         if new.version != old.version:
             _log.warning("%s: loaded again, version %s", name, new.version)
             self._on_reload(name, "loaded")
         return new
+
+    def replace(self, name: str, detector: Detector) -> tuple[Model, str]:
+        """Serve a changed detector from now on; and the name of the file that keeps the one before. Raises
+        `PatchbankError` or `OSError`."""
+        file, versioned = self._models[name].file, self._versioned.get(name)
+        if versioned is None:
+            backup = keep_copy(file)
+            detector.save(file)
+        else:
+            backup = file
+            with tempfile.TemporaryDirectory(prefix=".learn-", dir=versioned.folder) as folder:
+                made = Path(folder, file.name)
+                detector.save(made)
+                versioned.add(made, "learn", after=file.stem)
+        return self.reload(name), shown(backup.name)
 
     def open(self, file: Path) -> Detector:
         """A detector of its own, such as one that is going to be changed. Raises `PatchbankError`."""
@@ -145,6 +186,14 @@ class Models:
                 "both: serve a model of these"
             )
         return model
+
+    def _file_of(self, model: Model) -> Path:
+        """Where a model's file is now. Raises `ModelFileError`."""
+        versioned = self._versioned.get(model.name)
+        return model.file if versioned is None else versioned.current()
+
+    def _registered(self) -> list[VersionedModel]:
+        return models_below(self._config.models_dir) if self._config.models_dir else []
 
     # ---- hot reload --------------------------------------------------------------------------------------------------
 
@@ -163,10 +212,33 @@ class Models:
         last: dict[str, tuple[int, ...]] = {}
         while not self._stopping.wait(_POLL):
             for model in list(self._models.values()):
-                stamp, before = _stamp(model.file), last.get(model.name)
+                stamp, before = self._stamp_of(model), last.get(model.name)
                 last[model.name] = stamp
                 if stamp and stamp == before and stamp not in (model.stamp, self._tried.get(model.name)):
                     self._try(model.name)
+            for versioned in self._registered():
+                if versioned.name not in self._models:
+                    self._try_new(versioned)
+
+    def _stamp_of(self, model: Model) -> tuple[int, ...]:
+        try:
+            return _stamp(self._file_of(model))
+        except PatchbankError:  # the list of versions cannot be read: the network is gone for a moment, say
+            return ()
+
+    def _try_new(self, versioned: VersionedModel) -> None:
+        """Serve a model that another station, or a person, has put into the registry."""
+        try:
+            stamp = _stamp(versioned.current())
+            if stamp == self._tried.get(versioned.name):
+                return
+            self._tried[versioned.name] = stamp
+            model = self.add_versioned(versioned)
+            _log.warning("%s: new in the registry, version %s", model.name, model.version)
+        except PatchbankError as error:
+            _log.error("%s: cannot be loaded from the registry: %s", versioned.name, error)
+        except Exception:
+            _log.exception("%s: cannot be loaded from the registry", versioned.name)
 
     def _try(self, name: str) -> None:
         try:

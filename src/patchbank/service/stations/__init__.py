@@ -1,0 +1,1 @@
+"""A history in PostgreSQL that several services share (docs/stations.md). Needs `pip install patchbank[postgres]`."""
