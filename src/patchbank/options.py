@@ -60,7 +60,7 @@ class Options:
         weights: None for the pretrained ones, a file, or "random".
         levels: of the backbone, shallowest first; None for its usual ones.
         image_size: maximum length of the shorter inspected side, in pixels.
-        enlarge: bring pictures that are all smaller than `image_size` up to it, by one factor of at most 2.
+        enlarge: bring pictures that are all smaller than `image_size` up to it, by one factor of at most 3.
         geometry: "whole", or "paper": a central crop.
         aggregation, patch_size, stride: see `patchbank.features.aggregation`.
         image_score: "max", "smoothed" or "top".

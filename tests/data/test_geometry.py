@@ -96,7 +96,7 @@ def test_bad_options(kind: str, size: int) -> None:
     [
         ([300, 300], 512, 512 / 300),
         ([256], 512, 2.0),
-        ([100, 120], 512, 2.0),  # never more than twice
+        ([100, 120], 512, 3.0),  # never more than three times
         ([100, 388], 512, 512 / 388),  # the largest reaches the size, the others keep their scale to it
         ([100, 600], 512, 1.0),
         ([512], 512, 1.0),

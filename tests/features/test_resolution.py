@@ -29,10 +29,10 @@ def test_a_large_photograph() -> None:
 
 
 def test_small_pictures() -> None:
-    enlarged = resolution_of(Geometry("whole", 512, zoom=2.0), (256, 256), enlarges=True)
-    assert enlarged.inspected == (512, 512)
-    assert enlarged.smallest == SEEN / 2
-    assert enlarged.finer == ()  # they are never enlarged more than twice
+    enlarged = resolution_of(Geometry("whole", 768, zoom=3.0), (256, 256), enlarges=True)
+    assert enlarged.inspected == (768, 768)
+    assert enlarged.smallest == SEEN / 3
+    assert enlarged.finer == ()  # they are never enlarged more than three times
     own = resolution_of(Geometry("whole", 256), (256, 256), enlarges=True)
     assert "are inspected at their own size" in own.sentence()
     assert [f.option for f in own.finer] == ["--image-size 512"]

@@ -24,7 +24,7 @@ from patchbank.errors import OptionError
 
 KINDS = ("whole", "paper")
 _SMALLEST = 128  # a shorter side below this many pixels is enlarged: a few patches say too little
-_MOST_ZOOM = 2.0
+_MOST_ZOOM = 3.0
 _LONGEST = 8  # a longer side beyond 8 × the shorter one is squeezed, which bounds time and memory for one image
 
 Box = tuple[int, int, int, int]

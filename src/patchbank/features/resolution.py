@@ -59,7 +59,7 @@ def resolution_of(geometry: Geometry, image: tuple[int, int], enlarges: bool) ->
 
 def _finer(geometry: Geometry, image: tuple[int, int], inspected: tuple[int, int], enlarges: bool) -> list[Finer]:
     found, short = list[Finer](), min(inspected)
-    most = min(image) * (2 if enlarges and min(image) * geometry.zoom <= geometry.image_size else 1)
+    most = min(image) * (3 if enlarges and min(image) * geometry.zoom <= geometry.image_size else 1)
     size = min(2 * short, most) // geometry.multiple * geometry.multiple
     if size >= _WORTH * short:
         found.append(Finer(f"--image-size {size}", SEEN * min(image) / size, (size / short) ** 2))
