@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patchbank._system.remote import child_of, entries_of
 from patchbank.data.folder_names import Kind, joined_name, kind_of, words
 from patchbank.data.listing import POINTS_SUFFIXES
 from patchbank.data.opening import open_file
@@ -101,13 +102,13 @@ class Pairing:
         if folder not in self._listed:
             by_stem: dict[str, list[Path]] = {}
             try:
-                names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+                entries = [entry for entry in entries_of(folder) if not entry.name.startswith(".")]
             except OSError:
-                names = []
-            for name in names:
-                stem, suffix = os.path.splitext(name)
+                entries = []
+            for entry in entries:
+                stem, suffix = os.path.splitext(entry.name)
                 if suffix.lower() in POINTS_SUFFIXES | _MAYBE_GEOMETRY:
-                    by_stem.setdefault(stem, []).append(folder / name)
+                    by_stem.setdefault(stem, []).append(child_of(folder, entry))
             self._listed[folder] = by_stem
         return self._listed[folder]
 
@@ -117,7 +118,7 @@ class Pairing:
     def _folders_of(self, folder: Path) -> list[str]:
         if folder not in self._folders:
             try:
-                self._folders[folder] = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+                self._folders[folder] = [entry.name for entry in entries_of(folder) if entry.is_dir()]
             except OSError:
                 self._folders[folder] = []
         return self._folders[folder]
@@ -140,7 +141,7 @@ def is_geometry(path: Path) -> bool:
     if path.suffix.lower() not in (".png", ".tif", ".tiff"):
         return False
     try:
-        with open_file(path) as file:
+        with open_file(path, header=True) as file:
             start = file.read(32)
             if start.startswith(_PNG):
                 return start[24:26] == b"\x10\0"  # 16 bits, grey
@@ -163,8 +164,11 @@ def _belongs(file: Path, picture: Path) -> bool:
 def _holds_depths(file: Path, picture: Path) -> bool:
     """Whether an array has a depth or a point for each pixel of a picture, from both headers."""
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        with open_file(file, header=True) as stored:
+            version = np.lib.format.read_magic(stored)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = read(stored)
         size = image_size(Sample.of(str(picture), picture))
     except (OSError, ValueError, ImageError):
         return False
-    return array.dtype.itemsize > 1 and array.shape in (size, (*size, 3))
+    return kind.itemsize > 1 and not kind.hasobject and shape in (size, (*size, 3))
