@@ -31,8 +31,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+# the S3 server of the tests comes without its dependencies, which tests/s3.txt lists (it says why)
+$(VENV)/.installed-dev: pyproject.toml constraints.txt tests/s3.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	$(PIP_INSTALL) --no-deps --requirement tests/s3.txt
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -1,4 +1,4 @@
-"""What an object store is asked, through fsspec: lists, facts and contents, with retries and errors that say what to do.
+"""What an object store is asked, through fsspec: lists, facts and contents. What may pass is tried again.
 
 Every function takes a store's scheme and the key of an object behind it, "bucket/parts/007.png", and raises a
 `StoreError`, whose `strerror` is a clause for people.
@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from patchbank.errors import MissingPackageError
@@ -71,7 +70,7 @@ _PASSING = frozenset((408, 425, 429))  # and all from 500 on: the server may ans
 _BROKEN = frozenset(
     ("HTTPClientError", "ClientConnectionError", "ClientPayloadError", "ConnectionError", "TimeoutError",
      "ResponseParserError", "IncompleteRead", "IncompleteReadError", "ServiceRequestError", "ServiceResponseError",
-     "RequestException", "FSTimeoutError", "EOFError")
+     "ChunkedEncodingError", "FSTimeoutError", "EOFError")
 )  # fmt: skip
 _NO_CREDENTIALS = ("Credential", "Unauthorized", "TokenRetrieval", "ClientAuthenticationError", "ProfileNotFound")
 
@@ -100,6 +99,13 @@ def listed(scheme: str, key: str) -> list[Facts]:
     return sorted(found.values(), key=lambda facts: facts.name)
 
 
+def beginning_with(scheme: str, key: str, start: str) -> list[Facts]:
+    """The objects right below a folder whose names begin so, without a list of all."""
+    raw = _asked(scheme, key, lambda files: files.find(key, detail=True, prefix=start))
+    names = {str(name).removeprefix(f"{key}/"): int(entry["size"] or 0) for name, entry in raw.items()}
+    return [Facts(name, size) for name, size in sorted(names.items()) if name.startswith(start) and "/" not in name]
+
+
 def facts_of(scheme: str, key: str) -> Facts:
     """Whether a key is an object or a folder, and how large."""
     entry = _asked(scheme, key, lambda files: files.info(key, refresh=True))
@@ -125,21 +131,24 @@ def content(scheme: str, key: str, first: int | None = None) -> bytes:
 # ---- one request, and what becomes of it -----------------------------------------------------------------------------
 
 _down: set[str] = set()  # schemes whose last request failed after all tries: the next ones are tried once
+_files: dict[str, Any] = {}  # file systems by scheme
 _opening = threading.Lock()
 
 
 def _asked(scheme: str, key: str, ask: Callable[[Any], T]) -> T:
     """What `ask` gives for the store's file system, tried again where the connection breaks or the server is busy."""
     store = STORES[scheme]
-    with _opening:
-        files = _file_system(scheme)
+    files = _file_system(scheme)
     pauses = () if scheme in _down else PAUSES
     for pause in (*pauses, None):
         try:
             answer = ask(files)
         except Exception as error:  # each store's client has errors of its own
             if not _may_pass(error):
-                raise _translated(error, store) from error
+                translated = _translated(error, store)
+                if isinstance(translated, AccessRefused):  # who asks is decided once for each file system
+                    _files.pop(scheme, None)
+                raise translated from error
             if pause is None:
                 _down.add(scheme)
                 tries = f" after {len(pauses) + 1} tries" if pauses else ""
@@ -152,9 +161,16 @@ def _asked(scheme: str, key: str, ask: Callable[[Any], T]) -> T:
     raise AssertionError("unreachable")
 
 
-@lru_cache(maxsize=len(STORES))
 def _file_system(scheme: str) -> Any:
-    """The file system of a store, which asks nothing yet; requests are repeated here alone, and lists are not kept."""
+    """The file system of a store, opened once."""
+    with _opening:
+        if scheme not in _files:
+            _files[scheme] = _opened(scheme)
+        return _files[scheme]
+
+
+def _opened(scheme: str) -> Any:
+    """A new file system, which asks nothing yet; requests are repeated here alone, and lists are not kept."""
     store = STORES[scheme]
     install = f"{scheme}:// needs packages that are missing: `pip install patchbank[{store.extra}]`"
     try:
@@ -162,7 +178,7 @@ def _file_system(scheme: str) -> Any:
         from fsspec.config import conf
     except ImportError:
         raise MissingPackageError(install) from None
-    options: dict[str, Any] = {"use_listings_cache": False}
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if store is _S3:
         # whole objects in one request each, without asking for their size first
         options |= {"max_concurrency": 1}
@@ -183,11 +199,12 @@ def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed the next time."""
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
         return False
+    if _lacks_credentials(error):
+        return False
+    if {kind.__name__ for each in _chain(error) for kind in type(each).__mro__} & _BROKEN:
+        return True  # whatever the status: aiohttp gives an answer that broke off the status 400
     status = _status(error)
-    if status is not None:
-        return status in _PASSING or status >= 500
-    names = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
-    return not _lacks_credentials(error) and bool(names & _BROKEN)
+    return status is not None and (status in _PASSING or status >= 500)
 
 
 def _translated(error: Exception, store: Store) -> StoreError:
@@ -212,10 +229,8 @@ def _status(error: BaseException) -> int | None:
     for each in _chain(error):
         answer = getattr(each, "response", None)
         meta = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
-        for value in (
-            meta.get("HTTPStatusCode"),
-            *(getattr(each, name, None) for name in ("status_code", "status", "code")),
-        ):
+        found = (getattr(each, name, None) for name in ("status_code", "status", "code"))
+        for value in (meta.get("HTTPStatusCode"), *found):
             if isinstance(value, int) and 100 <= value < 600:
                 return value
     return None

@@ -23,9 +23,9 @@ from patchbank._system.object_store import STORES, NoFolder, NoSuchObject, Store
 from patchbank.errors import DatasetError
 
 _HEAD = 32 << 10  # bytes that headers are looked for in
-_KEPT = 64 << 20  # bytes of contents that wait for their second use, such as the picture of a result
+_KEPT = 128 << 20  # bytes of contents that wait for their second use, such as the picture of a result
 _FOLDERS = 4096  # whose lists are kept for the time of one command
-_ADDRESS = re.compile(rf"({'|'.join(STORES)}):/+(.*)", re.DOTALL)
+_ADDRESS = re.compile(rf"({'|'.join(STORES)}):(?:/+(.*))?", re.DOTALL)
 
 
 class Entry(Protocol):
@@ -59,8 +59,8 @@ class RemotePath(PosixPath):
 
     def __str__(self) -> str:
         text = super().__str__()
-        scheme, found, rest = text.partition(":/")
-        return f"{scheme}://{rest}" if found and scheme in STORES and not rest.startswith("/") else text
+        scheme, found, rest = text.partition(":")  # one slash behind it, or none where nothing follows
+        return f"{scheme}://{rest.lstrip('/')}" if found and scheme in STORES else text
 
     def __fspath__(self) -> str:
         return str(self)
@@ -111,7 +111,7 @@ class RemotePath(PosixPath):
 
     def _facts(self) -> object_store.Facts | None:
         if len(self.parts) < 2:
-            raise DatasetError(f"{self}: names no bucket: give it as in {self.parts[0]}//bucket/parts/good")
+            raise DatasetError(f"{self} names no bucket: give it as in {self}bucket/parts/good")
         try:
             if (siblings := _lists.get(self.parent)) is not None:
                 return next((object_store.Facts(e.name, e.size) for e in siblings if e.name == self.name), None)
@@ -134,7 +134,7 @@ def located(path: str | os.PathLike[str]) -> Path:
     found = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
     if found is None or ("://" not in text and os.path.lexists(text)):
         return Path(path)
-    return RemotePath(f"{found[1]}:/{found[2]}")
+    return RemotePath(f"{found[1]}:/{found[2] or ''}")
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -174,6 +174,14 @@ def entries_of(folder: Path) -> list[Entry]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
+def entries_beginning(folder: RemotePath, start: str) -> list[Entry]:
+    """The objects of a folder whose names begin so, sorted, without a list of all unless there is one already."""
+    if folder in _lists:
+        return [entry for entry in _listed(folder) if entry.name.startswith(start) and entry.is_file()]
+    found = object_store.beginning_with(folder.scheme, folder.key, start)
+    return [_RemoteEntry(facts.name, facts.size) for facts in found]
+
+
 def child_of(folder: Path, entry: Entry) -> Path:
     """The path of an entry, which knows its size where the list has told it."""
     path = folder / entry.name
@@ -182,10 +190,11 @@ def child_of(folder: Path, entry: Entry) -> Path:
     return path
 
 
-def forget_lists() -> None:
-    """What a store holds may have changed since the last command."""
+def forget() -> None:
+    """What a store holds may have changed since the last command: drop lists and contents."""
     with _lock:
         _lists.clear()
+    _contents.clear()
 
 
 def _listed(folder: RemotePath) -> list[_RemoteEntry]:
@@ -203,12 +212,18 @@ def _listed(folder: RemotePath) -> list[_RemoteEntry]:
 
 class _Contents:
     """Contents that were read once and may be needed a second time within the same command: the picture of a result
-    after its inspection, the image after its digest. Each goes with its second use, and the oldest go first."""
+    after its inspection, the thumbnail after the fit. Each goes with its second use. What comes when all room is taken
+    is not kept: a second pass in the same order then finds the first ones, where the latest ones would all be gone."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[int, tuple[RemotePath, bytes]] = OrderedDict()  # by the identity of the path
+        self._kept: dict[int, tuple[RemotePath, bytes]] = {}  # by the identity of the path
         self._bytes = 0
         self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
 
     def take(self, path: RemotePath, *, and_drop: bool) -> bytes | None:
         with self._lock:
@@ -222,12 +237,9 @@ class _Contents:
 
     def keep(self, path: RemotePath, data: bytes) -> None:
         with self._lock:
-            if id(path) in self._kept or len(data) > _KEPT:
-                return
-            self._kept[id(path)] = path, data
-            self._bytes += len(data)
-            while self._bytes > _KEPT:
-                self._bytes -= len(self._kept.popitem(last=False)[1][1])
+            if id(path) not in self._kept and self._bytes + len(data) <= _KEPT:
+                self._kept[id(path)] = path, data
+                self._bytes += len(data)
 
 
 _contents = _Contents()
@@ -255,6 +267,8 @@ class _Lazy(io.RawIOBase):
         kept = _contents.take(path, and_drop=False)
         self._data = object_store.content(path.scheme, path.key, _HEAD) if kept is None else kept
         self._is_whole = kept is not None or len(self._data) < _HEAD
+        if kept is None and self._is_whole:
+            _contents.keep(path, self._data)
 
     def readable(self) -> bool:
         return True

@@ -11,12 +11,13 @@ So a sample on disk is known by the path of its picture alone, and whatever list
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from patchbank._system.remote import child_of, entries_of
+from patchbank._system.remote import Entry, RemotePath, child_of, entries_beginning, entries_of
 from patchbank.data.folder_names import Kind, joined_name, kind_of, words
 from patchbank.data.listing import POINTS_SUFFIXES
 from patchbank.data.opening import open_file
@@ -35,6 +36,7 @@ _MAYBE_GEOMETRY = words(".tif .tiff .png .pfm .pgm")
 _ENDINGS = ("xyz", "depth", "height", "z", "points", "cloud")  # 007_depth.png
 _BY_ENDING = POINTS_SUFFIXES | words(".csv .pfm")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_FEW = 8  # images of one remote folder whose partners are asked for one by one, before all of it is listed
 _PICTURES = ("", "_rgb", "_color", "_colour", "_image", "-rgb", "-color")
 
 
@@ -43,13 +45,14 @@ class Pairing:
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._asked: Counter[Path] = Counter()  # remote folders, how often for the files of one stem
         self._folders: dict[Path, list[str]] = {}
 
     def sample(self, path: Path) -> Sample:
         """A picture with its geometry, where it has one; the file alone otherwise."""
         name = str(path)
         if joined_name(path.parent.name) in COLOURS and (folders := self._geometry_folders(path.parent.parent)):
-            found = [f for folder in folders for f in self._of_stem(folder, path.stem)]
+            found = [f for folder in folders for f in self._files(folder, path.stem).get(path.stem, [])]
             more = {GEOMETRY_CHANNEL: found[0]} if found else {}
             return Sample(name, {RGB_CHANNEL: path, **more})
         if is_surely_geometry(path) or self._beside_colours(path):
@@ -88,28 +91,20 @@ class Pairing:
     def _beside(self, path: Path) -> Path | None:
         """The geometry in the same folder."""
         stem = next((path.stem.removesuffix(end) for end in _PICTURES if end and path.stem.endswith(end)), path.stem)
+        files = self._files(path.parent, stem)
         for candidate in (stem, *(f"{stem}{dash}{end}" for end in _ENDINGS for dash in "_-.")):
-            for file in self._of_stem(path.parent, candidate):
+            for file in files.get(candidate, []):
                 if file != path and (_belongs(file, path) if candidate == stem else is_geometry(file)):
                     return file
         return None
 
-    def _of_stem(self, folder: Path, stem: str) -> list[Path]:
-        return self._files(folder).get(stem, [])
-
-    def _files(self, folder: Path) -> dict[str, list[Path]]:
-        """The files of a folder that may hold geometry, by their stems."""
+    def _files(self, folder: Path, start: str) -> dict[str, list[Path]]:
+        """The files of a folder that may hold geometry, by their stems: those that begin with `start`, or all."""
         if folder not in self._listed:
-            by_stem: dict[str, list[Path]] = {}
-            try:
-                entries = [entry for entry in entries_of(folder) if not entry.name.startswith(".")]
-            except OSError:
-                entries = []
-            for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix.lower() in POINTS_SUFFIXES | _MAYBE_GEOMETRY:
-                    by_stem.setdefault(stem, []).append(child_of(folder, entry))
-            self._listed[folder] = by_stem
+            if isinstance(folder, RemotePath) and self._asked[folder] < _FEW:  # a list of all may take many requests
+                self._asked[folder] += 1
+                return _by_stem(folder, lambda: entries_beginning(folder, start))
+            self._listed[folder] = _by_stem(folder, lambda: entries_of(folder))
         return self._listed[folder]
 
     def _geometry_folders(self, folder: Path) -> list[Path]:
@@ -122,6 +117,19 @@ class Pairing:
             except OSError:
                 self._folders[folder] = []
         return self._folders[folder]
+
+
+def _by_stem(folder: Path, entries: Callable[[], list[Entry]]) -> dict[str, list[Path]]:
+    by_stem: dict[str, list[Path]] = {}
+    try:
+        found = [entry for entry in entries() if not entry.name.startswith(".")]
+    except OSError:
+        return by_stem
+    for entry in found:
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in POINTS_SUFFIXES | _MAYBE_GEOMETRY:
+            by_stem.setdefault(stem, []).append(child_of(folder, entry))
+    return by_stem
 
 
 def is_surely_geometry(path: Path) -> bool:

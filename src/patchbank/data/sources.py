@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank._system.remote import RemotePath, forget_lists, located
+from patchbank._system.remote import RemotePath, forget, located
 from patchbank.data.described import CHANNELS, about_shape, described, is_table, is_tensor, shape_of
 from patchbank.data.folder_content import Holds, check_content
 from patchbank.data.listing import IMAGE_SUFFIXES, POINTS_SUFFIXES, Listing, PassedOver, Reason, list_folder
@@ -50,7 +50,6 @@ def gather(images: Images, on_error: OnError | None = None, *, of: Holds | None 
             given at all.
         OptionError: an item is none of these.
     """
-    forget_lists()
     return list(_Gathering(on_error, of).all_of(images))
 
 
@@ -60,7 +59,6 @@ def stream(images: Images, on_error: OnError) -> Iterable[Sample]:
     Other things become a list. `on_error` hears of every path that gives nothing, also where all of several do, and of
     None in an iterator: a frame that was lost.
     """
-    forget_lists()
     lazily = is_lazy(images)
     sources = _Gathering(on_error, lazily=lazily, leniently=True).all_of(images)
     return sources if lazily else list(sources)
@@ -87,6 +85,7 @@ class _Gathering:
         self._count, self._told = 0, False
         self._failed: list[tuple[str, DatasetError]] = []
         self._pairing = Pairing()
+        self._asks_a_store = False
 
     def all_of(self, images: Any) -> Iterator[Sample]:
         alone = isinstance(images, _SINGLE) or _is_file(images)
@@ -190,6 +189,9 @@ class _Gathering:
     def _of_address(self, path: RemotePath, number: int | None) -> list[Sample]:
         """An object or folder in a store. A name that ends as images do is an image, which is asked for when it is
         read: a list of addresses may be long, and its account may not list."""
+        if not self._asks_a_store:
+            self._asks_a_store = True
+            forget()
         if self._lazily:
             self._pairing = Pairing()
         if path.suffix.lower() in IMAGE_SUFFIXES | POINTS_SUFFIXES:
