@@ -34,6 +34,7 @@ from patchbank.cli import (
     watch,
 )
 from patchbank.cli.console import flush_output, hush, notices, print_anything, say
+from patchbank.cli.help import PlainHelp
 from patchbank.cli.interrupt import interruption
 from patchbank.cli.numbers import with_ordinary_numbers
 from patchbank.errors import OptionError, PatchbankError
@@ -86,7 +87,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     datasets.datasets,
 )
 for _command in _COMMANDS:
-    app.command()(with_ordinary_numbers(_command))
+    app.command(cls=PlainHelp)(with_ordinary_numbers(_command))
 
 
 def main() -> None:
