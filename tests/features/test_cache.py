@@ -71,6 +71,7 @@ def test_what_comes_after_the_features_is_not_in_the_key(images: Path, tmp_path:
     features(cache, images)
     with RuntimeContext(1).active():  # the key has the number of threads, which `extractor` sets too
         only = replace(extractor(cache), inputs=Inputs(roi=region))
+        painted = replace(only, inputs=Inputs(roi=region, painted=region))  # which changes the pixels
         vectors = torch.cat([item.vectors for item in only.stream(gather(images))])
     plain = torch.cat([item.vectors for item in replace(only, cache=None).stream(gather(images))])
     assert torch.equal(vectors, plain)
