@@ -137,6 +137,11 @@ def is_surely_geometry(path: Path) -> bool:
     return path.suffix.lower() in POINTS_SUFFIXES
 
 
+def in_geometry_folder(path: Path) -> bool:
+    """Whether a file may hold geometry by its header, and its folder is called so."""
+    return joined_name(path.parent.name) in GEOMETRIES and is_geometry(path)
+
+
 def is_geometry(path: Path) -> bool:
     """Whether a file holds geometry: by its ending alone for kinds that are no pictures, and by the header of a PNG or
     TIFF: one channel of 16 bits, or floating-point values. False for what cannot be read.
