@@ -82,7 +82,7 @@ def _holds_points(path: Path) -> bool:
         return False
     rows, columns = np.nonzero(valid)
     along = abs(np.corrcoef(xyz[valid][:, 0], columns)[0, 1]), abs(np.corrcoef(xyz[valid][:, 1], rows)[0, 1])
-    return min(along) > _AS_A_GRID
+    return bool(min(along) > _AS_A_GRID)
 
 
 def check_together(options: Any, channels: Sequence[str]) -> None:
