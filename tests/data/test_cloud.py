@@ -22,7 +22,7 @@ from patchbank._system.remote import located
 from patchbank.data import gather
 from patchbank.data.datasets import Dataset, open_dataset
 from patchbank.data.listing import list_folder
-from patchbank.errors import DatasetError, ImageError, PatchbankWarning
+from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankWarning
 from patchbank.methods import METHODS
 from tests.cli.running import patchbank as command
 from tests.conftest import small_model
@@ -102,13 +102,21 @@ def test_a_benchmark(parts_there: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_results_stay_here(model_file: Path, store: ObjectServer) -> None:
+def test_results_stay_here(model_file: Path, fitted: Any, store: ObjectServer) -> None:
     done = command("predict", model_file, "s3://bucket/x", "-o", "s3://bucket/out")
     assert (done.returncode, done.stdout) == (2, "")
     assert "s3://bucket/out: results are written to local files: name one with -o, and copy it" in done.stderr
     done = command("fit", "s3://bucket/x", "-o", "s3://bucket/m.patchbank")
     assert "s3://bucket/m.patchbank: results are written to local files: name one with --output" in done.stderr
     assert not Path("s3:").exists()
+    done = command("info", "s3://bucket/m.patchbank")
+    assert done.stderr.endswith("s3://bucket/m.patchbank: models are read from local files: copy it, and name that\n")
+    with pytest.raises(OptionError, match=r"s3://bucket/m.patchbank: models are written to local files: name one, and"):
+        fitted.save("s3://bucket/m.patchbank")
+    done = command("watch", "s3://bucket/x", model_file)
+    assert done.stderr == (
+        "patchbank: s3://bucket/x: is not a local folder; watch takes the one that images arrive in\n"
+    )
 
 
 def test_a_training_goes_on(parts_there: str, tmp_path: Path) -> None:
@@ -228,6 +236,14 @@ def test_exact_copies_are_used_once(store: ObjectServer, parts: Path) -> None:
     ):
         model = small_model().fit("s3://bucket/copies")
     assert len(model.fitted.scorer.refs) == 4
+
+
+def test_patterns(parts_there: str, parts: Path, fitted: Any, store: ObjectServer) -> None:
+    found = gather(f"{parts_there}/test/*/00[01].png")
+    below = ["good/000.png", "good/001.png", "spot/000.png", "spot/001.png"]
+    assert [sample.name for sample in found] == [f"{parts_there}/test/{name}" for name in below]
+    odd = store.put("bucket/odd/[1].png", (parts / "test/spot/000.png").read_bytes())
+    assert fitted.predict(odd).path == odd, "a name with brackets is no pattern where it exists"
 
 
 # ---- what breaks -----------------------------------------------------------------------------------------------------

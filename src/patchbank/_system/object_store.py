@@ -106,6 +106,11 @@ def beginning_with(scheme: str, key: str, start: str) -> list[Facts]:
     return [Facts(name, size) for name, size in sorted(names.items()) if name.startswith(start) and "/" not in name]
 
 
+def matching(scheme: str, pattern: str) -> list[str]:
+    """The keys of objects and folders that a pattern such as "bucket/*/00?.png" matches, sorted."""
+    return sorted(str(name) for name in _asked(scheme, pattern, lambda files: files.glob(pattern)))
+
+
 def facts_of(scheme: str, key: str) -> Facts:
     """Whether a key is an object or a folder, and how large."""
     entry = _asked(scheme, key, lambda files: files.info(key, refresh=True))

@@ -182,6 +182,15 @@ def entries_beginning(folder: RemotePath, start: str) -> list[Entry]:
     return [_RemoteEntry(facts.name, facts.size) for facts in found]
 
 
+def matches_of(pattern: RemotePath) -> list[RemotePath]:
+    """What a pattern matches, sorted. Raises `DatasetError`."""
+    try:
+        keys = object_store.matching(pattern.scheme, pattern.key)
+    except StoreError as error:
+        raise DatasetError(f"{pattern}: {error.strerror}") from None
+    return [RemotePath(f"{pattern.scheme}:/{key}") for key in keys]
+
+
 def child_of(folder: Path, entry: Entry) -> Path:
     """The path of an entry, which knows its size where the list has told it."""
     path = folder / entry.name

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchbank._system.remote import RemotePath, forget, located
+from patchbank._system.remote import RemotePath, forget, located, matches_of
 from patchbank.data.described import CHANNELS, about_shape, described, is_table, is_tensor, shape_of
 from patchbank.data.folder_content import Holds, check_content
 from patchbank.data.listing import IMAGE_SUFFIXES, POINTS_SUFFIXES, Listing, PassedOver, Reason, list_folder
@@ -194,9 +194,11 @@ class _Gathering:
             forget()
         if self._lazily:
             self._pairing = Pairing()
-        if path.suffix.lower() in IMAGE_SUFFIXES | POINTS_SUFFIXES:
-            return [self._pairing.sample(path)]
         try:
+            if glob.has_magic(path.key) and not path.exists() and (found := matches_of(path)):
+                return [source for match in found for source in self._of_address(match, number)]
+            if path.suffix.lower() in IMAGE_SUFFIXES | POINTS_SUFFIXES:
+                return [self._pairing.sample(path)]
             if path.is_dir():
                 return self._of_folder(path, number)
             if path.exists():

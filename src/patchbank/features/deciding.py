@@ -68,7 +68,7 @@ def _are_points(samples: Sequence[Sample]) -> bool:
 
 def _holds_points(path: Path) -> bool:
     try:
-        with open_file(path) as file:
+        with open_file(path, header=True) as file:
             if not is_tiff(file.read(4)):
                 return False
             kind = read_kind(file)
