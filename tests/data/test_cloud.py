@@ -120,7 +120,7 @@ def test_results_stay_here(model_file: Path, fitted: Any, store: ObjectServer) -
 
 
 def test_a_training_goes_on(parts_there: str, tmp_path: Path) -> None:
-    images = [f"{parts_there}/train/good/{i:03}.png" for i in range(3)]
+    images = [f"{parts_there}/train/good/{i:03}.png" for i in range(2)]
     make = lambda: METHODS["simplenet"](image_size=64, epochs=2, hidden=8, threads=1)  # noqa: E731
 
     def stop(stage: str, done: int, total: int) -> None:
