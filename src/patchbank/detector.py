@@ -41,7 +41,8 @@ from patchbank.explain import explain
 from patchbank.features.aggregation import Arrangement, Cells, OneGrid
 from patchbank.features.backbones import numbers_layers, reuse_backbone
 from patchbank.features.cache import FeatureCache
-from patchbank.features.channels import WITH_GEOMETRY, check_together, decide_channels
+from patchbank.features.channels import WITH_GEOMETRY
+from patchbank.features.deciding import check_together, decide_channels
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan

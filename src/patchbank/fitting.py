@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import Calibrator, Learned, Readable
 from patchbank.data import Lattice, Sample
 from patchbank.data.lattice import EVEN
+from patchbank.errors import MemoryBudgetError, OnError
 from patchbank.features.channels import points_digest
 from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan
-from patchbank.features.store import FeatureStore
+from patchbank.features.store import FeatureStore, PatchFeatures
 from patchbank.io.thumbnails import Thumbnail, make_thumbnails
 from patchbank.maintenance import noted
 from patchbank.sample import SampleRef
@@ -82,10 +83,12 @@ def fitted_to(
 
 @dataclass
 class Learner:
-    """Fits fresh scorers of a detector to some of the images."""
+    """Fits fresh scorers of a detector to some of the images. `known`: the features of all images, as the scorer gets
+    them, where one walk served for what must be known before the fit and for the fit."""
 
     detector: Detector
     extractor: Extractor
+    known: FeatureStore | None = None
 
     def fresh(self) -> Scorer:
         """A scorer that was not fitted."""
@@ -113,7 +116,47 @@ class Learner:
                     features.find_near_copies()
         return Learned(scorer, post_of(detector, self.extractor, scorer), features)
 
+    def walked(self, readable: Readable, monitor: FitMonitor) -> FeatureStore:
+        """All images, seen once before the fit. Their features are stored for the fits to come where the memory has
+        room for them and for a copy of those that one fit learns from; errors are then told here, else by the fit."""
+        sources, patches = [source for source, _ in readable], sum(count for _, count in readable)
+        with monitor.clock("features"):
+            names = {(source.name, source.angle) for source in sources}
+            if len(names) == len(sources) and self._has_room(2 * len(sources), 2 * patches):
+                self.known = self.extractor.collect(sources, monitor.on_error, monitor.progress, patches)
+                return self.known
+            seen = FeatureStore()
+            for item in self.extractor.stream(sources, monitor.inside().on_error):
+                seen.add(item)
+        return seen
+
+    def _has_room(self, images: int, patches: int) -> bool:
+        detector = self.detector
+        if not (detector.stores_features or self.extractor.apart):
+            return False
+        try:
+            return self.fresh().plan(images, patches, detector.torch_device, detector.memory_budget).where == "memory"
+        except MemoryBudgetError:
+            return False
+
+    def features_of(self, sources: Sequence[Sample], on_error: OnError) -> Iterator[PatchFeatures]:
+        """Of some images, one by one."""
+        if self.known is None:
+            yield from self.extractor.stream(sources, on_error, digests=True)
+            return
+        found = self.known.selected(sources)
+        by_name = {(source.name, source.angle): source for source in sources}
+        for i, ref in enumerate(found.refs):
+            view, source = found.views[i], by_name[ref.name, ref.angle]
+            area = self.extractor.area(view)
+            yield PatchFeatures(source, view, ref.grid, found.of_image(i), {}, area, ref.digest)
+
     def _stored(self, sources: list[Sample], patches: int, plan: Plan, monitor: FitMonitor) -> FeatureStore:
+        if self.known is not None:
+            features = self.known.selected(sources)
+            if len(features.refs) == len(self.known.refs):
+                self.known = None  # the scorer works on them in place
+            return features
         with monitor.clock("features"):
             on_disk = plan.where == "disk"
             features = self.extractor.collect(sources, monitor.on_error, monitor.progress, patches, on_disk=on_disk)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from patchbank._system.remote import is_remote
 from patchbank.calibration.calibration import Calibration, Row
 from patchbank.calibration.position_scale import PositionScale
 from patchbank.data import Images, Sample, gather, prefetch
@@ -304,7 +305,7 @@ def tell_apart(fitted: Fitted, folder: str, sources: list[Sample]) -> tuple[list
     where the model has no digests. `folder`: what relative names are relative to."""
     images = known_images(fitted)
     digests = {digest for _, digest in images if digest}
-    paths = {os.path.normpath(os.path.join(folder, n)) for n, digest in images if not digest}
+    paths = {os.path.normpath(os.path.join(folder, n)) for n, digest in images if not digest and not is_remote(n)}
     unknown: list[Sample] = []
     known: list[Sample] = []
     read = partial(digest_of, values=fitted.inputs.values)
@@ -319,7 +320,7 @@ def named_apart(fitted: Fitted, folder: str, sources: list[Sample]) -> list[Samp
     taken, named = known_names(fitted), []
     for source in sources:
         name = source.name
-        if source.path is not None and folder != os.getcwd():
+        if source.path is not None and folder != os.getcwd() and not is_remote(name):
             name = os.path.abspath(name)
         named.append(replace(source, name=unique(name, taken)))
         taken.add(named[-1].name)

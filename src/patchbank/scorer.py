@@ -85,6 +85,10 @@ class Scorer(nn.Module):
         """How many of N patches the memory keeps, for the forecast."""
         return 0
 
+    def training_bytes(self, images: int, patches: int) -> tuple[int, int]:
+        """Bytes of the weights that are learned, and of what their training takes beside them, for the forecast."""
+        return 0, 0
+
     def begin(self, session: Session) -> None:
         """Hear of the session that a training belongs to, before `fit`."""
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from patchbank import FAPM, PatchCore
+from patchbank._system.threads import RuntimeContext
 from patchbank.data import gather
 from patchbank.data.roi import RegionOfInterest
 from patchbank.features.cache import FeatureCache, no_cache
@@ -68,12 +69,13 @@ def test_what_comes_after_the_features_is_not_in_the_key(images: Path, tmp_path:
     cache = FeatureCache(tmp_path / "cache", LARGE)
     region = RegionOfInterest(include=(((0, 0), (60, 0), (60, 96), (0, 96)),))
     features(cache, images)
-    only = replace(extractor(cache), inputs=Inputs(roi=region))
-    vectors = torch.cat([item.vectors for item in only.stream(gather(images))])
+    with RuntimeContext(1).active():  # the key has the number of threads, which `extractor` sets too
+        only = replace(extractor(cache), inputs=Inputs(roi=region))
+        painted = replace(only, inputs=Inputs(roi=region, painted=region))  # which changes the pixels
+        vectors = torch.cat([item.vectors for item in only.stream(gather(images))])
     plain = torch.cat([item.vectors for item in replace(only, cache=None).stream(gather(images))])
     assert torch.equal(vectors, plain)
     assert cache.hits == 4
-    painted = replace(only, inputs=Inputs(roi=region, painted=region))  # which changes the pixels
     vectors = torch.cat([item.vectors for item in painted.stream(gather(images))])
     assert torch.equal(vectors, torch.cat([i.vectors for i in replace(painted, cache=None).stream(gather(images))]))
     assert cache.hits == 4

@@ -17,7 +17,8 @@ from patchbank.data import Sample, gather, read_image
 from patchbank.data.channels import check_complete
 from patchbank.demo.solid import draw_solid
 from patchbank.errors import DatasetError, ImageError
-from patchbank.features.channels import WITH_GEOMETRY, decide_channels
+from patchbank.features.channels import WITH_GEOMETRY
+from patchbank.features.deciding import decide_channels
 from patchbank.shape import DepthFormat, Pitch
 from patchbank.shape.decide import Depths, decide_depths, read_sample_shape
 from patchbank.shape.images import SHAPE_IMAGES

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
 from patchbank.errors import MemoryBudgetError
 from patchbank.features import planning
 from patchbank.features.planning import Plan, plan_fit
+from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.methods import METHODS
+from patchbank.scorer import Levels
 
 CPU = torch.device("cpu")
 GB = 10**9
@@ -89,3 +94,30 @@ def test_what_keeps_no_patches_selects_none() -> None:
     assert plan_fit(210, patches, 3, 0, CPU, GB).where == "memory"
     with pytest.raises(MemoryBudgetError, match=r"\(--memory-budget\)$"):
         plan_fit(210, 100 * patches, 3, 0, CPU, GB)
+
+
+def test_networks_of_several_channels_are_planned() -> None:
+    """Their weights stay, and they learn one after the other."""
+    model, single = METHODS["simplenet"](hidden=64), Levels((512,), (8,), 512)
+    one = model.make_scorer(single)
+    stay, beside = one.training_bytes(10, 10_000)
+    assert sum(one.training_bytes(10, 10_000)) == 4 * stay + one.step_bytes(10, 1_000)
+    fused = FusedScorer([one, model.make_scorer(single), model.make_scorer(single)], "abc", "max", CPU)
+    features = 3 * 4 * 10_000 * 512
+    needed = 150_000_000 + features + 3 * stay + beside + 16 * 10_000
+
+    def room(count: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(planning, "_room", lambda device, budget: (count, "what there is"))
+            patch.setattr(planning.shutil, "disk_usage", lambda path: Mock(free=0))
+            fused.plan(10, 10_000, CPU, None)
+
+    room(needed)
+    with pytest.raises(MemoryBudgetError, match="smaller batches"):
+        room(needed - 1)
+
+
+def test_both_channels_of_a_mapping_are_planned() -> None:
+    model = METHODS["cfm"]()
+    scorer = model.fuse([Levels((100,), (8,), 100), Levels((33,), (8,), 33)], ("rgb", "curvature"))
+    assert "10000 patches × 133" in scorer.plan(10, 10_000, CPU, None).text

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from patchbank import Ensemble
 from patchbank.calibration.schemes import Calibrator
 from patchbank.errors import PatchbankWarning
+from patchbank.features.extractor import Extractor
+from patchbank.fitting import Learner
 from patchbank.methods import METHODS
 from patchbank.training.scorer import TrainedScorer
 from tests.conftest import good_image
@@ -52,6 +58,40 @@ def test_near_copies_are_found_before_weights_are_learned() -> None:
         model = simplenet().fit(images, progress=lambda stage, *_: told.add(stage.partition(":")[0]))
     assert {stage for stage in told if stage.startswith("training")} == {f"training {i} of 6" for i in range(1, 7)}
     assert model.calibration_.parts == 12
+
+
+@pytest.mark.parametrize(("method", "scheme"), [("simplenet", "held-out"), ("cfm", "auto")])
+def test_features_are_computed_once(method: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the near-copies, all folds, the fit and its calibration; and the fit learns what it learns otherwise."""
+    images: list[Any] = [good_image(i) for i in range(6)]
+    options: dict[str, Any] = {"calibration": scheme}
+    if method == "cfm":
+        images = [{"rgb": image, "xyz": 50 + image[..., 0] / np.float32(50)} for image in images]
+        options |= {"channels": ("rgb", "shading"), "hidden": (8,), "batch": 64}
+    computed: list[int] = []
+    compute = Extractor._computed
+    monkeypatch.setattr(Extractor, "_computed", lambda self, batch: computed.append(len(batch)) or compute(self, batch))
+    make = lambda: METHODS[method](image_size=64, epochs=2, threads=1, **options)  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        once = make().fit(images)
+        assert sum(computed) == 6
+        monkeypatch.setattr(Learner, "_has_room", lambda self, images, patches: False)
+        again = make().fit(images)
+    assert sum(computed) >= 3 * 6
+    assert np.array_equal(once.calibration_.scores, again.calibration_.scores)
+    one, other = once.fitted.scorer.state()[0], again.fitted.scorer.state()[0]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert once.fitted.training["learned_from"] == again.fitted.training["learned_from"]
+
+
+def test_what_cannot_be_read_is_said_once(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.fromarray(good_image(i)).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:3000])
+    told: list[str] = []
+    simplenet().fit(tmp_path, on_error=lambda name, error: told.append(name))
+    assert told == [str(tmp_path / "3.png")]
 
 
 @pytest.mark.parametrize(("images", "schemes"), [(8, ["leave-one-out", "k-fold"]), (50, ["held-out"] * 2)])

@@ -13,6 +13,8 @@ import os
 from pathlib import Path, PurePath
 from typing import TextIO
 
+from patchbank._system.remote import located
+
 PREFIX = ".patchbank-wrote-"  # and the command
 _LONGEST = 240  # bytes of a name to which an ending is added: a file system takes 255
 
@@ -51,7 +53,8 @@ class Results:
 
 def written_into(folder: str | Path, files: list[str]) -> set[str]:
     """The paths that commands wrote into a folder or below it, given the names of its files."""
-    lists = [Path(folder, name) for name in files if name.startswith(PREFIX)]
+    root = located(folder)
+    lists = [root / name for name in files if name.startswith(PREFIX)]
     return {str(path) for each in lists for path in _listed(each)}
 
 
@@ -79,10 +82,10 @@ def _remove_empty(folder: Path, root: Path) -> None:
 def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
     """Where each image's results go: its path below the folder that was given; a number is added to names taken
     already, and a name so long that no ending can be added is shortened."""
-    folders = [root for root in roots if root.is_dir()]
+    folders = [root for root in map(located, roots) if root.is_dir()]
     names: dict[str, Path] = {}
     taken: set[Path] = set()
-    for path in map(Path, paths):
+    for path in map(located, paths):
         folder = next((f for f in folders if path.is_relative_to(f)), path.parent)
         name = path.relative_to(folder)
         name = name.with_name(_shortened(name.name))

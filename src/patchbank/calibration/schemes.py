@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +21,8 @@ from patchbank.calibration.good_scores import GoodScores
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.data import Sample
 from patchbank.data.groups import say_near_copies
-from patchbank.features.store import FeatureStore
+from patchbank.errors import OnError
+from patchbank.features.store import FeatureStore, PatchFeatures
 from patchbank.sample import SampleRef
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ class Learner(Protocol):
         ...
 
     def learn(self, readable: Readable, monitor: FitMonitor, reserved: float = 0.0) -> Learned: ...
+
+    def walked(self, readable: Readable, monitor: FitMonitor) -> FeatureStore:
+        """All images, seen once before the fit."""
+        ...
+
+    def features_of(self, sources: Sequence[Sample], on_error: OnError) -> Iterator[PatchFeatures]:
+        """Of some images, one by one."""
+        ...
 
 
 @dataclass
@@ -133,11 +142,8 @@ class Calibrator:
         return CORRECTED if scorer.loo_is_biased and parts >= LEAST_CORRECTED else "leave-one-out"
 
     def _labelled(self, readable: Readable, monitor: FitMonitor) -> Readable:
-        """The images with labels of the near-copies among them, which are looked for in a walk of its own."""
-        seen, extractor = FeatureStore(), self.learner.extractor
-        with monitor.clock("features"):
-            for item in extractor.stream([source for source, _ in readable], monitor.inside().on_error):
-                seen.add(item)
+        """The images with labels of the near-copies among them, which are looked for before anything is learned."""
+        seen = self.learner.walked(readable, monitor)
         found = seen.find_near_copies()
         monitor.finds_groups = False
         if found is None:
@@ -179,7 +185,7 @@ class Calibrator:
         """Good images that the memory does not know join those `found`; which they are, without their features."""
         seen = FeatureStore()
         given = [source for source in sources if not source.angle]
-        for item in self.learner.extractor.stream(given, monitor.on_error, digests=True):
+        for item in self.learner.features_of(given, monitor.on_error):
             seen.add(item)
             points = learned.scorer.prepare(item.vectors)
             compared = learned.post.compared(learned.scorer, points, item.grid, item.view, item.area)

@@ -36,6 +36,7 @@ from patchbank.cli import (
     watch,
 )
 from patchbank.cli.console import flush_output, hush, notices, print_anything, say
+from patchbank.cli.help import PlainHelp
 from patchbank.cli.interrupt import interruption
 from patchbank.cli.numbers import with_ordinary_numbers
 from patchbank.errors import OptionError, PatchbankError
@@ -88,7 +89,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     datasets.datasets,
 )
 for _command in _COMMANDS:
-    app.command()(with_ordinary_numbers(_command))
+    app.command(cls=PlainHelp)(with_ordinary_numbers(_command))
 app.add_typer(models.app, name="models")
 app.add_typer(history.app, name="history")
 

@@ -129,12 +129,12 @@ def fit(
     with progress_bars() as progress, _kept_training(kept):
         detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume)
     written_or_rescued(detector.save, output)
-    summary = {"dataset": str(good), "layout": dataset.layout, **describe(output, read(output))}
+    summary = {"dataset": str(dataset.root), "layout": dataset.layout, **describe(output, read(output))}
     summary["passed_over"] = dataset.train_found.to_list()
     if as_json:
         say(json.dumps(summary))
     else:
-        say(f"learned from {summary['images']} images of {good} ({dataset.layout} layout)")
+        say(f"learned from {summary['images']} images of {dataset.root} ({dataset.layout} layout)")
         say(_memory_words(summary))
         say(threshold_words(detector.calibration_))
         say(_resolution_words(detector))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from patchbank._system.files import reason, why_not_file, why_not_folder
+from patchbank._system.remote import RemotePath, is_remote, located
 from patchbank.errors import OptionError
 
 
 def check_file(path: Path, takes: str, option: str = "-o") -> None:
     """Raise `OptionError` unless a file can be written there. `takes`: what the option is for, such as "the CSV"."""
-    _refuse_dash(path, option)
+    _refuse_other_places(path, option)
     why = why_not_file(path)
     if why == "is a folder":
         raise OptionError(f"{path}: is a folder; {option} takes {takes}")
@@ -23,7 +24,7 @@ def check_file(path: Path, takes: str, option: str = "-o") -> None:
 
 def check_folder(path: Path, option: str = "-o") -> None:
     """Raise `OptionError` unless files can be written into that folder, which need not be there yet."""
-    _refuse_dash(path, option)
+    _refuse_other_places(path, option)
     why = why_not_folder(path)
     if why == "is a file":
         raise OptionError(f"{path}: is a file; {option} takes a folder for the results")
@@ -31,7 +32,9 @@ def check_folder(path: Path, option: str = "-o") -> None:
         raise OptionError(f"{path}: {why}; name another folder with {option}")
 
 
-def _refuse_dash(path: Path, option: str) -> None:
+def _refuse_other_places(path: Path, option: str) -> None:
+    if is_remote(path):
+        raise OptionError(f"{located(path)}: results are written to local files: name one with {option}, and copy it")
     if str(path) == "-":
         raise OptionError(f"{option} takes a name, not -: results are not written to standard output")
 
@@ -41,7 +44,7 @@ def check_apart(output: Path, inputs: Iterable[Path], option: str = "-o") -> Non
     if not output.exists():
         return
     for path in inputs:
-        if path.exists() and os.path.samefile(path, output):
+        if not isinstance(path, RemotePath) and path.exists() and os.path.samefile(path, output):
             raise OptionError(f"{output}: is read by this command; name another file with {option}")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from patchbank._system.remote import is_remote, located
 from patchbank.cli import options as o
 from patchbank.cli.console import say
 from patchbank.cli.numbers import MOST_SECONDS
@@ -45,6 +46,8 @@ def watch(
 ) -> None:
     """Inspect images as they arrive in a folder, each once, also across restarts; Ctrl-C ends. A model that looks at
     geometry inspects a part when its picture and its geometry are both there."""
+    if is_remote(folder):
+        raise OptionError(f"{located(folder)}: is not a local folder; watch takes the one that images arrive in")
     if not folder.is_dir():
         raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
     check_file(output, "the CSV file to write")

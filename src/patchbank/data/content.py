@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchbank._system.files import file_digest
+from patchbank._system.remote import RemotePath, read_remote
 from patchbank.data.channels import made_of
 from patchbank.data.read import image_size, read_image
 from patchbank.data.values import RGB, ValueRange
@@ -104,6 +105,8 @@ def _is_image(source: Sample) -> bool:
 
 def _file(source: Sample) -> Path | None:
     """The file that a source is, or was opened from."""
+    if isinstance(source.path, RemotePath):
+        return source.path
     name = source.path or getattr(source.data, "filename", None)
     return Path(name) if name and os.path.isfile(name) else None
 
@@ -132,6 +135,8 @@ def _digest(source: Sample, *, whole: bool) -> Hashable:
     """Of the content of an image, or of a sample of its file."""
     try:
         if (path := _file(source)) is not None:
+            if isinstance(path, RemotePath):
+                return hashlib.sha256(read_remote(path)).hexdigest()
             return file_digest(path) if whole else _sampled(path)
         if isinstance(source.data, bytes):
             return hashlib.sha256(source.data).digest()

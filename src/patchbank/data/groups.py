@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
+from patchbank._system.remote import located
 from patchbank.errors import OptionError, notify
 from patchbank.sample import Sample
 
@@ -74,7 +75,7 @@ def labels_by(rule: str, sources: Sequence[Sample]) -> list[str]:
     """
     names = [source.name for source in sources]
     if rule == FOLDER:
-        labels = [str(PurePath(name).parent) for name in names]
+        labels = [str(located(name).parent) for name in names]
     elif rule.lower().endswith(".csv"):
         labels = _from_table(Path(rule), names)
     else:
@@ -120,7 +121,7 @@ def _from_pattern(rule: str, names: Sequence[str]) -> list[str]:
         raise OptionError(
             f"group_by must be a regular expression, 'folder' or a .csv file, and {rule!r} is none ({error})"
         ) from None
-    found = [pattern.search(PurePath(name).as_posix()) for name in names]
+    found = [pattern.search(located(name).as_posix()) for name in names]
     if not any(found):
         raise OptionError(f"group_by={rule!r} matches none of the {len(names)} images, such as {names[0]}")
     alone = [name for name, match in zip(names, found, strict=True) if match is None]

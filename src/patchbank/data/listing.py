@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from patchbank._system.remote import Entry, RemotePath, child_of, entries_of
 from patchbank._system.written import written_into
 from patchbank.data.folder_names import words
 from patchbank.errors import ImageError
@@ -53,9 +54,10 @@ _HIDDEN: Reason = ("hidden image or folder of images", "hidden images or folders
 _SYSTEM: Reason = ("file or folder of the system", "files or folders of the system")
 _PIPE: Reason = ("pipe, socket or device", "pipes, sockets or devices")
 _SEEN: Reason = ("link to a folder that is listed already", "links to folders that are listed already")
+_UNNAMED: Reason = ("folder without a name", "folders without a name")
 _BROKEN: Reason = ("broken link", "broken links")
 _OURS: Reason = ("result that patchbank wrote", "results that patchbank wrote")
-_REASONS = (_UNREAD, _UNOPENED, _OURS, _OTHER, _POINTS, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _BROKEN)
+_REASONS = (_UNREAD, _UNOPENED, _OURS, _OTHER, _POINTS, _HIDDEN, _SYSTEM, _PIPE, _SEEN, _UNNAMED, _BROKEN)
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,7 @@ class _Walk:
 
     def _enter(self, folder: Path) -> None:
         try:
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            found = entries_of(folder)
         except (FileNotFoundError, NotADirectoryError) as error:  # gone by now
             if folder == self.root:
                 self._fail(_UNOPENED, folder, f"the folder cannot be opened ({error.strerror})")
@@ -176,7 +177,10 @@ class _Walk:
         before = len(self._folders)
         self._ours |= written_into(folder, [entry.name for entry in found])
         for entry in found:
-            path = folder / entry.name
+            if not entry.name:
+                self._fail(_UNNAMED, folder, "has names below it with two slashes in a row, which are not read: rename")
+                continue
+            path = child_of(folder, entry)
             if str(path) in self._ours:
                 self._pass(_OURS, path)
             elif _is(entry, "is_dir"):
@@ -185,7 +189,7 @@ class _Walk:
                 self._take_file(entry, path)
         self._folders[before:] = reversed(self._folders[before:])  # a stack: the first is taken next
 
-    def _take_folder(self, entry: os.DirEntry[str], path: Path) -> None:
+    def _take_folder(self, entry: Entry, path: Path) -> None:
         if is_system_folder(entry.name):
             self._pass(_SYSTEM, path)
         elif entry.name.startswith("."):
@@ -196,7 +200,7 @@ class _Walk:
         else:
             self._folders.append(path)
 
-    def _take_file(self, entry: os.DirEntry[str], path: Path) -> None:
+    def _take_file(self, entry: Entry, path: Path) -> None:
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM_FILES:
             if suffix in IMAGE_SUFFIXES:
@@ -239,7 +243,7 @@ def is_system_folder(name: str) -> bool:
     return name.casefold() in _SYSTEM_FOLDERS
 
 
-def _is(entry: os.DirEntry[str], what: str) -> bool:
+def _is(entry: Entry, what: str) -> bool:
     """`is_dir` or `is_file`, of what a link leads to; False where that cannot be found out."""
     try:
         return bool(getattr(entry, what)())
@@ -249,6 +253,8 @@ def _is(entry: os.DirEntry[str], what: str) -> bool:
 
 def _identity(folder: Path) -> object:
     """What tells a real folder from others; None where it cannot be asked."""
+    if isinstance(folder, RemotePath):
+        return str(folder)
     try:
         found = os.stat(folder)
     except OSError:
@@ -258,8 +264,7 @@ def _identity(folder: Path) -> object:
 
 def _holds_images(folder: Path) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries)
+        return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries_of(folder))
     except OSError:
         return False
 

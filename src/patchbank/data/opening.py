@@ -14,6 +14,8 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
+from patchbank._system.object_store import StoreError
+from patchbank._system.remote import RemotePath, open_remote
 from patchbank.data.tiff import count_pages, damaged, is_tiff, several
 from patchbank.errors import ImageError
 
@@ -53,17 +55,31 @@ _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 @contextmanager
-def open_file(data: Path | bytes) -> Iterator[IO[bytes]]:
-    """The bytes of an image as a binary file. Raises `ImageError` for a path that is no regular file, without waiting
-    for a pipe or a device, and `OSError` for one that cannot be opened."""
+def open_file(data: Path | bytes, *, header: bool = False) -> Iterator[IO[bytes]]:
+    """The bytes of an image as a binary file; `header`: its first bytes are likely to be enough. Raises `ImageError`
+    for a path that is no regular file, without waiting for a pipe or a device, and for what a store does not give;
+    `OSError` for a file that cannot be opened."""
     if isinstance(data, bytes):
         yield io.BytesIO(data)
+        return
+    if isinstance(data, RemotePath):
+        with fetching(), open_remote(data, header=header) as file:
+            yield file
         return
     _check_regular(os.stat(data).st_mode)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(data, flags), "rb") as file:
         _check_regular(os.fstat(file.fileno()).st_mode)  # the name may mean another file by now
         yield file
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Within the block, what a store does not give becomes an `ImageError`."""
+    try:
+        yield
+    except StoreError as error:
+        raise ImageError(f"cannot be fetched: {error.strerror}") from None
 
 
 def _check_regular(mode: int) -> None:
@@ -73,10 +89,10 @@ def _check_regular(mode: int) -> None:
 
 
 @contextmanager
-def opened(data: Path | bytes) -> Iterator[Image.Image]:
+def opened(data: Path | bytes, *, header: bool = False) -> Iterator[Image.Image]:
     """The Pillow image of a file or its bytes, header read, not decoded, without a limit on its size. Raises
     `ImageError` for what is no image or has several pages."""
-    with open_file(data) as file:
+    with open_file(data, header=header) as file:
         image = identify(file)
         if image is None:
             raise ImageError("is a kind of TIFF that is not supported here: convert it to an 8-bit PNG")

@@ -11,11 +11,13 @@ So a sample on disk is known by the path of its picture alone, and whatever list
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from patchbank._system.remote import Entry, RemotePath, child_of, entries_beginning, entries_of
 from patchbank.data.folder_names import Kind, joined_name, kind_of, words
 from patchbank.data.listing import POINTS_SUFFIXES
 from patchbank.data.opening import open_file
@@ -34,6 +36,7 @@ _MAYBE_GEOMETRY = words(".tif .tiff .png .pfm .pgm")
 _ENDINGS = ("xyz", "depth", "height", "z", "points", "cloud")  # 007_depth.png
 _BY_ENDING = POINTS_SUFFIXES | words(".csv .pfm")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_FEW = 8  # images of one remote folder whose partners are asked for one by one, before all of it is listed
 _PICTURES = ("", "_rgb", "_color", "_colour", "_image", "-rgb", "-color")
 
 
@@ -42,13 +45,14 @@ class Pairing:
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._asked: Counter[Path] = Counter()  # remote folders, how often for the files of one stem
         self._folders: dict[Path, list[str]] = {}
 
     def sample(self, path: Path) -> Sample:
         """A picture with its geometry, where it has one; the file alone otherwise."""
         name = str(path)
         if joined_name(path.parent.name) in COLOURS and (folders := self._geometry_folders(path.parent.parent)):
-            found = [f for folder in folders for f in self._of_stem(folder, path.stem)]
+            found = [f for folder in folders for f in self._files(folder, path.stem).get(path.stem, [])]
             more = {GEOMETRY_CHANNEL: found[0]} if found else {}
             return Sample(name, {RGB_CHANNEL: path, **more})
         if is_surely_geometry(path) or self._beside_colours(path):
@@ -87,28 +91,20 @@ class Pairing:
     def _beside(self, path: Path) -> Path | None:
         """The geometry in the same folder."""
         stem = next((path.stem.removesuffix(end) for end in _PICTURES if end and path.stem.endswith(end)), path.stem)
+        files = self._files(path.parent, stem)
         for candidate in (stem, *(f"{stem}{dash}{end}" for end in _ENDINGS for dash in "_-.")):
-            for file in self._of_stem(path.parent, candidate):
+            for file in files.get(candidate, []):
                 if file != path and (_belongs(file, path) if candidate == stem else is_geometry(file)):
                     return file
         return None
 
-    def _of_stem(self, folder: Path, stem: str) -> list[Path]:
-        return self._files(folder).get(stem, [])
-
-    def _files(self, folder: Path) -> dict[str, list[Path]]:
-        """The files of a folder that may hold geometry, by their stems."""
+    def _files(self, folder: Path, start: str) -> dict[str, list[Path]]:
+        """The files of a folder that may hold geometry, by their stems: those that begin with `start`, or all."""
         if folder not in self._listed:
-            by_stem: dict[str, list[Path]] = {}
-            try:
-                names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-            except OSError:
-                names = []
-            for name in names:
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in POINTS_SUFFIXES | _MAYBE_GEOMETRY:
-                    by_stem.setdefault(stem, []).append(folder / name)
-            self._listed[folder] = by_stem
+            if isinstance(folder, RemotePath) and self._asked[folder] < _FEW:  # a list of all may take many requests
+                self._asked[folder] += 1
+                return _by_stem(folder, lambda: entries_beginning(folder, start))
+            self._listed[folder] = _by_stem(folder, lambda: entries_of(folder))
         return self._listed[folder]
 
     def _geometry_folders(self, folder: Path) -> list[Path]:
@@ -117,15 +113,33 @@ class Pairing:
     def _folders_of(self, folder: Path) -> list[str]:
         if folder not in self._folders:
             try:
-                self._folders[folder] = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+                self._folders[folder] = [entry.name for entry in entries_of(folder) if entry.is_dir()]
             except OSError:
                 self._folders[folder] = []
         return self._folders[folder]
 
 
+def _by_stem(folder: Path, entries: Callable[[], list[Entry]]) -> dict[str, list[Path]]:
+    by_stem: dict[str, list[Path]] = {}
+    try:
+        found = [entry for entry in entries() if not entry.name.startswith(".")]
+    except OSError:
+        return by_stem
+    for entry in found:
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in POINTS_SUFFIXES | _MAYBE_GEOMETRY:
+            by_stem.setdefault(stem, []).append(child_of(folder, entry))
+    return by_stem
+
+
 def is_surely_geometry(path: Path) -> bool:
     """Whether a file cannot be a picture, by its ending."""
     return path.suffix.lower() in POINTS_SUFFIXES
+
+
+def in_geometry_folder(path: Path) -> bool:
+    """Whether a file may hold geometry by its header, and its folder is called so."""
+    return joined_name(path.parent.name) in GEOMETRIES and is_geometry(path)
 
 
 def is_geometry(path: Path) -> bool:
@@ -140,7 +154,7 @@ def is_geometry(path: Path) -> bool:
     if path.suffix.lower() not in (".png", ".tif", ".tiff"):
         return False
     try:
-        with open_file(path) as file:
+        with open_file(path, header=True) as file:
             start = file.read(32)
             if start.startswith(_PNG):
                 return start[24:26] == b"\x10\0"  # 16 bits, grey
@@ -163,8 +177,11 @@ def _belongs(file: Path, picture: Path) -> bool:
 def _holds_depths(file: Path, picture: Path) -> bool:
     """Whether an array has a depth or a point for each pixel of a picture, from both headers."""
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        with open_file(file, header=True) as stored:
+            version = np.lib.format.read_magic(stored)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = read(stored)
         size = image_size(Sample.of(str(picture), picture))
     except (OSError, ValueError, ImageError):
         return False
-    return array.dtype.itemsize > 1 and array.shape in (size, (*size, 3))
+    return kind.itemsize > 1 and not kind.hasobject and shape in (size, (*size, 3))

@@ -104,7 +104,7 @@ def is_eight_bit(source: Sample) -> bool:
             return bool(source.data.dtype in (np.uint8, bool))
         if isinstance(source.data, Image.Image):
             return _is_eight_bit(source.data)
-        with open_file(source.data) as file:
+        with open_file(source.data, header=True) as file:
             if is_eight_bit_start(file.read(32)):
                 return True
             file.seek(0)
@@ -133,7 +133,7 @@ def image_size(source: Sample, values: ValueRange = _PLAIN) -> tuple[int, int]:
         if isinstance(source.data, Image.Image):
             _check_open(source.data)
             return _oriented_size(source.data)
-        with open_file(source.data) as file:
+        with open_file(source.data, header=True) as file:
             image = _identified(file)
             if image is None:
                 return deep_size(file)

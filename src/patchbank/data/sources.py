@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from patchbank._system.remote import RemotePath, forget, located, matches_of
+from patchbank.data.described import CHANNELS, about_shape, described, is_table, is_tensor, shape_of
 from patchbank.data.folder_content import Holds, check_content
-from patchbank.data.listing import IMAGE_SUFFIXES, Listing, PassedOver, Reason, list_folder
+from patchbank.data.listing import IMAGE_SUFFIXES, POINTS_SUFFIXES, Listing, PassedOver, Reason, list_folder
 from patchbank.data.pairing import ALIASES, Pairing
 from patchbank.errors import DatasetError, ImageError, OptionError, notify
 from patchbank.sample import GEOMETRY_CHANNEL, Data, Sample
@@ -24,7 +26,6 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Image.Image | En
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 OnError: TypeAlias = Callable[[str, Exception], None]
 
-_CHANNELS = (1, 3, 4)
 _MASKS: Reason = ("mask beside the pictures of parts", "masks beside the pictures of parts")
 _KNOWN = (
     "an image must be a path, a folder, a numpy array, a PIL image, the bytes of an image file, or a file opened in "
@@ -84,6 +85,7 @@ class _Gathering:
         self._count, self._told = 0, False
         self._failed: list[tuple[str, DatasetError]] = []
         self._pairing = Pairing()
+        self._asks_a_store = False
 
     def all_of(self, images: Any) -> Iterator[Sample]:
         alone = isinstance(images, _SINGLE) or _is_file(images)
@@ -107,6 +109,8 @@ class _Gathering:
             return self._of_array(item, number)
         if isinstance(item, Image.Image):
             return [Sample.of(str(getattr(item, "filename", "") or name), item)]
+        if isinstance(item, RemotePath):
+            return self._of_address(item, number)
         if isinstance(item, (str, os.PathLike)):
             return self._of_path(os.fspath(item), number)
         if isinstance(item, (bytes, bytearray, memoryview)):
@@ -121,17 +125,17 @@ class _Gathering:
                 self._count += 1
                 return []
             raise OptionError(words if place else f"the image {words}")
-        raise OptionError(f"{place}{_KNOWN}, not {_described(item)}")
+        raise OptionError(f"{place}{_KNOWN}, not {described(item)}")
 
     def _of_array(self, array: NDArray[Any], number: int | None) -> Iterable[Sample]:
         if array.dtype.kind in "UO" and array.ndim == 1 and number is None:  # of paths, or of arrays
             return [source for i, item in enumerate(array.tolist()) for source in self._numbered(item, i)]
-        if array.ndim == 4 and array.shape[3] in _CHANNELS:
+        if array.ndim == 4 and array.shape[3] in CHANNELS:
             return [Sample.of(f"image {self._count + i}", image) for i, image in enumerate(array)]
         takes_several = self._of is not None or self._leniently  # where one is taken, its reader says what is wrong
-        is_stack = array.ndim == 4 or (takes_several and array.ndim == 3 and array.shape[2] not in _CHANNELS)
+        is_stack = array.ndim == 4 or (takes_several and array.ndim == 3 and array.shape[2] not in CHANNELS)
         if number is None and is_stack:
-            raise OptionError(f"an array of shape {_shape(array)} {_about_shape(array)}")
+            raise OptionError(f"an array of shape {shape_of(array)} {about_shape(array)}")
         return [Sample.of(f"image {self._count}", array)]
 
     def _of_mapping(self, channels: Mapping[Any, Any], number: int | None) -> Sample:
@@ -168,6 +172,8 @@ class _Gathering:
             path = os.fsdecode(path)
         if not path:
             raise OptionError("an empty string is no path: name an image or a folder (`.` is the current one)")
+        if isinstance(address := located(path), RemotePath):
+            return self._of_address(address, number)
         if os.path.isdir(path):
             return self._of_folder(Path(path), number)
         if os.path.lexists(path):
@@ -179,6 +185,27 @@ class _Gathering:
             if found:
                 return [source for match in found for source in self._of_path(match, number)]
         return self._fail(path, f"{path}: no such file or folder", number)
+
+    def _of_address(self, path: RemotePath, number: int | None) -> list[Sample]:
+        """An object or folder in a store. A name that ends as images do is an image, which is asked for when it is
+        read: a list of addresses may be long, and its account may not list."""
+        if not self._asks_a_store:
+            self._asks_a_store = True
+            forget()
+        if self._lazily:
+            self._pairing = Pairing()
+        try:
+            if glob.has_magic(path.key) and not path.exists() and (found := matches_of(path)):
+                return [source for match in found for source in self._of_address(match, number)]
+            if path.suffix.lower() in IMAGE_SUFFIXES | POINTS_SUFFIXES:
+                return [self._pairing.sample(path)]
+            if path.is_dir():
+                return self._of_folder(path, number)
+            if path.exists():
+                return [self._pairing.sample(path)]
+        except DatasetError as error:
+            return self._fail(str(path), str(error), number)
+        return self._fail(str(path), f"{path}: there is no such object or folder", number)
 
     def _fail(self, path: str, words: str, number: int | None) -> list[Sample]:
         """A path of several that gives nothing: the others go on."""
@@ -230,21 +257,13 @@ def _iterated(images: Any) -> Iterable[Any]:
     if is_array and axes == 1 and hasattr(images, "tolist"):  # a column of a table
         values: list[Any] = images.tolist()
         return values
-    if _is_table(images) or _is_tensor(images) or (is_array and axes < 4):
-        raise OptionError(f"{_KNOWN}, not {_described(images)}")
+    if is_table(images) or is_tensor(images) or (is_array and axes < 4):
+        raise OptionError(f"{_KNOWN}, not {described(images)}")
     try:
         items: Iterator[Any] = iter(images)
     except TypeError:
-        raise OptionError(f"{_KNOWN}, not {_described(images)}") from None
+        raise OptionError(f"{_KNOWN}, not {described(images)}") from None
     return items
-
-
-def _is_table(item: object) -> bool:
-    return hasattr(item, "columns") and hasattr(item, "iloc")
-
-
-def _is_tensor(item: object) -> bool:
-    return type(item).__module__.partition(".")[0] == "torch" and hasattr(item, "permute")
 
 
 def _is_file(item: object) -> bool:
@@ -264,35 +283,3 @@ def _read(file: Any, name: str) -> tuple[str, bytes]:
     if not data:
         raise OptionError(f"{name}: this file object is at its end: call seek(0) before it is read again")
     return name, bytes(data)
-
-
-def _described(item: object) -> str:
-    """What a thing is that is no image, with the way to make it one where there is one."""
-    kind = type(item)
-    if _is_tensor(item):
-        return "a torch tensor: give H×W×C numpy arrays, such as tensor.permute(1, 2, 0).cpu().numpy()"
-    if _is_table(item):
-        return "a table: give its column of paths as a list, such as table['path'].tolist()"
-    if isinstance(item, (list, tuple)):
-        return f"a {kind.__name__} within the list: give one flat list"
-    if hasattr(item, "__array__") and int(getattr(item, "ndim", 0)):
-        return f"{kind.__module__}.{kind.__name__}: convert it with numpy.asarray"
-    return kind.__name__
-
-
-def _shape(array: NDArray[Any]) -> str:
-    return "×".join(map(str, array.shape))
-
-
-def _about_shape(array: NDArray[Any]) -> str:
-    """What to do with an array whose last axis has no channels."""
-    if array.ndim == 4 and array.shape[1] in _CHANNELS:
-        return "must be N×H×W×C with C = 1, 3 or 4: move the channels to the end, such as numpy.moveaxis(array, 1, 3)"
-    if array.ndim == 4:
-        return "must be N×H×W×C with C = 1, 3 or 4"
-    if array.shape[0] in _CHANNELS:
-        return (
-            "is no H×W×C image: move its channels to the end with array.transpose(1, 2, 0), or give grey images as "
-            "array[..., None]"
-        )
-    return "is no H×W×C image with C = 1, 3 or 4: give a stack of N grey images as array[..., None]"

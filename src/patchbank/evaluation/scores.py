@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchbank._system.files import write_csv
+from patchbank._system.remote import located
 from patchbank.errors import DatasetError
 from patchbank.evaluation.results import Case, Evaluation
 from patchbank.metrics.pieces import PixelPieces
@@ -35,7 +36,7 @@ def write_scores(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _row(case: Case, root: Path | None) -> dict[str, Any]:
-    path = Path(case.path)
+    path = located(case.path)
     inside = root is not None and path.is_relative_to(root)
     name = path.relative_to(root).as_posix() if inside and root else case.path
     aupimo = "" if case.aupimo is None or math.isnan(case.aupimo) else case.aupimo

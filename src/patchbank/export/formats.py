@@ -92,6 +92,8 @@ def write_torchscript(graph: Graph, folder: Path) -> str:
     reserve(folder / "model.pt", buffer.getbuffer().nbytes)  # the writer ends the process where the disk is full
     # the archive is named after the file; without the notes on which lines of which files it was traced from
     writer: Any = torch._C.PyTorchFileWriter(str(folder / "model.pt"))
+    # the version says what the operations mean; the writer's own is an old one, which divides whole numbers otherwise
+    writer.set_min_version(int(reader.get_record("version")))
     for record in reader.get_all_records():
         if not (record.endswith(".debug_pkl") or record in ("version", "byteorder", ".data/serialization_id")):
             content = reader.get_record(record)

@@ -22,8 +22,7 @@ from patchbank.data.channels import made_of
 from patchbank.data.content import pixel_digest
 from patchbank.errors import ImageError, OptionError, WeightsError, notify
 from patchbank.features import point_mae
-from patchbank.features.aggregation import Cells
-from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF, RGB_CHANNEL
+from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF
 from patchbank.shape import Shape
 from patchbank.shape.decide import POINTS, VIEWS, read_sample_shape
 from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, masked_cell_means
@@ -229,67 +228,6 @@ def points_digest(weights: str) -> str:
         return file_digest(weights)
     except OSError as error:
         raise WeightsError(f"{weights}: the weights of Point-MAE cannot be read ({reason(error)})") from None
-
-
-def decide_channels(
-    given: tuple[str, ...] | None,
-    samples: Sequence[Sample],
-    by_level: bool = False,
-    with_geometry: tuple[str, ...] = WITH_GEOMETRY,
-) -> tuple[str, ...]:
-    """The channels that a fit looks at: those that were asked for, else rgb, and where the samples have geometry what a
-    method has for them. What was chosen, or is left out, is said.
-
-    Args:
-        given: as the user asked; None to decide.
-        samples: those that are learned from.
-        by_level: only channels that a network sees, level by level.
-        with_geometry: for samples that have geometry; rgb of them is left out where no sample has a picture.
-    """
-    count = sum(sample.has_geometry for sample in samples)
-    most_have = 2 * count > len(samples)
-    if given is not None:
-        if most_have and not any(name in MADE_OF for name in given):
-            notify(f"the samples have geometry too, which the channels {','.join(given)} leave out (--channels)")
-        return given
-    if not most_have:
-        if count:
-            notify(f"{count} of {len(samples)} samples have geometry: rgb alone is inspected (--channels sets others)")
-        return (RGB_CHANNEL,)
-    has_pictures = any(RGB_CHANNEL in sample.channels for sample in samples)
-    chosen = tuple(name for name in with_geometry if has_pictures or name != RGB_CHANNEL)
-    chosen = tuple(name for name in chosen if not (by_level and name in SHAPE_FEATURES))
-    notify(f"the samples have geometry: the channels {','.join(chosen)} are inspected (--channels sets others)")
-    return chosen
-
-
-def check_together(options: Any, channels: Sequence[str]) -> None:
-    """Raise `OptionError` for options that do not go with what is inspected."""
-    geometry = [name for name in channels if name in MADE_OF]
-    if geometry and options.align:
-        raise OptionError(f"align lays pictures over each other, not {geometry[0]}: leave it out, or look at rgb alone")
-    if geometry and getattr(options, "augment", None):
-        raise OptionError(f"augment turns pictures, not {geometry[0]}: leave it out, or look at rgb alone")
-    apart = len(channels) > 1 and options.fusion != "concat"
-    if isinstance(options.arrange(), Cells):
-        computed = [name for name in channels if name in SHAPE_FEATURES or name == POINTS]
-        if computed:
-            raise OptionError(
-                f"{options.method} compares each level of a network at its own resolution, and {computed[0]} has no "
-                "levels: take another method, such as patchcore, or channels that are pictures, such as curvature"
-            )
-        if len(channels) > 1 and not apart:
-            raise OptionError(
-                f"{options.method} compares each level of a network at its own resolution: leave out fusion=concat"
-            )
-    if (
-        apart
-        and options.takes("neighbours")
-        and options.option("neighbours") != options.in_effect("neighbours", type(options).neighbours)
-    ):
-        raise OptionError("neighbours re-weights the score of one memory, not of several channels: leave it out")
-    if len(channels) > 1 and getattr(options, "coreset", None) == "stream":
-        raise OptionError("coreset='stream' is for one channel: name one (--channels rgb), or give a share to keep")
 
 
 def channel_of(name: str, point_weights: str | None = None) -> Channel:

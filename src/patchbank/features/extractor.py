@@ -177,10 +177,10 @@ class Extractor:
     def survey(self, sources: list[Sample], on_error: OnError) -> list[tuple[Sample, int]]:
         """The images whose headers can be read, and how many patches each will give (at most, if it is aligned)."""
         readable, reference = [], self.inputs.reference
-        for source in sources:
+        for source, size in zip(sources, prefetch(self._size, sources), strict=True):
             try:
-                check_complete(source, self.inputs.channels)  # before any work
-                size = image_size(source.seen_in(self.inputs.channels[0]), self.inputs.values)
+                if isinstance(size, ImageError):
+                    raise size
                 view = self.geometry.view(*(size if reference is None else reference.size))
                 count = self._count(source, view)
             except ImageError as error:
@@ -192,6 +192,14 @@ class Extractor:
         if not readable:
             raise DatasetError(f"none of the {len(sources)} images could be read")
         return readable
+
+    def _size(self, source: Sample) -> tuple[int, int] | ImageError:
+        """(height, width) from the header, before any work; headers of a store take a request each."""
+        try:
+            check_complete(source, self.inputs.channels)
+            return image_size(source.seen_in(self.inputs.channels[0]), self.inputs.values)
+        except ImageError as error:
+            return error
 
     def _count(self, source: Sample, view: View) -> int:
         """Patches that an image of this view will give."""

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -192,6 +193,21 @@ class FeatureStore:
         self.views.append(item.view)
         self.inspected.append(item.inspected)
         self.starts.append(self.starts[-1] + len(item.vectors))
+
+    def selected(self, sources: Sequence[Sample]) -> FeatureStore:
+        """The stored features of some of the images, under the labels that their sources have now: a copy, or of all
+        images in their order the same tensors."""
+        places = {(ref.name, ref.angle): i for i, ref in enumerate(self.refs)}
+        labels = {places[key]: source.group for source in sources if (key := (source.name, source.angle)) in places}
+        refs = [replace(self.refs[i], group=group) for i, group in labels.items()]
+        noted: dict[str, Any] = {
+            "refs": refs, "views": [self.views[i] for i in labels], "inspected": [self.inspected[i] for i in labels],
+            "starts": np.cumsum([0, *(self.starts[i + 1] - self.starts[i] for i in labels)]).tolist(),
+        }  # fmt: skip
+        parts = self._all_parts
+        if list(labels) != list(range(len(self.refs))):
+            parts = [torch.cat([part[self.starts[i] : self.starts[i + 1]] for i in labels]) for part in parts]
+        return FeatureStore(parts[0], **noted) if self.vectors is not None else FeatureStore(parts=parts, **noted)
 
     # ---- groups ------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from patchbank._system.files import reason, replacing, spelled
+from patchbank._system.remote import is_remote, located
 from patchbank.calibration.calibration import Calibration
 from patchbank.errors import ModelFileError, OptionError
 
@@ -41,6 +42,8 @@ class ModelFile:
 
 def write(path: str | PathLike[str], document: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a document (without checksum) and tensors. Raises `OptionError` where the file cannot be written."""
+    if is_remote(path):
+        raise OptionError(f"{located(path)}: models are written to local files: name one, and copy it")
     text = json.dumps(document | {"sha256": _digest(document, tensors)}, sort_keys=True)
     try:
         with replacing(path) as temporary, spelled(temporary) as name:
@@ -51,6 +54,8 @@ def write(path: str | PathLike[str], document: dict[str, Any], tensors: dict[str
 
 def read(path: str | PathLike[str]) -> ModelFile:
     """The contents of a `.patchbank` file, checked, without opening a backbone. Raises `ModelFileError`."""
+    if is_remote(path):
+        raise ModelFileError(f"{located(path)}: models are read from local files: copy it, and name that")
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")

@@ -72,11 +72,15 @@ class FusedScorer(Scorer):
     # ---- learn -------------------------------------------------------------------------------------------------------
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
-        """All features are stored, also those of methods that would not need them one by one."""
+        """All features are stored, also those of methods that would not need them one by one. The members learn one
+        after the other, and the weights of all stay."""
         for member in self.members:
             member.reserved = self.reserved
         kept = max(member.kept(patches) for member in self.members)
-        return plan_fit(images, patches, sum(self.widths), kept, device, budget, **self._plan_options())
+        trained = [member.training_bytes(images, patches) for member in self.members]
+        network = sum(weights for weights, _ in trained) + max(beside for _, beside in trained)
+        options = self._plan_options() | {"network": network}
+        return plan_fit(images, patches, sum(self.widths), kept, device, budget, **options)
 
     def _plan_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {}

@@ -48,7 +48,7 @@ def position_code(rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         …×128.
     """
-    steps = torch.arange(_CODE // 4, device=rows.device).float()  # TorchScript files divide whole numbers otherwise
+    steps = torch.arange(_CODE // 4, device=rows.device).float()
     frequencies = torch.exp(steps * (math.log(_SLOWEST) / (_CODE // 4)))
     angles = [places[..., None] * frequencies for places in (columns, rows)]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], -1)

@@ -78,6 +78,10 @@ class CFMScorer(TrainedScorer):
         super().__init__(levels[0], training, device)
         self._widths, self._hidden, self._rate = [each.dimension for each in levels], list(hidden), rate
 
+    @property
+    def stored_width(self) -> int:
+        return sum(self._widths)
+
     def make_network(self) -> CFMNetwork:
         return CFMNetwork(self._widths, self._hidden)
 

@@ -148,6 +148,9 @@ class LocalScaleScorer(TrainedScorer):
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
         return Scorer.plan(self, images, patches, device, budget)  # of the selection: the training needs less
 
+    def training_bytes(self, images: int, patches: int) -> tuple[int, int]:
+        return 0, 0
+
     def plan_options(self) -> dict[str, Any]:
         return self.memory.plan_options()
 

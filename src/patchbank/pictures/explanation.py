@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from patchbank._system.remote import is_remote, located
 from patchbank.data import ValueRange
 from patchbank.data.content import digest_of, pixel_digest
 from patchbank.data.pairing import Pairing
@@ -91,7 +92,7 @@ def finder(
     pairing = Pairing()
 
     def read(name: str) -> Good | None:
-        source = pairing.sample(Path(folder or "", name)).seen_in(channel)
+        source = pairing.sample(located(name) if is_remote(name) else Path(folder or "", name)).seen_in(channel)
         try:
             seen = shown(source, values)
         except ImageError:

@@ -57,10 +57,18 @@ class TrainedScorer(Scorer):
     # ---- learn -------------------------------------------------------------------------------------------------------
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
+        network = sum(self.training_bytes(images, patches))
+        return plan_fit(images, patches, self.stored_width, 0, device, budget, network=network)
+
+    @property
+    def stored_width(self) -> int:
+        """Dimension of the features that are stored for it."""
+        return self.levels.dimension
+
+    def training_bytes(self, images: int, patches: int) -> tuple[int, int]:
         with torch.device("meta"):
             weights = sum(4 * parameter.numel() for parameter in self.make_network().parameters())
-        network = _COPIES * weights + self.step_bytes(images, patches // max(images, 1))
-        return plan_fit(images, patches, self.levels.dimension, 0, device, budget, network=network)
+        return weights, (_COPIES - 1) * weights + self.step_bytes(images, patches // max(images, 1))
 
     def step_bytes(self, images: int, patches: int) -> int:
         """Bytes of one step beside the weights, for so many images of so many patches; for the forecast."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patchbank._system.remote import RemotePath, forget, located
 from patchbank.data.datasets import mtd, mvtec, visa
 from patchbank.data.datasets.dataset import Dataset
 from patchbank.data.datasets.found import Found
@@ -112,7 +113,9 @@ _READERS = {"folder": _read_folder, "mvtec": mvtec.read, "mvtec3d": mvtec.read_3
 
 
 def _existing(root: str | Path) -> Path:
-    root = Path(root)
+    root = located(root)
+    if isinstance(root, RemotePath):
+        forget()
     if not root.exists():
         raise DatasetError(f"{root} does not exist; name the folder of the images.")
     if not root.is_dir():

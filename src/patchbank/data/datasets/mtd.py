@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from patchbank._system.remote import child_of, entries_of
 from patchbank.data.datasets.dataset import GOOD, Dataset, LabelledImage
 from patchbank.data.datasets.found import Found
 from patchbank.data.listing import Listing, Reason, list_folder
@@ -43,7 +44,8 @@ def read(root: Path, *, seed: int = 0, split: Path | None = None, train_list: st
     """
     if not matches(root):
         raise DatasetError(f"{root} has no {_FREE} folder, which the mtd layout needs; name another layout.")
-    folders = {folder.name: list_folder(folder) for folder in sorted(root.glob(f"{_PREFIX}*")) if folder.is_dir()}
+    below = [entry for entry in entries_of(root) if entry.name.startswith(_PREFIX) and entry.is_dir()]
+    folders = {entry.name: list_folder(child_of(root, entry)) for entry in below}
     train, test_good, defective = _draw(root, folders, seed) if split is None else _listed(root, split, train_list)
     test = [LabelledImage(path, GOOD, None) for path in test_good]
     test += [LabelledImage(path, kind, _mask_of(path)) for kind, paths in defective.items() for path in paths]

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patchbank._system.remote import child_of, entries_of
 from patchbank.data.datasets.dataset import GOOD, Dataset, LabelledImage
 from patchbank.data.datasets.found import NOTHING, Found
 from patchbank.data.datasets.masks import Masks, is_usual
@@ -113,7 +114,7 @@ def _train(root: Path, below: str) -> tuple[tuple[Path, ...], Found]:
             elif not below or _is_below(folders, below):
                 train.append(file)
     if not train:
-        raise DatasetError(f"{Path(good[0], below)} holds no images; put the good images there.")
+        raise DatasetError(f"{good[0] / below} holds no images; put the good images there.")
     found = Found.of(listings)
     for reason, files in left.items():
         found = found.without(reason, files)
@@ -216,13 +217,13 @@ def _images_in(folder: Path, *, deep: bool = False) -> list[Path]:
     """The images that lie directly in a folder; `deep`: also below it."""
     if deep:
         return list(list_folder(folder).files)
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    return [folder / n for n in names if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES and not n.startswith(".")]
+    entries = [entry for entry in entries_of(folder) if entry.is_file() and not entry.name.startswith(".")]
+    return [child_of(folder, e) for e in entries if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder that are not hidden, sorted; none where it cannot be opened."""
     try:
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        return [child_of(folder, e) for e in entries_of(folder) if e.is_dir() and e.name and not e.name.startswith(".")]
     except OSError:
         return []
