@@ -140,12 +140,11 @@ def _of_size(
         points = fitted.scorer.prepare(item.vectors)
         compared.append(fitted.post.compared(fitted.scorer, points, item.grid, item.view, item.area))
     found = []
-    combinations = [(sigma, scaled) for sigma in SIGMAS for scaled in (True, False)]
+    ways = (True, False) if fitted.post.scale else (False,)  # few images have no scale
+    combinations = [(sigma, scaled) for sigma in SIGMAS for scaled in ways]
     if size == default[0]:
-        combinations.insert(0, (default[1], default[2]))
+        combinations.insert(0, (default[1], default[2] and len(ways) > 1))
     for sigma, scaled in dict.fromkeys(combinations):
-        if scaled and fitted.post.scale is None:
-            continue
         post = replace(fitted.post, sigma=sigma, scale=fitted.post.scale if scaled else None)
         scores = np.array([post.finish(each).score for each in compared])
         found.append(Choice(size, sigma, scaled, float(auroc(labels, scores)), scores))
