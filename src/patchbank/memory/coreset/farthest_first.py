@@ -152,7 +152,7 @@ class _Traversal:
 
     def _update(self, rows: NDArray[np.int64]) -> None:
         spread(
-            lambda start, stop: _update(
+            lambda start, stop: update_bounds(
                 self.points, self.coordinates, self.shift, self.distance, self.seen, self.kept, self.where,
                 self.selected, *self.tiles, self.norms, rows[start:stop],
             ),
@@ -187,7 +187,7 @@ class _Traversal:
 def _select(points, pool, distance, seen, centres, selected, tau):  # type: ignore[no-untyped-def]
     """Farthest first within the `pool`, whose vectors are `points`, until its farthest is not above τ; returns how many
     are selected now."""
-    slack = _slack(points.shape[1])
+    slack = rounding_slack(points.shape[1])
     while selected < len(centres):
         farthest, top = -1, tau
         for at, i in enumerate(pool):
@@ -201,18 +201,18 @@ def _select(points, pool, distance, seen, centres, selected, tau):  # type: igno
         new = points[farthest]
         for at, i in enumerate(pool):
             if squared_distance(points[at], new) <= distance[i] * slack:
-                distance[i] = min(distance[i], _exact(points[at], new))
+                distance[i] = min(distance[i], exact_distance(points[at], new))
     for i in pool:
         seen[i] = selected
     return selected
 
 
 @jit()
-def _update(  # type: ignore[no-untyped-def]
+def update_bounds(  # type: ignore[no-untyped-def]
     points, coordinates, shift, distance, seen, kept, where, selected, v0, v1, v2, norms, rows
 ):
     """Bring the distances of some rows, sorted by `seen`, up to date with all centres selected."""
-    slack = _slack(points.shape[1])
+    slack = rounding_slack(points.shape[1])
     q0 = np.empty((1, v0.shape[1], ROWS), np.float32)
     q1 = np.empty((1, v1.shape[1], ROWS), np.float32)
     q2 = np.empty((1, v2.shape[1], ROWS), np.float32)
@@ -231,20 +231,20 @@ def _update(  # type: ignore[no-untyped-def]
                 row = bit // LANES
                 i, centre = group[row], kept[where[tile * LANES + bit % LANES]]
                 if squared_distance(points[i], centre) <= distance[i] * slack:
-                    distance[i] = min(distance[i], _exact(points[i], centre))
+                    distance[i] = min(distance[i], exact_distance(points[i], centre))
                     limits[row] = np.float32(distance[i]) + shift[i]
         for i in group:
             seen[i] = selected
 
 
 @jit()
-def _slack(dimension):  # type: ignore[no-untyped-def]
+def rounding_slack(dimension):  # type: ignore[no-untyped-def]
     """What a float32 sum of that many squares may be too large by, as a factor."""
     return 1 + 2 * (dimension + 3) * 6e-8
 
 
 @jit(fastmath=REASSOCIATE)
-def _exact(a, b):  # type: ignore[no-untyped-def]
+def exact_distance(a, b):  # type: ignore[no-untyped-def]
     total = 0.0
     for d in range(len(a)):
         difference = np.float64(a[d]) - np.float64(b[d])
