@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,7 @@ class Here:
     def __init__(self, points: torch.Tensor, anchor: torch.Tensor, cuts: list[int]):
         bounds = [0, *sorted(cuts), len(points)]
         self.shards = [
-            ShardTraversal(points[a:b].contiguous(), anchor[a:b].numpy(), a)
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+            ShardTraversal(points[a:b].contiguous(), anchor[a:b].numpy(), a) for a, b in itertools.pairwise(bounds)
         ]
 
     def __len__(self) -> int:

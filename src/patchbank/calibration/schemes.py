@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from patchbank.calibration.calibration import (
     CORRECTED,
@@ -18,14 +18,17 @@ from patchbank.calibration.calibration import (
     folds_of,
 )
 from patchbank.calibration.monitor import FitMonitor
+from patchbank.calibration.visits import AgainstOthers, AsNew, LeaveOneOut
 from patchbank.data import Sample
 from patchbank.data.groups import say_near_copies
-from patchbank.features.store import FeatureStore
+from patchbank.errors import OnError
+from patchbank.features.store import FeatureStore, Noted, PatchFeatures
 from patchbank.sample import SampleRef
 
 if TYPE_CHECKING:
     from patchbank.scoring.post import Post
 
+T = TypeVar("T")
 LEAST_HELD_OUT = 50  # parts: a fifth of fewer says little of how high good parts score
 Readable = list[tuple[Sample, int]]  # images, each with its number of patches
 
@@ -49,6 +52,14 @@ class Learner(Protocol):
         ...
 
     def learn(self, readable: Readable, monitor: FitMonitor, reserved: float = 0.0) -> Learned: ...
+
+    def each(self, sources: list[Sample], function: Callable[[PatchFeatures], T], on_error: OnError) -> Iterator[T]:
+        """function(features) of each image that can be read, in order, with the digest of its pixels."""
+        ...
+
+    def take_in(self, scorer: Any, sources: list[Sample], on_error: OnError) -> None:
+        """Have a scorer take held-out images in."""
+        ...
 
 
 @dataclass
@@ -89,7 +100,7 @@ class Calibrator:
                 monitor.finds_groups = False
                 return self.run(features.labelled(readable), monitor)
             scheme = new
-        held = FeatureStore()
+        held = list[SampleRef]()
         with monitor.clock("calibration"):
             if scheme == "k-fold":
                 calibration = apart
@@ -97,15 +108,14 @@ class Calibrator:
                 sources = [readable[i][0] for i in folds[0]]
                 calibration, held = self._score_good(learned, sources, monitor)
                 if learned.scorer.can_add_held_out:
-                    items = self.learner.extractor.stream(sources, monitor.inside().on_error)  # told when scored
-                    learned.scorer.take_in(items)
+                    self.learner.take_in(learned.scorer, sources, monitor.inside().on_error)  # told when scored
             else:
                 calibration = self._leave_one_out(learned, monitor)
                 if scheme == CORRECTED:
                     again = scorer.can_reselect
                     calibration = calibration.corrected(self._score_without_some(learned) if again else apart)
-        monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held.refs)}
-        return learned, held.refs, dataclasses.replace(calibration, how=scheme)
+        monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held)}
+        return learned, held, dataclasses.replace(calibration, how=scheme)
 
     def scheme_for(self, scorer: Any, parts: int, images: int | None = None) -> str:
         """How images of N parts are calibrated: what was asked for, or what suits their number (docs/calibration.md).
@@ -144,38 +154,24 @@ class Calibrator:
 
     def _leave_one_out(self, learned: Learned, monitor: FitMonitor) -> Calibration:
         """Each training image scored against the memory without its own patches."""
-        rows, scorer, features = list[Row](), learned.scorer, learned.features
-        area = self.learner.extractor.area
-        for i, vectors in enumerate(features.walk()):
-            ref, view = features.refs[i], features.views[i]
-            points = vectors if features.prepared else scorer.prepare(vectors)
-            scorer.revisit(points)
-            if ref.angle or not len(vectors):
-                continue  # left out with the image it was made of; or gone since it was learned from
-            if not scorer.can_leave_out:  # a single part, which says nothing
-                rows.append(Row(ref.name, float("inf"), float("inf"), ref.group))
-                continue
-            quick = scorer.quick_score(i, len(features.refs), points, features.inspected[i])
-            if quick is None:
-                scored = learned.post.score(scorer, points, ref.grid, view, area(view), exclude=i)
-                rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
-            else:
-                rows.append(Row(ref.name, quick, float("nan"), ref.group))
+        rows, features = list[Row](), learned.features
+        score = LeaveOneOut(learned.scorer, learned.post, features.prepared, len(features.refs))
+        for i, found in features.visit(score, self.learner.extractor.area):
+            if found is not None:
+                rows.append(Row(features.refs[i].name, *found, features.refs[i].group))
             if monitor.progress:
                 monitor.progress("calibration", i + 1, len(features.refs))
         return Calibration.of_rows(rows, self.rate)
 
     def _score_good(
         self, learned: Learned, sources: Sequence[Sample], monitor: FitMonitor
-    ) -> tuple[Calibration, FeatureStore]:
-        """Good images that the memory does not know; and which they are, without their features."""
-        rows, seen = list[Row](), FeatureStore()
+    ) -> tuple[Calibration, list[SampleRef]]:
+        """Good images that the memory does not know; and which they are."""
+        rows, seen = list[Row](), list[SampleRef]()
         given = [source for source in sources if not source.angle]
-        for item in self.learner.extractor.stream(given, monitor.on_error, digests=True):
-            seen.add(item)
-            points = learned.scorer.prepare(item.vectors)
-            scored = learned.post.score(learned.scorer, points, item.grid, item.view, item.area)
-            rows.append(Row(item.source.name, scored.score, scored.peak, item.source.group))
+        for row, ref in self.learner.each(given, AsNew(learned.scorer, learned.post), monitor.on_error):
+            rows.append(row)
+            seen.append(ref)
             if monitor.progress:
                 monitor.progress("calibration", len(rows), len(given))
         return Calibration.of_rows(rows, self.rate), seen
@@ -193,18 +189,15 @@ class Calibrator:
 
     def _score_without_some(self, learned: Learned) -> Calibration:
         """A fifth of the images scored against a memory of the others, selected again from the stored features."""
-        features, area = learned.features, self.learner.extractor.area
+        features = learned.features
         turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
         held = folds_of(turned, self.seed, groups)[0]
         others = learned.scorer.reselected(features, held)
-        rows = []
-        for i in held:
-            if not (ref := features.refs[i]).angle:
-                view = features.views[i]
-                scored = learned.post.score(others, features.of_image(i), ref.grid, view, area(view))
-                rows.append(Row(ref.name, scored.score, scored.peak, ref.group))
+        upright = [i for i in held if not features.refs[i].angle]
+        found = features.visit(AgainstOthers(others, learned.post), self.learner.extractor.area, upright)
+        rows = [Row(features.refs[i].name, *of_image, features.refs[i].group) for i, of_image in found]
         return Calibration.of_rows(rows, self.rate)
 
     def _add_held_out(self, features: FeatureStore, sources: list[Sample], monitor: FitMonitor) -> None:
-        for item in self.learner.extractor.stream(sources, monitor.inside().on_error):
-            features.add(item)
+        for noted in self.learner.each(sources, Noted.of, monitor.inside().on_error):
+            features.note(noted)

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.errors import Progress
+from patchbank.features.storage import take
 from patchbank.features.store import FeatureStore
 from patchbank.memory.bank_scorer import BankScorer, BankSize
 from patchbank.memory.selecting import Selecting
@@ -44,7 +45,7 @@ class CoresetScorer(BankScorer):
         sampler = self.select.sampler(len(points), points.shape[1], count)
         vectors: Tensor = sampler.run(points, self.select.reporting(progress, count))
         if vectors is features.vectors:
-            vectors = vectors.clone()
+            vectors = vectors.clone() if isinstance(vectors, Tensor) else take(vectors, sampler.indices_)
         self.bank = self.make_bank(vectors, features, sampler.indices_, sampler.covering_radius_)
 
     def select_in_chunks(self, features: FeatureStore, factors: Callable[[Tensor], Tensor]) -> Tensor:
@@ -88,5 +89,5 @@ class CoresetScorer(BankScorer):
         # the index is let go of: there is no room for it beside the selection's own, and the next search makes it anew
         self.bank = replace(self.bank)
         chosen = self.select.among(features, held, self.kept)
-        points = features.stored[chosen.to(features.stored.device)]
+        points = take(features.stored, chosen.to(features.stored.device))
         return self.with_bank(self.make_bank(points, features, chosen, 0.0))

@@ -61,6 +61,7 @@ class _Kept:
 class FAPMScorer(GridScorer):
     """A bank for each region of the image and each level."""
 
+    learns_in_shards: ClassVar[bool] = True
     loo_is_biased = True
 
     def __init__(self, levels: Levels, options: FAPMOptions):
