@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from patchbank.distributed.shard import Call
 from patchbank.errors import PatchbankError, notify
 
-MOST_LOSSES = 5  # of workers within one call, before it is said to be the call's fault
+MOST_LOSSES = 4  # of workers within one call, before it is said to be the call's fault
 
 Batch = Sequence[Call]
 
@@ -86,9 +86,10 @@ class Crew:
             results[worker] = result
         return results
 
-    def spread(self, queues: Sequence[Sequence[Batch]]) -> Iterator[tuple[int, int, Any]]:
+    def spread(self, queues: Sequence[Sequence[Batch]], passes_over: bool = False) -> Iterator[tuple[int, int, Any]]:
         """Each worker makes the calls of its own queue, one batch after the other: (worker, number, result) as they
-        come."""
+        come. `passes_over`: the result of a batch that takes its worker with it each time is a `ClusterError`, and the
+        others go on."""
         waiting = [deque(enumerate(queue)) for queue in queues]
         losses = [0] * len(queues)
         running = {self.workers.submit(w, queue[0][1]): w for w, queue in enumerate(waiting) if queue}
@@ -98,10 +99,18 @@ class Crew:
             number, batch = waiting[worker][0]
             if isinstance(outcome, LostError):
                 losses[worker] += 1
-                self._say_lost(worker, losses[worker], batch, outcome)
+                self.losses += 1
                 self.workers.replace(worker)
-                running[self.workers.submit(worker, [*self._kept[worker], *batch])] = worker
-                continue
+                if losses[worker] < MOST_LOSSES:
+                    notify(f"worker {worker + 1} of {len(self)} was lost ({outcome}): another one does its work anew")
+                    running[self.workers.submit(worker, [*self._kept[worker], *batch])] = worker
+                    continue
+                if not passes_over:
+                    raise self._given_up(worker, batch, outcome) from outcome
+                outcome = self._given_up(worker, batch, outcome), list[str]()
+                batch = list(self._kept[worker])  # for the calls that follow
+                self._kept[worker].clear()
+                self.workers.wait([self.workers.submit(worker, batch)])
             waiting[worker].popleft()
             self._kept[worker] += [call for call in batch if call.kept]
             if waiting[worker]:
@@ -112,14 +121,11 @@ class Crew:
                 notify(note)
             yield worker, number, result
 
-    def _say_lost(self, worker: int, losses: int, batch: Batch, error: LostError) -> None:
-        self.losses += 1
-        if losses >= MOST_LOSSES:
-            raise ClusterError(
-                f"worker {worker + 1} of {len(self)} was lost {losses} times in {batch[-1].method} ({error}): give "
-                "workers more memory or use more of them (--workers)"
-            ) from error
-        notify(f"worker {worker + 1} of {len(self)} was lost ({error}): another one computes its share anew")
+    def _given_up(self, worker: int, batch: Batch, error: LostError) -> ClusterError:
+        return ClusterError(
+            f"worker {worker + 1} of {len(self)} was lost {MOST_LOSSES} times in {batch[-1].method} ({error}): give "
+            "workers more memory or use more of them (--workers)"
+        )
 
     def forget(self, tag: str) -> None:
         """Calls that a new worker need not make any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ _READY = 300  # seconds until a worker must have begun; nodes may have to be sta
 def import_ray() -> Any:
     """Ray, quiet about its own use. Raises `MissingPackageError`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # a cluster that is not there is said to be at once
     try:
         import ray
     except ImportError:
@@ -37,10 +39,9 @@ class ShardActor:
         set_default(threads)
         self._shard, self._ray = Shard(), import_ray()
 
-    def node(self) -> str:
-        """Which machine it is on."""
-        name: str = self._ray.get_runtime_context().get_node_id()
-        return name
+    def place(self) -> tuple[str, int]:
+        """Which machine it is on, and the number of its process there."""
+        return self._ray.get_runtime_context().get_node_id(), os.getpid()
 
     def run(self, calls: list[Call]) -> Any:
         """See `Shard`; what was shared is fetched."""
@@ -57,7 +58,7 @@ class RayWorkers:
         self._ray, self._threads, self._gpus = import_ray(), threads, gpus
         self._actors = [self._start() for _ in range(count)]
         try:
-            self.nodes: list[str] = self._ray.get([actor.node.remote() for actor in self._actors], timeout=_READY)
+            self.places = [self._ray.get(actor.place.remote(), timeout=_READY) for actor in self._actors]
         except (self._ray.exceptions.GetTimeoutError, self._ray.exceptions.RayActorError) as error:
             self.stop()
             raise ClusterError(
@@ -104,12 +105,8 @@ class RayWorkers:
 
     def neighbours(self) -> list[int]:
         """How many workers the machine of each worker has."""
-        count = Counter(self.nodes)
-        return [count[node] for node in self.nodes]
-
-    def pids(self) -> list[int]:
-        """The process of each worker, where it runs on this machine."""
-        return list(self._ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in self._actors]))
+        count = Counter(node for node, _ in self.places)
+        return [count[node] for node, _ in self.places]
 
     def stop(self) -> None:
         """End the workers."""
@@ -139,6 +136,7 @@ def attach(address: str) -> bool:
     if address == "local":
         options["include_dashboard"] = False
     try:
+        _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise ClusterError(
@@ -146,6 +144,13 @@ def attach(address: str) -> bool:
             "`ray start --head`, or use --ray local for workers on this machine"
         ) from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nothing listens at host:port: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 @contextmanager

@@ -70,6 +70,19 @@ class Shard:
         with self.detector.context.active():
             return method(*args)
 
+    # ---- prediction --------------------------------------------------------------------------------------------------
+
+    def load(self, detector: Any) -> None:
+        """Take a fitted detector."""
+        self.__init__()  # type: ignore[misc]
+        self.detector = detector
+
+    def inspect(self, sources: list[Sample]) -> tuple[list[tuple[int, Any]], list[Failure]]:
+        """The place among the sources and the prediction of each that can be read, and those that failed."""
+        failures, place = list[Failure](), {id(source): i for i, source in enumerate(sources)}
+        found = self.detector.inspected(sources, lambda name, error: failures.append((name, error)))
+        return [(place[id(item.source)], prediction) for item, prediction in found], failures
+
     # ---- features ----------------------------------------------------------------------------------------------------
 
     def open(self, detector: Any, inputs: Any) -> None:

@@ -54,6 +54,8 @@ def checkpoints_of(
             raise OptionError(f"{detector.method} learns no weights, so it has nothing to resume: leave out --resume")
         return None
     kept = Checkpoints(Path(folder), resume)
+    if resume and kept.is_empty and in_shards:
+        return Checkpoints(Path(folder))  # it ended before anything was selected
     if resume and kept.is_empty:
         raise OptionError(f"{folder}: keeps no unfinished training: leave out --resume")
     return kept
