@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from patchbank.detector import Detector
+from patchbank.distributed.crew import ClusterError
+from patchbank.errors import OptionError
+from patchbank.memory.coreset import sharded
 from patchbank.methods import METHODS
 from tests.conftest import good_image
 from tests.distributed.crews import here
@@ -21,10 +27,10 @@ CASES: dict[str, dict[str, Any]] = {
     "patchcore radius": {"coreset": 0.5, "coreset_radius": 3.0},
     "patchcore paper": {"geometry": "paper", "bank_size": 80},
     "patchcore projected": {"levels": (3, 4), "bank_size": 50},
-    "patchcore corrected": {"bank_size": 100, "calibration": "corrected leave-one-out", "image_size": 64},
+    "patchcore corrected": {"bank_size": 100, "calibration": "corrected leave-one-out"},
     "patchcore held-out": {"bank_size": 100, "calibration": "held-out"},
     "patchcore k-fold": {"bank_size": 50, "calibration": "k-fold"},
-    "patchcore augmented": {"bank_size": 50, "augment": "rotations", "image_size": 64},
+    "patchcore augmented": {"bank_size": 50, "augment": "rotations"},
     "lmf": {},
     "lmf greedy": {"sampler": "greedy", "projection": 16},
     "padim": {"n_features": 20},
@@ -36,12 +42,23 @@ CASES: dict[str, dict[str, Any]] = {
 
 def make(case: str) -> Detector:
     method, options = case.split()[0], CASES[case]
-    return METHODS[method](**{"image_size": 96, "threads": 1, **options})
+    return METHODS[method](**{"image_size": 64, "threads": 1, **options})
 
 
 def images(count: int = 11) -> list[np.ndarray]:
     """Of two shapes, for methods that take them."""
-    return [good_image(i, (96, 128) if i % 3 else (96, 160)) for i in range(count)]
+    return [good_image(i, (64, 96) if i % 3 else (64, 128)) for i in range(count)]
+
+
+def images_for(case: str) -> list[np.ndarray]:
+    count = 22 if "corrected" in case else 7
+    return [good_image(i, (64, 96)) for i in range(count)] if case.startswith("padim") else images(count)
+
+
+@cache
+def alone(case: str) -> Detector:
+    """The model of one machine."""
+    return make(case).fit(images_for(case))
 
 
 def same(one: Detector, other: Detector) -> None:
@@ -59,18 +76,77 @@ def same(one: Detector, other: Detector) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_model_of_one_machine(case: str) -> None:
-    count = 22 if "corrected" in case else 11
-    given = [good_image(i) for i in range(count)] if case.startswith("padim") else images(count)
-    alone = make(case).fit(given)
-    for workers in (1, 3):
-        same(alone, make(case).fit(given, cluster=here(workers)))
+    same(alone(case), make(case).fit(images_for(case), cluster=here(3)))
 
 
-@pytest.mark.parametrize("method", ["collect", "map_blocks", "map_rows", "candidates", "visit", "take", "place"])
-def test_a_worker_that_is_lost_changes_nothing(method: str) -> None:
-    given, case = images(), "patchcore projected" if method == "map_rows" else "patchcore"
-    alone = make(case).fit(given)
-    cluster = here(3, lambda worker, called, number: called == method and worker != 1 and number == 1)
+def test_workers_that_are_lost_change_nothing() -> None:
+    case, methods = "patchcore projected", list[str]()
+
+    def loses(worker: int, method: str, number: int) -> bool:
+        methods.append(method)
+        return worker != 1 and number == 1 and method != "open"
+
+    cluster = here(3, loses)
     with pytest.warns(match="was lost"):
-        same(alone, make(case).fit(given, cluster=cluster))
-    assert cluster.crew.losses >= 1
+        same(alone(case), make(case).fit(images_for(case), cluster=cluster))
+    asked = {"collect", "place", "map_blocks", "map_rows", "scale", "traverse", "candidates", "radius", "take", "visit"}
+    assert asked <= set(methods)
+    assert cluster.crew.losses >= len(asked)
+
+
+def test_a_driver_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "POOL", 64)
+    monkeypatch.setattr("patchbank.distributed.cluster._SAVE_EVERY", 0.0)
+    given, kept = images_for("patchcore"), tmp_path / "kept"
+
+    def killed(worker: int, method: str, number: int) -> bool:
+        if method == "candidates" and number == 3:
+            raise KeyboardInterrupt
+        return False
+
+    whole = here(2)
+    same(alone("patchcore"), make("patchcore").fit(given, cluster=whole))
+    with pytest.raises(KeyboardInterrupt):
+        make("patchcore").fit(given, cluster=here(2, killed), checkpoints=kept)
+    again = here(3)  # also with another number of workers
+    same(alone("patchcore"), make("patchcore").fit(given, cluster=again, checkpoints=kept, resume=True))
+    assert again.selections.traffic[0].rounds < whole.selections.traffic[0].rounds
+    assert not kept.exists()
+
+
+def test_a_worker_that_is_lost_each_time_is_said() -> None:
+    cluster = here(2, lambda worker, method, number: method == "collect" and worker == 1)
+    words = "worker 2 of 2 was lost 4 times in collect"
+    with pytest.warns(match="was lost"), pytest.raises(ClusterError, match=words):
+        make("patchcore").fit(images(4), cluster=cluster)
+
+
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
+    for i in range(6):
+        Image.fromarray(good_image(i)).save(tmp_path / f"{i}.png")
+    broken = tmp_path / "3.png"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    models, failed = [], list[list[str]]()
+    for cluster in (None, here(2)):
+        failed.append([])
+        heard = failed[-1].append
+        models.append(
+            make("patchcore").fit(tmp_path, cluster=cluster, on_error=lambda name, _, heard=heard: heard(name))
+        )
+    same(*models)
+    assert failed[0] == failed[1] == [str(broken)]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("spade", {}, "spade cannot be fitted on a cluster"),
+        ("patchcore", {"coreset": "stream"}, "coreset=stream is for one machine"),
+        ("patchcore", {"sampler": "proxies"}, "sampler=proxies"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(method: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        METHODS[method](image_size=64, **options).fit(images(3), cluster=here(2))
+    with pytest.raises(OptionError, match="ensemble cannot"):
+        METHODS["patchcore"](backbone=["efficientnet_lite0", "efficientnet_lite0"]).fit(images(3), cluster=here(2))

@@ -18,7 +18,7 @@ from patchbank.distributed.ray_workers import RayWorkers
 from patchbank.distributed.shard import Call
 from patchbank.sample import Sample
 from tests.conftest import bad_image
-from tests.distributed.test_fit import images, make, same
+from tests.distributed.test_fit import alone, images_for, make, same
 
 
 class Killed(RayWorkers):
@@ -47,8 +47,7 @@ class Killed(RayWorkers):
 
 @pytest.mark.slow
 def test_workers_are_killed_and_a_node_goes(ray_cluster: Any) -> None:
-    given = images(6)
-    alone = make("patchcore").fit(given)
+    given = images_for("patchcore")
     node = ray_cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     workers = Killed(3, threads=1)
     workers.at, workers.removes = {"collect": 0, "candidates": 1, "visit": 0}, "scale"
@@ -56,7 +55,7 @@ def test_workers_are_killed_and_a_node_goes(ray_cluster: Any) -> None:
     crew = Crew(workers)
     try:
         with pytest.warns(match="was lost"):
-            same(alone, make("patchcore").fit(given, cluster=ClusterFit(crew, workers.neighbours())))
+            same(alone("patchcore"), make("patchcore").fit(given, cluster=ClusterFit(crew, workers.neighbours())))
     finally:
         workers.stop()
     assert crew.losses >= 3
@@ -65,7 +64,7 @@ def test_workers_are_killed_and_a_node_goes(ray_cluster: Any) -> None:
 
 @pytest.mark.slow
 def test_predictions_in_order(ray_cluster: Any) -> None:
-    model = make("patchcore").fit(images(4))
+    model = alone("patchcore")
     sources = [Sample.of(str(i), bad_image(i)) for i in range(9)]
     sources[4] = Sample.of("4", b"no image")
     failed = list[str]()
@@ -74,13 +73,16 @@ def test_predictions_in_order(ray_cluster: Any) -> None:
     assert [source.name for source, _ in found] == [source.name for source in sources if source.name != "4"]
     assert failed == ["4"]
     for source, prediction in found:
-        alone = model.predict(source.data)
-        assert prediction.score == alone.score
-        np.testing.assert_array_equal(prediction.map, alone.map)
+        here = model.predict(source.data)
+        assert prediction.score == here.score
+        np.testing.assert_array_equal(prediction.map, here.map)
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ClusterError, match=r"--ray 127\.0\.0\.1:1: no Ray cluster can be reached"), connect("127.0.0.1:1"):
+    with (
+        pytest.raises(ClusterError, match=r"--ray 127\.0\.0\.1:1: no Ray cluster can be reached"),
+        connect("127.0.0.1:1"),
+    ):
         pass
