@@ -141,7 +141,6 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
     ("method", "options", "words"),
     [
         ("spade", {}, "spade cannot be fitted on a cluster"),
-        ("patchcore", {"coreset": "stream"}, "coreset=stream is for one machine"),
         ("patchcore", {"sampler": "proxies"}, "sampler=proxies"),
     ],
 )
@@ -150,3 +149,15 @@ def test_what_cannot_be_shared_is_refused(method: str, options: dict[str, Any], 
         METHODS[method](image_size=64, **options).fit(images(3), cluster=here(2))
     with pytest.raises(OptionError, match="ensemble cannot"):
         METHODS["patchcore"](backbone=["efficientnet_lite0", "efficientnet_lite0"]).fit(images(3), cluster=here(2))
+
+
+def test_a_coreset_of_coresets() -> None:
+    given = images_for("patchcore")
+    model = METHODS["patchcore"](image_size=64, threads=1, bank_size=60, coreset="stream")
+    with pytest.warns(match="covering radius .* as measured; at most .* by its bound") as said:
+        model.fit(given, cluster=here(3))
+    assert len(model.bank_) == 60
+    bound = next(
+        float(str(one.message).split("at most ")[1].split()[0]) for one in said if "at most" in str(one.message)
+    )
+    assert 0 < model.bank_.covering_radius <= bound

@@ -27,6 +27,7 @@ from patchbank.cli import (
     fit,
     info,
     methods,
+    plan,
     predict,
     report,
     serve,
@@ -63,6 +64,7 @@ def common(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     fit.fit,
+    plan.plan,
     predict.predict,
     explain.explain,
     evaluate.evaluate,

@@ -213,7 +213,5 @@ def check(detector: Detector, extractor: Extractor) -> None:
         raise OptionError(f"{detector.method} cannot be fitted on a cluster: leave out --ray")
     if extractor.apart:
         raise OptionError("channels that are fused apart cannot be fitted on a cluster: use --fusion concat")
-    if getattr(detector, "coreset", None) == "stream":
-        raise OptionError("coreset=stream is for one machine: on a cluster the features lie with the workers")
     if getattr(detector, "sampler", None) == "proxies":
         raise OptionError("sampler=proxies cannot be fitted on a cluster: use greedy, approximate or random")

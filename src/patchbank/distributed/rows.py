@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from patchbank.distributed.crew import Crew
 from patchbank.distributed.shard import Call
-from patchbank.memory.coreset.farthest_first import largest_value, safe_scale
+from patchbank.memory.coreset.farthest_first import farthest_first, largest_value, row_norms, safe_scale
+from patchbank.memory.coreset.samplers import covering_radius
 from patchbank.memory.coreset.shard import Candidates
 from patchbank.memory.coreset.sharded import Begun, Traffic, select_from_shards
 
 _TRAVERSAL = "traversal"
+_SPARE = 0.5  # what each worker selects beyond the number that is kept in the end
 
 
 class Kept(Protocol):
@@ -34,6 +37,15 @@ class Nowhere:
     def begin(self, count: int) -> tuple[NDArray[np.int64], Callable[[NDArray[np.int64]], None] | None]:
         """See `Kept`."""
         return np.empty(0, np.int64), None
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A coreset of coresets: the rows, the covering radius as measured, and what it cannot exceed."""
+
+    indices: Tensor
+    radius: float
+    bound: float
 
 
 @dataclass
@@ -157,6 +169,15 @@ class ShardedRows:
         self.crew.forget(_TRAVERSAL)
         self.crew.ask("end_traversal", [()] * len(self.crew))
         return selection.indices, selection.radius / scale
+
+    def composed(self, count: int) -> Composed:
+        """A coreset of the coresets of the workers, in two messages: not the rows that one machine selects."""
+        own = self.crew.ask("own_coreset", [(self.name, math.ceil(count * (1 + _SPARE)))] * len(self.crew))
+        indices, vectors = (torch.cat([found[part] for found in own]) for part in (0, 1))
+        of_union = farthest_first(vectors, min(count, len(vectors)), row_norms(vectors))
+        chosen = indices[of_union.indices]
+        bound = max(radius for _, _, radius in own) + of_union.radius
+        return Composed(chosen, covering_radius(cast(Tensor, self), chosen), bound)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, Patchb
 from patchbank.features.image import Noted, PatchFeatures, Visit
 from patchbank.features.planning import SHARE
 from patchbank.features.storage import allocate, is_mapped, release, take
+from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
 from patchbank.memory.coreset.shard import Candidates, ShardTraversal
 
 FEATURES = "features"  # the name of the matrix that `collect` fills
@@ -106,6 +107,16 @@ class Shard:
         self.rows, self.noted = 0, []
         self.matrices = {FEATURES: _aligned(rows, width, first, on_disk)}
         return "disk" if on_disk else "memory"
+
+    def hold(self, matrix: Tensor, first: int) -> None:
+        """Rows that were computed elsewhere, instead of `allocate` and `collect`."""
+        self.first, self.rows = first, len(matrix)
+        self.matrices = {FEATURES: _aligned(len(matrix), matrix.shape[1], first, False)}
+        self.matrices[FEATURES].copy_(matrix)
+
+    def memory(self) -> int:
+        """Bytes that this process takes."""
+        return rss_bytes()
 
     def collect(self, sources: list[Sample], numbers: list[int]) -> tuple[list[Noted], list[Failure]]:
         """Features of the next images; what is known of each, and those that failed."""
@@ -227,6 +238,14 @@ class Shard:
     def end_traversal(self) -> None:
         """Let go of the traversal."""
         self.traversal = None
+
+    def own_coreset(self, name: str, count: int) -> tuple[Tensor, Tensor, float]:
+        """The farthest-first coreset of these rows alone: global row numbers, rows, and its covering radius."""
+        points = self.matrices[name]
+        if not len(points):
+            return torch.empty(0, dtype=torch.int64), points.clone(), 0.0
+        selection = farthest_first(points, min(count, len(points)), row_norms(points))
+        return selection.indices + self.first, take(points, selection.indices), selection.radius
 
     # ---- images ------------------------------------------------------------------------------------------------------
 
