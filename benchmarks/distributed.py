@@ -44,12 +44,12 @@ def over_workers(cluster: ClusterFit, points: torch.Tensor, count: int) -> tuple
     crew, selections = cluster.crew, Selections()
     starts = [len(points) * worker // len(crew) for worker in range(len(crew) + 1)]
     crew.tell("hold", [(points[a:b].clone(), a) for a, b in pairwise(starts)])
-    before = crew.ask("memory", [()] * len(crew))
+    before = crew.ask("rss", [()] * len(crew))
     rows = ShardedRows(crew, FEATURES, starts, points.shape[1], selections)
     started = time.perf_counter()
     indices, radius = rows.farthest_first(count, row_norms(rows), None, 0.0)  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
-    after, traffic = crew.ask("memory", [()] * len(crew)), selections.traffic[0]
+    after, traffic = crew.ask("rss", [()] * len(crew)), selections.traffic[0]
     return (
         {
             "workers": len(crew), "rounds": traffic.rounds, "up_mb": traffic.up / 1e6, "down_mb": traffic.down / 1e6,

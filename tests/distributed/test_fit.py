@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from patchbank.data import RegionOfInterest
 from patchbank.detector import Detector
 from patchbank.distributed.crew import ClusterError
 from patchbank.errors import OptionError
@@ -23,20 +24,18 @@ CASES: dict[str, dict[str, Any]] = {
     "patchcore": {"bank_size": 100},
     "patchcore approximate": {"bank_size": 60, "sampler": "approximate"},
     "patchcore random": {"bank_size": 60, "sampler": "random"},
-    "patchcore identity": {"sampler": "identity"},
-    "patchcore radius": {"coreset": 0.5, "coreset_radius": 3.0},
-    "patchcore paper": {"geometry": "paper", "bank_size": 80},
-    "patchcore projected": {"levels": (3, 4), "bank_size": 50},
+    "patchcore projected": {"levels": (4,), "bank_size": 40},
+    "patchcore paper": {"geometry": "paper", "aggregation": "mean", "levels": (2,), "bank_size": 80},
+    "patchcore roi": {"bank_size": 60, "roi": RegionOfInterest((((5, 5), (60, 8), (70, 50), (10, 60)),))},
     "patchcore corrected": {"bank_size": 100, "calibration": "corrected leave-one-out"},
     "patchcore held-out": {"bank_size": 100, "calibration": "held-out"},
-    "patchcore k-fold": {"bank_size": 50, "calibration": "k-fold"},
-    "patchcore augmented": {"bank_size": 50, "augment": "rotations"},
+    "subspace augmented": {"augment": "rotations"},
     "lmf": {},
     "lmf greedy": {"sampler": "greedy", "projection": 16},
     "padim": {"n_features": 20},
     "mahalanobis": {},
     "subspace": {},
-    "fapm": {},
+    "fapm": {"regions": 2},
 }
 
 
@@ -141,14 +140,13 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
     ("method", "options", "words"),
     [
         ("spade", {}, "spade cannot be fitted on a cluster"),
+        ("patchcore", {"backbone": ["efficientnet_lite0"] * 2}, "an ensemble cannot be fitted"),
         ("patchcore", {"sampler": "proxies"}, "sampler=proxies"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(method: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         METHODS[method](image_size=64, **options).fit(images(3), cluster=here(2))
-    with pytest.raises(OptionError, match="ensemble cannot"):
-        METHODS["patchcore"](backbone=["efficientnet_lite0", "efficientnet_lite0"]).fit(images(3), cluster=here(2))
 
 
 def test_a_coreset_of_coresets() -> None:

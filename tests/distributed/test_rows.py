@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from patchbank._system.tree import Tree
 from patchbank.distributed.cluster import deal
 from patchbank.distributed.crew import Crew
+from patchbank.distributed.matrix import aligned
 from patchbank.distributed.rows import Selections, ShardedRows
-from patchbank.distributed.shard import FEATURES, Shard, _aligned
+from patchbank.distributed.shard import FEATURES, Shard
 from patchbank.features.storage import column_moments, fill, map_blocks, map_rows, scale, take
 from patchbank.memory.coreset import SAMPLERS
 from patchbank.memory.moments import LEAF, Moments
@@ -28,7 +29,7 @@ def sharded(points: torch.Tensor, cuts: list[int]) -> ShardedRows:
     for worker, (start, stop) in enumerate(pairwise(starts)):
         shard = workers.shards[worker] = Shard()
         shard.first = start
-        shard.matrices[FEATURES] = _aligned(stop - start, points.shape[1], start, False)
+        shard.matrices[FEATURES] = aligned(stop - start, points.shape[1], start, False)
         shard.matrices[FEATURES].copy_(points[start:stop])
     return ShardedRows(Crew(workers), FEATURES, starts, points.shape[1], Selections())
 

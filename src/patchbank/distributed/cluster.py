@@ -60,7 +60,7 @@ class KeptSelections:
 
         def save(indices: NDArray[np.int64]) -> None:
             nonlocal saved
-            if time.monotonic() - saved < _SAVE_EVERY and path.exists():
+            if time.monotonic() - saved < _SAVE_EVERY:
                 return
             saved = time.monotonic()
             try:

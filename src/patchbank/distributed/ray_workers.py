@@ -16,6 +16,7 @@ from patchbank.distributed.crew import ClusterError, Crew, LostError
 from patchbank.distributed.shard import Call, Shard
 from patchbank.errors import MissingPackageError, OptionError, PatchbankError
 
+_OF_IMAGES = ("visit", "each")  # calls that are made again and again with one function
 _READY = 300  # seconds until a worker must have begun; nodes may have to be started first
 
 
@@ -38,6 +39,7 @@ class ShardActor:
 
         set_default(threads)
         self._shard, self._ray = Shard(), import_ray()
+        self._functions: dict[Any, Any] = {}
 
     def place(self) -> tuple[str, int]:
         """Which machine it is on, and the number of its process there."""
@@ -45,10 +47,18 @@ class ShardActor:
 
     def run(self, calls: list[Call]) -> Any:
         """See `Shard`; what was shared is fetched."""
-        return self._shard.run([replace(call, args=tuple(map(self._fetched, call.args))) for call in calls])
+        return self._shard.run(
+            [replace(call, args=tuple(self._fetched(call, arg) for arg in call.args)) for call in calls]
+        )
 
-    def _fetched(self, value: Any) -> Any:
-        return self._ray.get(value) if isinstance(value, self._ray.ObjectRef) else value
+    def _fetched(self, call: Call, value: Any) -> Any:
+        if not isinstance(value, self._ray.ObjectRef):
+            return value
+        if call.method not in _OF_IMAGES:
+            return self._ray.get(value)
+        if value not in self._functions:  # its search of a bank is made once, not for every few images
+            self._functions = {value: self._ray.get(value)}
+        return self._functions[value]
 
 
 class RayWorkers:

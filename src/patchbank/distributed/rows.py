@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +146,22 @@ class ShardedRows:
             [part for part in parts if part.start < stop and part.stop > start] for start, stop in self._ranges()
         ]  # fmt: skip
         self.crew.tell("fill", [(self.name, some, value) if some else None for some in mine], self.name)
+
+    def subset(self, rows: Tensor, function: Callable[[Tensor], Tensor], each: int, width: int) -> ShardedRows:
+        """A matrix of function(some rows), `each` rows for one, where the rows are."""
+        owners = torch.searchsorted(rows, torch.tensor(self.starts)).tolist()
+        starts = [each * owner for owner in owners]
+        self.made[0] += 1
+        new = ShardedRows(
+            self.crew, f"{self.name}.{self.made[0]}", starts, width, self.selections, self.made
+        )  # fmt: skip
+        shared = self.crew.share(function)
+        calls = [
+            (self.name, new.name, rows[a:b].clone(), shared, starts[worker])
+            for worker, (a, b) in enumerate(itertools.pairwise(owners))
+        ]
+        self.crew.tell("subset", calls, new.name)
+        return new
 
     def drop(self) -> None:
         """Let go of a matrix that was made of another."""

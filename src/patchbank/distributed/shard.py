@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, cast
@@ -19,15 +20,15 @@ from torch import Tensor
 from patchbank._system.ram import available_bytes, rss_bytes
 from patchbank._system.tree import Tree
 from patchbank.data import Sample
+from patchbank.distributed.matrix import LINE, aligned, content_of
 from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, PatchbankWarning
 from patchbank.features.image import Noted, PatchFeatures, Visit
 from patchbank.features.planning import SHARE
-from patchbank.features.storage import allocate, is_mapped, release, take
+from patchbank.features.storage import is_mapped, release, take
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
 from patchbank.memory.coreset.shard import Candidates, ShardTraversal
 
 FEATURES = "features"  # the name of the matrix that `collect` fills
-_LINE = 16  # float32 in a cache line: products round differently where a matrix does not begin at one
 _PER_PATCH = 165  # bytes of the selection for each patch, as in `features.planning`
 _BUFFERS = 400_000_000  # the network, decoded images, blocks of intermediate results
 
@@ -51,6 +52,7 @@ class Shard:
     def __init__(self) -> None:
         self.first = self.first_image = self.rows = 0
         self.matrices: dict[str, Tensor] = {}
+        self.firsts: dict[str, int] = {}  # of matrices that have other rows
         self.noted: list[Noted] = []
         self.detector: Any = None
         self.extractor: Any = None
@@ -66,9 +68,7 @@ class Shard:
         return result, [str(found.message) for found in caught if issubclass(found.category, PatchbankWarning)]
 
     def _within(self, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if self.detector is None:
-            return method(*args)
-        with self.detector.context.active():
+        with self.detector.context.active() if self.detector else nullcontext():
             return method(*args)
 
     # ---- prediction --------------------------------------------------------------------------------------------------
@@ -105,17 +105,17 @@ class Shard:
             )
         on_disk = 4 * rows * width + selection > room
         self.rows, self.noted = 0, []
-        self.matrices = {FEATURES: _aligned(rows, width, first, on_disk)}
+        self.matrices = {FEATURES: aligned(rows, width, first, on_disk)}
         return "disk" if on_disk else "memory"
 
     def hold(self, matrix: Tensor, first: int) -> None:
         """Rows that were computed elsewhere, instead of `allocate` and `collect`."""
         self.first, self.rows = first, len(matrix)
-        self.matrices = {FEATURES: _aligned(len(matrix), matrix.shape[1], first, False)}
+        self.matrices = {FEATURES: aligned(len(matrix), matrix.shape[1], first, False)}
         self.matrices[FEATURES].copy_(matrix)
 
-    def memory(self) -> int:
-        """Bytes that this process takes."""
+    def rss(self) -> int:
+        """Bytes of memory that this process takes."""
         return rss_bytes()
 
     def collect(self, sources: list[Sample], numbers: list[int]) -> tuple[list[Noted], list[Failure]]:
@@ -146,17 +146,27 @@ class Shard:
             raise DatasetError(f"{names}: changed during the fit, when a worker read them again: fit once more")
         features = self.matrices[FEATURES][: self.rows]
         self.first, self.first_image = first, first_image
-        if len(features) and features.data_ptr() % (4 * _LINE) != 4 * (first * features.shape[1] % _LINE):
-            aligned = _aligned(self.rows, features.shape[1], first, is_mapped(features))
-            aligned.copy_(features)
-            features = aligned
+        if len(features) and features.data_ptr() % (4 * LINE) != 4 * (first * features.shape[1] % LINE):
+            moved = aligned(self.rows, features.shape[1], first, is_mapped(features))
+            moved.copy_(features)
+            features = moved
         self.matrices[FEATURES] = features
 
     # ---- rows --------------------------------------------------------------------------------------------------------
 
     def take(self, name: str, rows: Tensor) -> Tensor:
         """Some rows, by their global numbers."""
-        return take(self.matrices[name], rows - self.first)
+        return take(self.matrices[name], rows - self._first(name))
+
+    def subset(self, name: str, new: str, rows: Tensor, function: Callable[[Tensor], Tensor], first: int) -> None:
+        """Make another matrix of some rows; `first`: the global number of its first row."""
+        made = function(take(self.matrices[name], rows - self._first(name)))
+        self.matrices[new] = aligned(len(made), made.shape[1], first, False)
+        self.matrices[new].copy_(made)
+        self.firsts[new] = first
+
+    def _first(self, name: str) -> int:
+        return self.firsts.get(name, self.first)
 
     def scale(self, name: str, factors: Tensor) -> None:
         """Multiply all rows in place."""
@@ -168,18 +178,18 @@ class Shard:
         """Set global rows to one value, as far as they are here."""
         matrix = self.matrices[name]
         for part in parts:
-            start, stop = (min(max(row - self.first, 0), len(matrix)) for row in (part.start, part.stop))
+            start, stop = (min(max(row - self._first(name), 0), len(matrix)) for row in (part.start, part.stop))
             matrix[start:stop] = value
 
     def _blocks(self, name: str, rows: int, tail: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The blocks of the whole matrix that begin here, each with its first row; `tail`: the rows that the last of
         them has in other shards."""
-        matrix = self.matrices[name]
-        end = self.first + len(matrix)
-        for start in range(-(-self.first // rows) * rows, end, rows):
-            block = matrix[start - self.first : start - self.first + rows]
+        matrix, first = self.matrices[name], self._first(name)
+        end = first + len(matrix)
+        for start in range(-(-first // rows) * rows, end, rows):
+            block = matrix[start - first : start - first + rows]
             if start + rows > end and len(tail):
-                whole = _aligned(len(block) + len(tail), matrix.shape[1], start, False)
+                whole = aligned(len(block) + len(tail), matrix.shape[1], start, False)
                 whole[: len(block)], whole[len(block) :] = block, tail
                 block = whole
             yield start, block
@@ -193,19 +203,19 @@ class Shard:
         self, name: str, new: str, function: Callable[[Tensor], Tensor], rows: int, tail: Tensor, width: int, dtype: Any
     ) -> Tensor:
         """Make another matrix of the blocks that begin here; the rows of it that belong to the shards after this."""
-        count, over = len(self.matrices[name]), []
+        count, first, over = len(self.matrices[name]), self._first(name), []
         on_disk = is_mapped(self.matrices[name])
         if width and dtype == torch.float32:
-            made = _aligned(count, width, self.first, on_disk)
+            made = aligned(count, width, first, on_disk)
         else:
             made = torch.empty((count, width) if width else (count,), dtype=dtype)
         for start, block in self._blocks(name, rows, tail):
-            at, values = start - self.first, function(block)
+            at, values = start - first, function(block)
             here = min(len(values), count - at)
             made[at : at + here] = values[:here]
             over.append(values[here:])
             release(made, only_many=True)
-        self.matrices[new] = made
+        self.matrices[new], self.firsts[new] = made, first
         return torch.cat(over) if over else made[:0].clone()
 
     def put(self, name: str, values: Tensor) -> None:
@@ -215,13 +225,15 @@ class Shard:
     def drop(self, name: str) -> None:
         """Let go of a matrix."""
         self.matrices.pop(name, None)
+        self.firsts.pop(name, None)
 
     # ---- selection ---------------------------------------------------------------------------------------------------
 
     def traverse(self, points: str, anchor: str, scale: float) -> None:
         """Begin a farthest-first traversal of points that are multiplied with a power of two."""
-        scaled = self.matrices[points] if scale == 1 else self.matrices[points] * scale
-        self.traversal = ShardTraversal(scaled.contiguous(), (self.matrices[anchor] * scale**2).numpy(), self.first)
+        scaled, squared = self.matrices[points], (self.matrices[anchor] * scale**2).numpy()
+        scaled = scaled if scale == 1 else scaled * scale
+        self.traversal = ShardTraversal(scaled.contiguous(), squared, self._first(points))
 
     def add(self, centres: NDArray[np.float32], indices: NDArray[np.int64]) -> None:
         """See `ShardTraversal`."""
@@ -245,7 +257,7 @@ class Shard:
         if not len(points):
             return torch.empty(0, dtype=torch.int64), points.clone(), 0.0
         selection = farthest_first(points, min(count, len(points)), row_norms(points))
-        return selection.indices + self.first, take(points, selection.indices), selection.radius
+        return selection.indices + self._first(name), take(points, selection.indices), selection.radius
 
     # ---- images ------------------------------------------------------------------------------------------------------
 
@@ -285,15 +297,3 @@ class Shard:
         failures = list[Failure]()
         items = self.extractor.stream(sources, lambda name, error: failures.append((name, error)), digests=digests)
         return [function(replace(item, vectors=item.vectors.cpu())) for item in items], failures
-
-
-def content_of(noted: Sequence[Noted]) -> str:
-    """Which images they are, and how many patches each has."""
-    return " ".join(f"{one.ref.name}={one.ref.digest}:{one.patches}" for one in noted)
-
-
-def _aligned(rows: int, width: int, first: int, on_disk: bool) -> Tensor:
-    """rows×width float32 that begin within a cache line where row `first` of a whole matrix would."""
-    shift = first * width % _LINE
-    flat = allocate(1, rows * width + shift, torch.device("cpu"), on_disk)[0]
-    return flat[shift:].view(rows, width)

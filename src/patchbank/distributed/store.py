@@ -14,8 +14,9 @@ from torch import Tensor
 from patchbank._system.tree import Tree
 from patchbank.data import View
 from patchbank.distributed.crew import Crew
+from patchbank.distributed.matrix import content_of
 from patchbank.distributed.rows import Selections, ShardedRows
-from patchbank.distributed.shard import FEATURES, Call, content_of
+from patchbank.distributed.shard import FEATURES, Call
 from patchbank.features.area import Area
 from patchbank.features.image import Noted, PatchFeatures, Visit
 from patchbank.features.store import FeatureStore

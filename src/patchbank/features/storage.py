@@ -100,6 +100,14 @@ class Rows(Protocol):
 
     def take(self, rows: Tensor) -> Tensor: ...
 
+    def subset(self, rows: Tensor, function: Callable[[Tensor], Tensor], each: int, width: int) -> Rows:
+        """As the function of this module."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of what was made of other rows."""
+        ...
+
     def farthest_first(
         self, count: int, anchor: Any, progress: Callable[[int], None] | None, radius: float
     ) -> tuple[Tensor, float]:
@@ -153,6 +161,21 @@ def map_rows(
     for block, values in in_blocks(vectors, rows):
         made[block] = function(values)
     return made
+
+
+def subset(vectors: Tensor | Rows, rows: Tensor, function: Callable[[Tensor], Tensor], each: int, width: int) -> Any:
+    """function(vectors[rows]) of ascending rows, n×D → (n·`each`)×`width`, row by row, as one matrix that lies where
+    the rows do."""
+    if not isinstance(vectors, Tensor):
+        return vectors.subset(rows, function, each, width)
+    return function(take(vectors, rows))
+
+
+def drop(*matrices: Tensor | Rows) -> None:
+    """Let go of what was made of rows that lie elsewhere."""
+    for matrix in matrices:
+        if not isinstance(matrix, Tensor):
+            matrix.drop()
 
 
 def scale(vectors: Tensor | Rows, factors: Tensor) -> None:

@@ -103,6 +103,8 @@ def safe_scale(largest: float) -> float:
 def farthest_first_of_each(sets: Sequence[Tensor], counts: Sequence[int]) -> list[Selection]:
     """Greedy coresets of many small sets (N_i×D_i float32), as one for each region and level of an image: several at a
     time, each on one thread."""
+    if not all(isinstance(points, Tensor) for points in sets):
+        return [farthest_first(points, count, row_norms(points)) for points, count in zip(sets, counts, strict=True)]
     return for_each(lambda one: farthest_first(one[0], one[1], row_norms(one[0])), list(zip(sets, counts, strict=True)))
 
 
