@@ -66,7 +66,9 @@ class RayWorkers:
 
     def __init__(self, count: int, threads: int | None = None, gpus: float = 0.0):
         self._ray, self._threads, self._gpus = import_ray(), threads, gpus
-        self._actors = [self._start() for _ in range(count)]
+        # more workers than CPUs share them: Ray would wait for ever for the others
+        cpus = 1 if count <= self._ray.available_resources().get("CPU", 0) else 0
+        self._actors = [self._start(cpus) for _ in range(count)]
         try:
             self.places = [self._ray.get(actor.place.remote(), timeout=_READY) for actor in self._actors]
         except (self._ray.exceptions.GetTimeoutError, self._ray.exceptions.RayActorError) as error:
@@ -76,9 +78,8 @@ class RayWorkers:
                 "see `ray status`"
             ) from error
 
-    def _start(self) -> Any:
-        # a CPU to be placed by, none to keep: a worker whose node is gone must start on one that is full
-        options = {"scheduling_strategy": "SPREAD", "max_restarts": 0, "num_gpus": self._gpus}
+    def _start(self, cpus: int) -> Any:
+        options = {"scheduling_strategy": "SPREAD", "max_restarts": 0, "num_cpus": cpus, "num_gpus": self._gpus}
         return self._ray.remote(ShardActor).options(**options).remote(self._threads)
 
     def __len__(self) -> int:
@@ -107,7 +108,7 @@ class RayWorkers:
     def replace(self, worker: int) -> None:
         """See `Workers`."""
         self._ray.kill(self._actors[worker])
-        self._actors[worker] = self._start()
+        self._actors[worker] = self._start(0)  # whose node is gone must start on one that is full
 
     def share(self, value: Any) -> Any:
         """See `Workers`."""
