@@ -50,7 +50,7 @@ def images(count: int = 11) -> list[np.ndarray]:
 
 
 def images_for(case: str) -> list[np.ndarray]:
-    count = 22 if "corrected" in case else 7
+    count = 20 if "corrected" in case else 5
     return [good_image(i, (64, 96)) for i in range(count)] if case.startswith("padim") else images(count)
 
 

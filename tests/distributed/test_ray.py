@@ -60,10 +60,10 @@ def test_workers_are_killed_and_a_node_goes(ray_cluster: Any) -> None:
         workers.stop()
     assert crew.losses >= 3
     assert not workers.at
+    predictions_in_order(ray_cluster)  # not a test of its own, which might start another cluster
 
 
-@pytest.mark.slow
-def test_predictions_in_order(ray_cluster: Any) -> None:
+def predictions_in_order(ray_cluster: Any) -> None:
     model = alone("patchcore")
     sources = [Sample.of(str(i), bad_image(i)) for i in range(9)]
     sources[4] = Sample.of("4", b"no image")

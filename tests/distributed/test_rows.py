@@ -42,7 +42,7 @@ def product(matrix: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
     return block @ matrix
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_blocks_of_one_matrix(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 60))
@@ -86,7 +86,7 @@ def test_column_moments() -> None:
         assert torch.equal(one, other)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.lists(st.integers(0, 40), max_size=4), st.sets(st.integers(0, 39), max_size=10))
 def test_a_tree_has_one_shape(leaves: int, cuts: list[int], missing: set[int]) -> None:
     numbers = [i for i in range(leaves) if i not in missing] or [0]

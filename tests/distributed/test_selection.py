@@ -66,7 +66,7 @@ def drawn(draw: st.DrawFn) -> tuple[torch.Tensor, int, list[int], float, int]:
     return torch.from_numpy(points.astype(np.float32)), draw(st.integers(1, n)), cuts, radius, barred
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(drawn())
 def test_any_shards(case: tuple[torch.Tensor, int, list[int], float, int]) -> None:
     points, count, cuts, radius, barred = case
