@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "patchcore": {"bank_size": 100},
     "patchcore approximate": {"bank_size": 60, "sampler": "approximate"},
     "patchcore random": {"bank_size": 60, "sampler": "random"},
-    "patchcore projected": {"levels": (4,), "bank_size": 40},
+    "patchcore projected": {"levels": (4,), "bank_size": 8},
     "patchcore paper": {"geometry": "paper", "aggregation": "mean", "levels": (2,), "bank_size": 80},
     "patchcore roi": {"bank_size": 60, "roi": RegionOfInterest((((5, 5), (60, 8), (70, 50), (10, 60)),))},
     "patchcore corrected": {"bank_size": 100, "calibration": "corrected leave-one-out"},
