@@ -47,7 +47,7 @@ from patchbank.features.extractor import Extractor
 from patchbank.features.loading import Inputs
 from patchbank.features.planning import Plan
 from patchbank.features.store import PatchFeatures
-from patchbank.fitting import Fitted, fitted_to, fresh_scorer, post_of
+from patchbank.fitting import Cluster, Fitted, fitted_to, fresh_scorer, post_of
 from patchbank.io.document import document_of
 from patchbank.io.model_file import write
 from patchbank.io.thumbnails import Thumbnail
@@ -137,6 +137,7 @@ class Detector(Options):
         on_plan: Callable[[Plan], None] | None = None,
         checkpoints: str | PathLike[str] | None = None,
         resume: bool = False,
+        cluster: Cluster | None = None,
     ) -> Self:
         """Learn from nominal images: paths, folders, arrays (H×W, H×W×C, N×H×W×C; integers or floats), PIL images, or
         the bytes of image files. A folder that also holds defects, by its sub-folders, is refused. Exact copies are
@@ -152,6 +153,7 @@ class Detector(Options):
             checkpoints: a folder where a method that learns weights keeps its unfinished training, every two minutes
                 and when it is interrupted; gone when the fit is complete.
             resume: go on with the training that is kept there.
+            cluster: workers that share the fit, of `patchbank.distributed.connect`; the memory is the same.
 
         Raises:
             PatchbankError: options or data cannot be used, or the memory cannot hold them. The detector is then as it
@@ -159,13 +161,16 @@ class Detector(Options):
         """
         self.check()
         with self.context.active():
-            kept = checkpoints_of(self, checkpoints, resume)
-            fitted = self._fit(images, groups, FitMonitor(on_error, progress, on_plan, session=Session(progress, kept)))
+            kept = checkpoints_of(self, checkpoints, resume, cluster is not None)
+            monitor = FitMonitor(on_error, progress, on_plan, session=Session(progress, kept))
+            fitted = self._fit(images, groups, monitor, cluster)
             if kept:
                 kept.finish()
             return fitted
 
-    def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
+    def _fit(
+        self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor, cluster: Cluster | None
+    ) -> Self:
         on_error, roi = monitor.on_error, self._given_roi()
         gathered = gather(images, on_error, of="good")
         channels = decide_channels(self.channels, gathered, isinstance(self.arrange(), Cells), self.with_geometry)
@@ -178,7 +183,7 @@ class Detector(Options):
         reference = choose_reference(given, values) if self.align else None
         inputs = Inputs(values, roi, roi, reference, channels, self._zoom(given, values, channels))
         extractor = self.make_extractor(inputs)
-        self.fitted = fitted_to(self, extractor, given, copies, monitor)  # one assignment: all or nothing
+        self.fitted = fitted_to(self, extractor, given, copies, monitor, cluster)  # one assignment: all or nothing
         self._opened = inputs, extractor
         return self
 

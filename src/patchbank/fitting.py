@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from patchbank.calibration.calibration import Calibration
 from patchbank.calibration.monitor import FitMonitor
@@ -25,10 +25,32 @@ from patchbank.sample import SampleRef
 from patchbank.scorer import Levels, Scorer
 from patchbank.scoring.displacement import response_of
 from patchbank.scoring.post import Post
+from patchbank.training.checkpoint import Checkpoints
 from patchbank.training.options import identity_of
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
+
+
+T = TypeVar("T")
+
+
+class Cluster(Protocol):
+    """Other processes that a fit may use (`patchbank.distributed`)."""
+
+    def begin(self, detector: Detector, extractor: Extractor, checkpoints: Checkpoints | None) -> None:
+        """Make the workers ready for a fit. Raises `OptionError` for a detector that cannot be fitted there."""
+        ...
+
+    def features(self, scorer: Scorer, readable: Readable, monitor: FitMonitor) -> FeatureStore:
+        """Features of images, which stay with the workers."""
+        ...
+
+    def each(
+        self, sources: list[Sample], function: Callable[[PatchFeatures], T], on_error: OnError, digests: bool = True
+    ) -> Iterator[T]:
+        """As `Learner.each`; `digests`: whether features come with the digest of the pixels."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +75,23 @@ class Fitted:
 
 
 def fitted_to(
-    detector: Detector, extractor: Extractor, given: list[Sample], copies: list[tuple[str, str]], monitor: FitMonitor
+    detector: Detector,
+    extractor: Extractor,
+    given: list[Sample],
+    copies: list[tuple[str, str]],
+    monitor: FitMonitor,
+    cluster: Cluster | None = None,
 ) -> Fitted:
-    """Fit and calibrate a detector's scorer. `copies`: what was left out as a copy of what. The detector stays as it
-    is."""
-    if monitor.session and monitor.session.checkpoints:
-        monitor.session.checkpoints.identity = identity_of(detector, extractor.how)
+    """Fit and calibrate a detector's scorer. `copies`: what was left out as a copy of what; `cluster`: who helps. The
+    detector stays as it is."""
+    checkpoints = monitor.session.checkpoints if monitor.session else None
+    if checkpoints:
+        checkpoints.identity = identity_of(detector, extractor.how)
+    if cluster:
+        cluster.begin(detector, extractor, checkpoints)
     readable = extractor.survey(detector.augmented(given), monitor.on_error)
     calibrator = Calibrator(
-        detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor),
+        detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor, cluster),
         scaled=detector.reads_on_one_scale,
     )  # fmt: skip
     learned, held, calibration = calibrator.run(readable, monitor)
@@ -88,6 +118,7 @@ class Learner:
 
     detector: Detector
     extractor: Extractor
+    cluster: Cluster | None = None
     known: FeatureStore | None = None
 
     def fresh(self) -> Scorer:
@@ -100,6 +131,11 @@ class Learner:
         scorer.reserved = reserved
         if monitor.session:
             scorer.begin(monitor.session)
+        if self.cluster is not None:
+            features = self.cluster.features(scorer, readable, monitor)
+            with monitor.clock("memory"):
+                scorer.fit(features, monitor.progress)
+            return Learned(scorer, post_of(detector, self.extractor, scorer), features)
         sources, patches = [source for source, _ in readable], sum(count for _, count in readable)
         plan = scorer.plan(len(sources), patches, detector.torch_device, detector.memory_budget)
         monitor.tell(plan)
@@ -139,7 +175,13 @@ class Learner:
         except MemoryBudgetError:
             return False
 
-    def features_of(self, sources: Sequence[Sample], on_error: OnError) -> Iterator[PatchFeatures]:
+    def each(self, sources: list[Sample], function: Callable[[PatchFeatures], T], on_error: OnError) -> Iterator[T]:
+        """See `calibration.schemes.Learner`."""
+        if self.cluster is not None:
+            return self.cluster.each(sources, function, on_error)
+        return map(function, self._features_of(sources, on_error))
+
+    def _features_of(self, sources: Sequence[Sample], on_error: OnError) -> Iterator[PatchFeatures]:
         """Of some images, one by one."""
         if self.known is None:
             yield from self.extractor.stream(sources, on_error, digests=True)
@@ -150,6 +192,13 @@ class Learner:
             view, source = found.views[i], by_name[ref.name, ref.angle]
             area = self.extractor.area(view)
             yield PatchFeatures(source, view, ref.grid, found.of_image(i), {}, area, ref.digest)
+
+    def take_in(self, scorer: Any, sources: list[Sample], on_error: OnError) -> None:
+        """See `calibration.schemes.Learner`."""
+        if self.cluster is not None:
+            scorer.take_in_far(self.cluster.each(sources, scorer.far_patches, on_error, digests=False))
+        else:
+            scorer.take_in(self.extractor.stream(sources, on_error))
 
     def _stored(self, sources: list[Sample], patches: int, plan: Plan, monitor: FitMonitor) -> FeatureStore:
         if self.known is not None:

@@ -59,6 +59,8 @@ class Scorer(nn.Module):
     keeps_patches: ClassVar[bool] = False  # whether it can name the nominal patch that a position was compared with
     leaves_parts_out: ClassVar[bool] = False  # whether its leave-one-out leaves all pictures of a part out
     learns_weights: ClassVar[bool] = False  # whether a loop trains it, which may last long
+    learns_in_shards: ClassVar[bool] = False  # whether several processes can fit it; said by each class for itself
+    folds_images: ClassVar[bool] = False  # whether it learns by `FeatureStore.fold`
     can_leave_out: ClassVar[bool] = True  # whether it scores a training image as if it had not learned from it
     can_reselect: bool = False  # whether a memory without some images can be had from the stored features
     can_add_held_out: bool = False  # whether held-out images can be taken in so that no score grows by it

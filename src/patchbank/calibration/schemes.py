@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from patchbank.calibration.calibration import (
     CORRECTED,
@@ -19,15 +19,18 @@ from patchbank.calibration.calibration import (
 )
 from patchbank.calibration.good_scores import GoodScores
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.data import Sample
+from patchbank.calibration.visits import AgainstOthers, AsNew, LeaveOneOut
+from patchbank.data import Sample, View
 from patchbank.data.groups import say_near_copies
 from patchbank.errors import OnError
-from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.features.store import FeatureStore, Noted, PatchFeatures
 from patchbank.sample import SampleRef
 
 if TYPE_CHECKING:
+    from patchbank.calibration.visits import Found
     from patchbank.scoring.post import Post
 
+T = TypeVar("T")
 LEAST_HELD_OUT = 50  # parts: a fifth of fewer says little of how high good parts score
 Readable = list[tuple[Sample, int]]  # images, each with its number of patches
 
@@ -56,8 +59,12 @@ class Learner(Protocol):
         """All images, seen once before the fit."""
         ...
 
-    def features_of(self, sources: Sequence[Sample], on_error: OnError) -> Iterator[PatchFeatures]:
-        """Of some images, one by one."""
+    def each(self, sources: list[Sample], function: Callable[[PatchFeatures], T], on_error: OnError) -> Iterator[T]:
+        """function(features) of each image that can be read, in order, with the digest of its pixels."""
+        ...
+
+    def take_in(self, scorer: Any, sources: list[Sample], on_error: OnError) -> None:
+        """Have a scorer take held-out images in."""
         ...
 
 
@@ -101,7 +108,7 @@ class Calibrator:
                 monitor.finds_groups = False
                 return self.run(features.labelled(readable), monitor)
             scheme = new
-        held = FeatureStore()
+        held = list[SampleRef]()
         with monitor.clock("calibration"):
             if scheme == "k-fold":
                 good = apart
@@ -109,8 +116,7 @@ class Calibrator:
                 sources, good = [readable[i][0] for i in folds[0]], self._no_scores()
                 held = self._score_good(learned, sources, monitor, good)
                 if learned.scorer.can_add_held_out:
-                    items = self.learner.extractor.stream(sources, monitor.inside().on_error)  # told when scored
-                    learned.scorer.take_in(items)
+                    self.learner.take_in(learned.scorer, sources, monitor.inside().on_error)  # told when scored
             else:
                 good = self._leave_one_out(learned, monitor)
             scale, calibration = good.scale, good.calibration(self.rate)
@@ -118,8 +124,8 @@ class Calibrator:
                 others = self._score_without_some(learned) if scorer.can_reselect else apart
                 calibration = calibration.corrected(others.calibration(self.rate, good))
         learned = dataclasses.replace(learned, post=dataclasses.replace(learned.post, scale=scale))
-        monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held.refs)}
-        return learned, held.refs, dataclasses.replace(calibration, how=scheme)
+        monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held)}
+        return learned, held, dataclasses.replace(calibration, how=scheme)
 
     def scheme_for(self, scorer: Any, parts: int, images: int | None = None) -> str:
         """How images of N parts are calibrated: what was asked for, or what suits their number (docs/calibration.md).
@@ -158,40 +164,27 @@ class Calibrator:
 
     def _leave_one_out(self, learned: Learned, monitor: FitMonitor) -> GoodScores:
         """Each training image scored against the memory without its own patches."""
-        found, scorer, features = self._no_scores(), learned.scorer, learned.features
-        area = self.learner.extractor.area
-        for i, vectors in enumerate(features.walk()):
-            ref, view = features.refs[i], features.views[i]
-            points = vectors if features.prepared else scorer.prepare(vectors)
-            scorer.revisit(points)
-            if ref.angle or not len(vectors):
-                continue  # left out with the image it was made of; or gone since it was learned from
-            if not scorer.can_leave_out:  # a single part, which says nothing
-                found.add_row(Row(ref.name, float("inf"), float("inf"), ref.group))
-                continue
-            quick = scorer.quick_score(i, len(features.refs), points, features.inspected[i])
-            if quick is None:
-                compared = learned.post.compared(scorer, points, ref.grid, view, area(view), exclude=i)
-                found.add(learned.post, ref.name, ref.group, compared)
-            else:
-                found.add_row(Row(ref.name, quick, float("nan"), ref.group))
+        found, features = self._no_scores(), learned.features
+        score = LeaveOneOut(learned.scorer, learned.post, self.scaled, features.prepared, len(features.refs))
+        for i, of_image in features.visit(score, self.learner.extractor.area):
+            if of_image is not None:
+                self._take(found, learned.post, features.refs[i], features.views[i], of_image)
             if monitor.progress:
                 monitor.progress("calibration", i + 1, len(features.refs))
         return found
 
     def _score_good(
-        self, learned: Learned, sources: Sequence[Sample], monitor: FitMonitor, found: GoodScores
-    ) -> FeatureStore:
-        """Good images that the memory does not know join those `found`; which they are, without their features."""
-        seen = FeatureStore()
+        self, learned: Learned, sources: Sequence[Sample], monitor: FitMonitor, good: GoodScores
+    ) -> list[SampleRef]:
+        """Good images that the memory does not know join the `good` ones; which they are."""
+        seen = list[SampleRef]()
         given = [source for source in sources if not source.angle]
-        for item in self.learner.features_of(given, monitor.on_error):
-            seen.add(item)
-            points = learned.scorer.prepare(item.vectors)
-            compared = learned.post.compared(learned.scorer, points, item.grid, item.view, item.area)
-            found.add(learned.post, item.source.name, item.source.group, compared)
+        score = AsNew(learned.scorer, learned.post, self.scaled)
+        for found, ref, view in self.learner.each(given, score, monitor.on_error):
+            self._take(good, learned.post, ref, view, found)
+            seen.append(ref)
             if monitor.progress:
-                monitor.progress("calibration", len(seen.refs), len(given))
+                monitor.progress("calibration", len(seen), len(given))
         return seen
 
     def _score_apart(self, readable: Readable, parts: list[list[int]], monitor: FitMonitor) -> GoodScores:
@@ -207,17 +200,24 @@ class Calibrator:
 
     def _score_without_some(self, learned: Learned) -> GoodScores:
         """A fifth of the images scored against a memory of the others, selected again from the stored features."""
-        features, area = learned.features, self.learner.extractor.area
+        features = learned.features
         turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
         held = folds_of(turned, self.seed, groups)[0]
         others, found = learned.scorer.reselected(features, held), self._no_scores()
-        for i in held:
-            if not (ref := features.refs[i]).angle:
-                view = features.views[i]
-                compared = learned.post.compared(others, features.of_image(i), ref.grid, view, area(view))
-                found.add(learned.post, ref.name, ref.group, compared)
+        upright = [i for i in held if not features.refs[i].angle]
+        score = AgainstOthers(others, learned.post, self.scaled)
+        for i, of_image in features.visit(score, self.learner.extractor.area, upright):
+            self._take(found, learned.post, features.refs[i], features.views[i], of_image)
         return found
 
+    def _take(self, good: GoodScores, post: Post, ref: SampleRef, view: View, found: Found) -> None:
+        """An image as `visits` gave it joins the `good` ones."""
+        if isinstance(found, tuple):
+            good.add_row(Row(ref.name, *found, ref.group))
+        else:
+            area = self.learner.extractor.area(view)
+            good.add(post, ref.name, ref.group, dataclasses.replace(found, area=area))
+
     def _add_held_out(self, features: FeatureStore, sources: list[Sample], monitor: FitMonitor) -> None:
-        for item in self.learner.extractor.stream(sources, monitor.inside().on_error):
-            features.add(item)
+        for noted in self.learner.each(sources, Noted.of, monitor.inside().on_error):
+            features.note(noted)

@@ -29,6 +29,7 @@ from patchbank.cli import (
     info,
     methods,
     models,
+    plan,
     predict,
     report,
     serve,
@@ -66,6 +67,7 @@ def common(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     fit.fit,
+    plan.plan,
     predict.predict,
     explain.explain,
     evaluate.evaluate,

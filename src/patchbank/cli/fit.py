@@ -16,6 +16,7 @@ from patchbank.cli.changing import MODEL
 from patchbank.cli.console import Failures, progress_bars, say, show_plan, threshold_words
 from patchbank.cli.interrupt import calm
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
+from patchbank.cli.ray import Ray, Workers, check_workers, cluster_of
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -59,7 +60,8 @@ def fit(
     ] = False,
     max_minutes: o.MaxMinutes = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training of weights that was interrupted.")
+        bool,
+        typer.Option("--resume", help="Go on with a training of weights, or a fit with --ray, that was interrupted."),
     ] = False,
     shots: o.Shots = None,
     seed: o.Seed = 0,
@@ -71,10 +73,13 @@ def fit(
     layout: o.Layout = "auto",
     split: o.Split = None,
     train_list: o.TrainList = "train",
+    ray: Ray = None,
+    workers: Workers = None,
     as_json: o.Json = False,
 ) -> None:
     """Learn from good images and write a model file."""
     check_file(output, MODEL, "--output")
+    check_workers(ray, workers)
     name = o.at_quality(method, quality)
 
     def make(**changed: Any) -> Detector:
@@ -126,8 +131,11 @@ def fit(
     if tune:
         detector = _tuned(make, train, seed, failures)
     kept = output.with_name(f"{output.name}.training")
-    with progress_bars() as progress, _kept_training(kept):
-        detector.fit(train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume)
+    with progress_bars() as progress, _kept_training(kept), cluster_of(ray, workers, threads) as cluster:
+        detector.fit(
+            train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume,
+            cluster=cluster,
+        )  # fmt: skip
     written_or_rescued(detector.save, output)
     summary = {"dataset": str(dataset.root), "layout": dataset.layout, **describe(output, read(output))}
     summary["passed_over"] = dataset.train_found.to_list()

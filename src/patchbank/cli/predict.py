@@ -12,7 +12,8 @@ from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.interrupt import calm
 from patchbank.cli.outputs import check_folder
-from patchbank.cli.results import PredictionFolder, check_has_points
+from patchbank.cli.ray import Ray, Workers, check_workers, inspecting
+from patchbank.cli.results import KeptRun, PredictionFolder, check_has_points, identity_of_run
 from patchbank.errors import OptionError
 
 
@@ -36,6 +37,11 @@ def predict(
     device: o.Device = "auto",
     runtime: o.Runtime = "auto",
     threads: o.Threads = None,
+    ray: Ray = None,
+    workers: Workers = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows of a run into the same folder that was cut off.")
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Inspect images: scores and verdicts as CSV or JSON, and a picture of each."""
@@ -44,8 +50,11 @@ def predict(
     for option, is_given in (("--maps", maps), ("--ply", ply)):
         if output is None and is_given:
             raise OptionError(f"{option} needs a folder to write to: give one with -o OUT")
+    check_workers(ray, workers)
     if output is not None:
         check_folder(output)
+    elif resume:
+        raise OptionError("--resume needs the folder of the run that was cut off: give it with -o OUT")
     if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
         raise OptionError("give only one of --threshold, --false-alarm-rate and --false-discovery-rate")
     from patchbank._system.written import output_names
@@ -66,33 +75,38 @@ def predict(
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
     if false_discovery_rate is not None:
-        scores = [p.score for p in detector.predictions(sources, lambda name, error: None)]
+        with inspecting(detector, ray, workers, threads) as inspect:
+            scores = [p.score for _, p in inspect(sources, lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     count = rejected = 0
     names = output_names(images, [source.name for source in sources])
+    run = KeptRun(identity_of_run(model, threshold, false_alarm_rate, roi), resume)
     results = (
         None
         if output is None
-        else PredictionFolder(output, failures, detector.inputs_, overlays=overlays, maps=maps, ply=ply)
+        else PredictionFolder(output, failures, detector.inputs_, overlays=overlays, maps=maps, ply=ply, kept=run)
     )
+    if results is not None and results.kept:
+        count, rejected = len(results.kept), sum(row["is_anomalous"] == "True" for row in results.kept.values())
+        sources = [source for source in sources if source.name not in results.kept]
     try:
-        with progress_bars() as progress:
-            for item, prediction in detector.inspected(sources, failures):  # files may have gone since
+        with progress_bars() as progress, inspecting(detector, ray, workers, threads) as inspect:
+            for source, prediction in inspect(sources, failures):  # files may have gone since
                 if threshold is not None:
                     prediction = prediction.at_threshold(threshold)
                 row = finite(prediction.to_dict())
                 count, rejected = count + 1, rejected + prediction.is_anomalous
                 if results is not None:
-                    results.add(row, item.source, prediction, names[prediction.path])
+                    results.add(row, source, prediction, names[prediction.path])
                 if as_json and not say(json.dumps(row)) and results is None:
                     return  # nobody reads it any more
                 if progress:
-                    progress("images", count, len(sources))
+                    progress("images", count, len(names))
     except BaseException:  # also Ctrl-C: what was found so far is worth something
         calm()
         if results is not None:
-            results.finish()
-            say(f"ended after {count} of {len(sources)} images; what was found so far is in {output}", err=True)
+            results.finish(complete=False)
+            say(f"ended after {count} of {len(names)} images; what was found so far is in {output}", err=True)
         raise
     if results is not None:
         results.finish()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchbank.errors import OptionError
-from patchbank.features.storage import in_blocks, moments
+from patchbank.features.storage import column_moments
 
 _LARGEST_PATCH = 255  # positions of a grid
 AGGREGATIONS = ("mean", "reference")
@@ -176,7 +176,7 @@ def level_balance(features: Tensor, channels: Sequence[int], aggregation: str) -
     """
     balance = torch.ones(features.shape[1], device=features.device)
     if aggregation == "mean" and len(channels) > 1:
-        _, variance = moments((block for _, block in in_blocks(features)), features.shape[1])
+        _, variance = column_moments(features)
         for level in torch.split(torch.arange(features.shape[1]), list(channels)):
             spread = float(variance[level].mean().sqrt())
             balance[level] = 1 / spread if spread > 0 else 1.0

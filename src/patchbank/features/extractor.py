@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
@@ -211,10 +211,10 @@ class Extractor:
         self, sources: list[Sample], on_error: OnError, progress: Progress | None = None
     ) -> Iterator[PatchFeatures]:
         """As `stream`, with progress; raises `DatasetError` where no image gives features."""
-        count = 0
+        count, numbers = 0, dict(zip(map(id, sources), numbered(sources), strict=True))
         for item in self.stream(sources, on_error, digests=True):
             count += 1
-            yield item
+            yield replace(item, number=numbers[id(item.source)])
             if progress:
                 progress("features", count, len(sources))
         if not count:
@@ -285,6 +285,11 @@ class Extractor:
             yield torch.empty(0, self.dimension)
         if not found:
             raise DatasetError("none of the images that were learned from could be read a second time")
+
+
+def numbered(sources: Sequence[Sample]) -> list[int]:
+    """The number of each image, turned ones with that of the one they were made of, which comes before them."""
+    return [max(number, 0) for number in accumulate((not source.angle for source in sources), initial=-1)][1:]
 
 
 def _batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:

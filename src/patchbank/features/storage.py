@@ -1,4 +1,8 @@
-"""Where the features of a fit lie: in memory, or in a temporary file that the system pages in and out."""
+"""Where the features of a fit lie: in memory, or in a temporary file that the system pages in and out.
+
+They may also lie in other processes, as `Rows`. What works on all features is written as functions of a block of rows
+(`map_blocks`, `map_rows`), which go to where the rows are.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +21,7 @@ from torch import Tensor
 from patchbank.errors import MemoryBudgetError
 
 SCATTERED = 512  # rows of a file to read before their pages may be given back: each brings many neighbours with it
+Result = TypeVar("Result")
 _MANY = 500_000_000  # bytes; libraries take half of it
 _BLOCK_BYTES, _BLOCKS_KEPT = 2**21, 32
 _mapped: weakref.WeakValueDictionary[int, np.memmap[Any, Any]] = weakref.WeakValueDictionary()
@@ -73,8 +78,47 @@ def _shared_bytes() -> int:
         return _MANY
 
 
-def take(vectors: Tensor, rows: Tensor) -> Tensor:
+class Rows(Protocol):
+    """A matrix N×D, or a vector of length N, whose rows lie in other processes."""
+
+    shape: tuple[int, ...]
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    def map_blocks(self, function: Callable[[Tensor], Any], rows: int) -> Iterator[tuple[slice, Any]]:
+        """Results of a function of each block of rows, in order; the blocks are those of one matrix."""
+        ...
+
+    def map_rows(self, function: Callable[[Tensor], Tensor], rows: int, width: int, dtype: torch.dtype) -> Rows:
+        """As the function of this module."""
+        ...
+
+    def scale(self, factors: Tensor) -> None: ...
+
+    def fill(self, parts: Sequence[slice], value: float) -> None: ...
+
+    def take(self, rows: Tensor) -> Tensor: ...
+
+    def subset(self, rows: Tensor, function: Callable[[Tensor], Tensor], each: int, width: int) -> Rows:
+        """As the function of this module."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of what was made of other rows."""
+        ...
+
+    def farthest_first(
+        self, count: int, anchor: Any, progress: Callable[[int], None] | None, radius: float
+    ) -> tuple[Tensor, float]:
+        """Indices in the order of selection, and the covering radius."""
+        ...
+
+
+def take(vectors: Tensor | Rows, rows: Tensor) -> Tensor:
     """vectors[rows], in memory."""
+    if not isinstance(vectors, Tensor):
+        return vectors.take(rows)
     if not is_mapped(vectors):
         return vectors[rows]
     taken = torch.empty(len(rows), vectors.shape[1])
@@ -84,10 +128,78 @@ def take(vectors: Tensor, rows: Tensor) -> Tensor:
     return taken
 
 
+def block_rows(columns: int) -> int:
+    """How many rows of a float32 matrix one block has by default."""
+    return max(1, _BLOCK_BYTES // (4 * columns))
+
+
+def map_blocks(
+    vectors: Tensor | Rows, function: Callable[[Tensor], Result], rows: int | None = None
+) -> Iterator[tuple[slice, Result]]:
+    """function(block) of each block of rows, in order."""
+    rows = rows or block_rows(vectors.shape[1])
+    if not isinstance(vectors, Tensor):
+        yield from vectors.map_blocks(function, rows)
+        return
+    for block, values in in_blocks(vectors, rows):
+        yield block, function(values)
+
+
+def map_rows(
+    vectors: Tensor | Rows,
+    function: Callable[[Tensor], Tensor],
+    rows: int | None = None,
+    width: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """The results of a function of a block of rows, n×D → n×`width` (0: n), as one matrix that lies where the rows
+    do."""
+    rows = rows or block_rows(vectors.shape[1])
+    if not isinstance(vectors, Tensor):
+        return vectors.map_rows(function, rows, width, dtype)
+    made = torch.empty((len(vectors), width) if width else (len(vectors),), dtype=dtype, device=vectors.device)
+    for block, values in in_blocks(vectors, rows):
+        made[block] = function(values)
+    return made
+
+
+def subset(vectors: Tensor | Rows, rows: Tensor, function: Callable[[Tensor], Tensor], each: int, width: int) -> Any:
+    """function(vectors[rows]) of ascending rows, n×D → (n·`each`)×`width`, row by row, as one matrix that lies where
+    the rows do."""
+    if not isinstance(vectors, Tensor):
+        return vectors.subset(rows, function, each, width)
+    return function(take(vectors, rows))
+
+
+def drop(*matrices: Tensor | Rows) -> None:
+    """Let go of what was made of rows that lie elsewhere."""
+    for matrix in matrices:
+        if not isinstance(matrix, Tensor):
+            matrix.drop()
+
+
+def scale(vectors: Tensor | Rows, factors: Tensor) -> None:
+    """Multiply N×D rows with D factors in place: there is no room for a second copy."""
+    if not isinstance(vectors, Tensor):
+        vectors.scale(factors)
+        return
+    for _, block in in_blocks(vectors):
+        block.mul_(factors)
+
+
+def fill(vector: Tensor | Rows, parts: Sequence[slice], value: float) -> None:
+    """Set some parts of a vector of length N to one value."""
+    if not isinstance(vector, Tensor):
+        vector.fill(parts, value)
+        return
+    for part in parts:
+        vector[part] = value
+
+
 def in_blocks(vectors: Tensor, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
     """The slices of a matrix, row block after row block (by default of 2 MB); pages of a file are given back on the
     way."""
-    rows = rows or max(1, _BLOCK_BYTES // (4 * vectors.shape[1]))
+    rows = rows or block_rows(vectors.shape[1])
     for number, start in enumerate(range(0, len(vectors), rows)):
         block = slice(start, min(start + rows, len(vectors)))
         yield block, vectors[block]
@@ -96,13 +208,30 @@ def in_blocks(vectors: Tensor, rows: int | None = None) -> Iterator[tuple[slice,
     release(vectors)
 
 
+Sums = tuple[int, Tensor, Tensor]
+
+
+def block_sums(block: Tensor) -> Sums:
+    """n×D → n, and the sums and sums of squares of the columns, D float64 each."""
+    values = block.double()
+    return len(values), values.sum(0), values.square().sum(0)
+
+
 def moments(blocks: Iterable[Tensor], dimension: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of each of D columns over blocks of rows, n×D each: D and D float64, NaN without rows."""
+    return _moments(map(block_sums, blocks), dimension)
+
+
+def column_moments(vectors: Tensor | Rows) -> tuple[Tensor, Tensor]:
+    """As `moments`, of one matrix N×D."""
+    return _moments((sums for _, sums in map_blocks(vectors, block_sums)), vectors.shape[1])
+
+
+def _moments(sums: Iterable[Sums], dimension: int) -> tuple[Tensor, Tensor]:
     count, total, squares = 0, *torch.zeros(2, dimension, dtype=torch.float64)
-    for block in blocks:
-        values = block.double()
-        count += len(values)
-        total = total.to(values) + values.sum(0)
-        squares = squares.to(values) + values.square().sum(0)
+    for rows, of_block, squares_of_block in sums:
+        count += rows
+        total = total.to(of_block) + of_block
+        squares = squares.to(of_block) + squares_of_block
     mean = total / count
     return mean, (squares / count - mean.square()).clamp(min=0)

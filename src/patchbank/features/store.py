@@ -1,82 +1,28 @@
-"""Patch features of one image, and of many with where each comes from."""
+"""Patch features of many images, with where each comes from."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchbank._system.tree import Tree
 from patchbank.data import Sample, View
 from patchbank.data.groups import FOUND, NearCopies, find_near_copies
 from patchbank.features.area import Area
+from patchbank.features.image import Noted, PatchFeatures, Visit, describe
 from patchbank.features.storage import allocate, release
 from patchbank.sample import SampleRef
 
-_TILES, _CHANNELS = 4, 64  # of a descriptor; where there are fewer channels, more tiles say as much
-
-
-@dataclass(frozen=True, eq=False)
-class PatchFeatures:
-    """One image after the extractor.
-
-    Attributes:
-        source: what was read.
-        view: how it was inspected.
-        grid: (rows, columns) of its patches.
-        vectors: P×D, row by row of the grid; of the inspected cells only, where the method does not need the others.
-        timings: ms by stage.
-        area: what of it is inspected; None for all.
-        digest: of its pixels, where it was asked for.
-    """
-
-    source: Sample
-    view: View
-    grid: tuple[int, int]
-    vectors: Tensor
-    timings: dict[str, float]
-    area: Area | None = None
-    digest: str = ""
-
-    @property
-    def inspected(self) -> NDArray[np.bool_] | None:
-        """Which cells of the grid are inspected; None for all."""
-        return None if self.area is None else self.area.cells(self.grid)
-
-    @property
-    def ref(self) -> SampleRef:
-        """Where it comes from."""
-        view, source = self.view, self.source
-        return SampleRef(
-            source.name, view.original_size, self.grid, source.angle, view.alignment, self.digest, source.group
-        )  # fmt: skip
-
-
-def describe(item: PatchFeatures) -> NDArray[np.float16]:
-    """What an image looks like in few numbers: the mean of at most 64 channels in each of 4×4 parts of its grid, all in
-    one row; of 3 channels in each of 16×16. Pictures of one part lie close together
-    (`data.groups.find_near_copies`)."""
-    rows, columns = item.grid
-    step = -(-item.vectors.shape[1] // _CHANNELS)
-    vectors = item.vectors[:, ::step].float().cpu().numpy()
-    channels = vectors.shape[1]
-    tiles = _TILES * math.isqrt(_CHANNELS // channels)
-    cells = np.arange(rows * columns)
-    if (inspected := item.inspected) is not None and len(vectors) < rows * columns:
-        cells = np.flatnonzero(inspected)
-    row, column = np.divmod(cells, columns)
-    tile = (row * tiles // rows) * tiles + column * tiles // columns
-    place = tile[:, None] * channels + np.arange(channels)
-    sums = np.bincount(place.ravel(), vectors.ravel(), tiles**2 * channels)
-    counts = np.bincount(tile, minlength=tiles**2)
-    means = sums.reshape(-1, channels) / np.maximum(counts, 1)[:, None]
-    return np.asarray(np.clip(means, -6e4, 6e4).ravel(), dtype=np.float16)
+__all__ = ["FeatureStore", "Noted", "PatchFeatures", "Visit", "describe"]
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -90,7 +36,7 @@ class FeatureStore:
         vectors: N×D, None where they are not stored, or in parts.
         parts: of samples with several channels, N×D_c for each; a scorer that takes them apart works on them in place.
         prepared: whether the scorer has prepared the stored vectors in place.
-        refs, views, inspected: of each image, as in `PatchFeatures`.
+        refs, views, inspected, numbers: of each image, as in `PatchFeatures`.
         descriptors: of the images that were not turned.
         near_copies: what `find_near_copies` found.
         expected, images: N, and how many images, as forecast.
@@ -109,6 +55,7 @@ class FeatureStore:
     expected: int = 0
     images: int = 0
     chunk: int = 0
+    numbers: list[int] = field(default_factory=list)
     learn: Callable[[], Iterator[PatchFeatures]] | None = None
     again: Callable[[], Iterator[Tensor]] | None = None
 
@@ -136,7 +83,9 @@ class FeatureStore:
     def part(self, number: int) -> FeatureStore:
         """The features of one channel, of the same images."""
         noted = (self.refs, self.views, self.inspected, self.starts)
-        return _Part(self.parts[number], [], False, *noted, expected=len(self), images=len(self.refs))
+        return _Part(
+            self.parts[number], [], False, *noted, expected=len(self), images=len(self.refs), numbers=self.numbers
+        )
 
     @property
     def _all_parts(self) -> list[Tensor]:
@@ -187,12 +136,45 @@ class FeatureStore:
 
     def add(self, item: PatchFeatures) -> None:
         """Note an image whose features come next."""
-        self.refs.append(item.ref)
-        if not item.source.angle:
-            self.descriptors.append(describe(item))
-        self.views.append(item.view)
-        self.inspected.append(item.inspected)
-        self.starts.append(self.starts[-1] + len(item.vectors))
+        self.note(Noted.of(item))
+
+    def note(self, noted: Noted) -> None:
+        """As `add`, where the features are elsewhere."""
+        self.refs.append(noted.ref)
+        if noted.descriptor is not None:
+            self.descriptors.append(noted.descriptor)
+        self.views.append(noted.view)
+        self.inspected.append(noted.inspected)
+        self.starts.append(self.starts[-1] + noted.patches)
+        self.numbers.append(noted.number)
+
+    # ---- what is done with each image, where its features are --------------------------------------------------------
+
+    def visit(
+        self,
+        function: Callable[[Visit], Result],
+        area: Callable[[View], Area | None],
+        images: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, Result]]:
+        """function(visit) of all images, or of some, in order, each with its number; `area`: what of a view is
+        inspected."""
+        some = enumerate(self.walk()) if images is None else ((i, self.of_image(i)) for i in images)
+        for i, vectors in some:
+            view = self.views[i]
+            yield i, function(Visit(i, self.refs[i], view, self.inspected[i], vectors, area(view)))
+
+    def fold(
+        self,
+        function: Callable[[Iterator[PatchFeatures]], Result],
+        merge: Callable[[Result, Result], Result],
+        leaf: int,
+    ) -> Result:
+        """Learn from images that are walked over once: function(images) of each `leaf` that follow each other by their
+        numbers, merged in a tree of fixed shape."""
+        tree = Tree(merge)
+        for number, items in groupby(self.first_walk(), key=lambda item: item.number // leaf):
+            tree.add(number, function(items))
+        return tree.total()
 
     def selected(self, sources: Sequence[Sample]) -> FeatureStore:
         """The stored features of some of the images, under the labels that their sources have now: a copy, or of all
@@ -256,4 +238,5 @@ class _Part(FeatureStore):
 
     def first_walk(self) -> Iterator[PatchFeatures]:
         for i, (ref, view) in enumerate(zip(self.refs, self.views, strict=True)):
-            yield PatchFeatures(Sample(ref.name, {}, ref.angle, ref.group), view, ref.grid, self.of_image(i), {})
+            source, number = Sample(ref.name, {}, ref.angle, ref.group), self.numbers[i] if self.numbers else -1
+            yield PatchFeatures(source, view, ref.grid, self.of_image(i), {}, number=number)

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from patchbank.errors import OptionError
-from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.features.store import FeatureStore, Noted, PatchFeatures
 from patchbank.memory.bank import Bank
 from patchbank.memory.coreset import SAMPLERS
 from patchbank.memory.search import check_search
@@ -191,22 +191,30 @@ class BankScorer(Scorer):
     def take_in(self, items: Iterable[PatchFeatures]) -> None:
         """Held-out images, after the calibration: a larger bank is nearer to everything, so the threshold of the
         smaller one holds for it."""
+        self.take_in_far(map(self.far_patches, items))
+
+    def far_patches(self, item: PatchFeatures) -> tuple[Noted, Tensor, Tensor]:
+        """Of a held-out image the patches that the bank does not cover: their numbers, and the patches in its space."""
+        points = self.to_bank_space(self.prepare(item.vectors))
+        far = torch.nonzero(self.bank.nearest(points)[0] > self.bank.covering_radius)[:, 0]
+        return Noted.of(item), far.cpu(), points[far]
+
+    def take_in_far(self, found: Iterable[tuple[Noted, Tensor, Tensor]]) -> None:
+        """As `take_in`, of patches that were found elsewhere."""
         bank, features, kept, at = self.bank, FeatureStore(), [], []
-        for item in items:
-            points = self.to_bank_space(self.prepare(item.vectors))
-            far = torch.nonzero(bank.nearest(points)[0] > bank.covering_radius)[:, 0]
-            kept.append(points[far])
-            at.append(far.cpu() + len(features))
-            features.add(item)
+        for noted, far, points in found:
+            kept.append(points)
+            at.append(far + len(features))
+            features.note(noted)
         if not kept:  # all went away since they were scored
             return
         points, rows = torch.cat(kept), torch.cat(at)
         room = round(len(bank) / (1 - self.reserved)) - len(bank)
-        found = bank.far_from(points, bank.covering_radius, room)
-        chosen = found.indices
+        selected = bank.far_from(points, bank.covering_radius, room)
+        chosen = selected.indices
         self.bank = replace(
             bank.joined(points[chosen.to(points.device)], features.provenance(rows[chosen]), features.refs),
-            covering_radius=max(bank.covering_radius, found.radius),
+            covering_radius=max(bank.covering_radius, selected.radius),
         )
 
     def without(self, images: Sequence[int]) -> Self:

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Self
 
-from patchbank.errors import Progress
+from patchbank.errors import Progress, notify
+from patchbank.features.storage import take
 from patchbank.features.store import FeatureStore
 from patchbank.memory.bank_scorer import BankScorer, BankSize
 from patchbank.memory.selecting import Selecting
@@ -41,10 +42,16 @@ class CoresetScorer(BankScorer):
     def select_from(self, points: Tensor, features: FeatureStore, progress: Progress | None) -> None:
         """Thin the N×D patches of a store, as the bank keeps them."""
         count = self.kept(len(points))
+        if self.select.streams and not isinstance(points, Tensor):  # on a cluster, whose workers are the chunks
+            composed: Any = points
+            found = composed.composed(count)
+            notify(f"covering radius {found.radius:.3g} as measured; at most {found.bound:.3g} by its bound")
+            self.bank = self.make_bank(take(points, found.indices), features, found.indices, found.radius)
+            return
         sampler = self.select.sampler(len(points), points.shape[1], count)
         vectors: Tensor = sampler.run(points, self.select.reporting(progress, count))
         if vectors is features.vectors:
-            vectors = vectors.clone()
+            vectors = vectors.clone() if isinstance(vectors, Tensor) else take(vectors, sampler.indices_)
         self.bank = self.make_bank(vectors, features, sampler.indices_, sampler.covering_radius_)
 
     def select_in_chunks(self, features: FeatureStore, factors: Callable[[Tensor], Tensor]) -> Tensor:
@@ -88,5 +95,5 @@ class CoresetScorer(BankScorer):
         # the index is let go of: there is no room for it beside the selection's own, and the next search makes it anew
         self.bank = replace(self.bank)
         chosen = self.select.among(features, held, self.kept)
-        points = features.stored[chosen.to(features.stored.device)]
+        points = take(features.stored, chosen.to(features.stored.device))
         return self.with_bank(self.make_bank(points, features, chosen, 0.0))

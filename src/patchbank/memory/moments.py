@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEAF = 64  # images whose moments are taken one after the other; a multiple of what methods add at once
 KINDS = ("full", "diagonal", "tied")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from patchbank.errors import OptionError, Progress
+from patchbank.features.storage import fill
 from patchbank.features.store import FeatureStore
 from patchbank.memory.coreset import SAMPLERS
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
@@ -102,7 +103,7 @@ class Selecting:
         """Rows of stored features that a greedy selection keeps of all images but some; `kept`: of N patches."""
         points, others = features.stored, len(features)
         anchor = row_norms(points)
-        for i in left_out:
-            anchor[features.starts[i] : features.starts[i + 1]] = -torch.inf  # never chosen
-            others -= features.starts[i + 1] - features.starts[i]
+        rows = [slice(features.starts[i], features.starts[i + 1]) for i in left_out]
+        fill(anchor, rows, -torch.inf)  # never chosen
+        others -= sum(part.stop - part.start for part in rows)
         return farthest_first(points, kept(others), anchor, radius=self.radius or 0.0).indices

@@ -20,7 +20,7 @@ from patchbank.detector import Detector
 from patchbank.errors import ImageError, OnError, OptionError, give_up
 from patchbank.explain import one_source
 from patchbank.features.store import PatchFeatures
-from patchbank.fitting import Fitted
+from patchbank.fitting import Cluster, Fitted
 from patchbank.maintenance import noted
 from patchbank.prediction import Explanation, Prediction
 from patchbank.registry import METHODS, register_combination
@@ -107,7 +107,11 @@ class Ensemble(Detector):
 
     # ---- the flow ----------------------------------------------------------------------------------------------------
 
-    def _fit(self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor) -> Self:
+    def _fit(
+        self, images: Images, groups: Sequence[object] | None, monitor: FitMonitor, cluster: Cluster | None = None
+    ) -> Self:
+        if cluster is not None:
+            raise OptionError("an ensemble cannot be fitted on a cluster: fit its members one by one")
         on_error = monitor.on_error
         # an iterator is walked through once
         given = labelled(gather(images, on_error, of="good"), groups, self.group_by)
@@ -121,7 +125,7 @@ class Ensemble(Detector):
             # an unreadable image is named once
             of_member = replace(monitor, on_error=_silent if number else on_error, seconds={}, labels={})
             with member.context.active():
-                member._fit(sources, None, of_member)
+                member._fit(sources, None, of_member, None)
             member.calibration = scheme
             if number == 0:  # all must be calibrated by the same parts
                 parts = of_member.labels

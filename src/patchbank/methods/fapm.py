@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,19 +19,19 @@ from patchbank._system.threads import on_this_thread
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
 from patchbank.features.aggregation import Arrangement, Cells, OneGrid
-from patchbank.features.storage import take
+from patchbank.features.storage import drop, subset, take
 from patchbank.features.store import FeatureStore
 from patchbank.memory.coreset.farthest_first import farthest_first_of_each
 from patchbank.memory.coreset.samplers import project
 from patchbank.memory.grid_scorer import GridScorer, on_grid, only
 from patchbank.memory.region_grid import GridBanks, Indices, RegionGrid
+from patchbank.memory.spread import cluster_spread, to_nearest_other
 from patchbank.registry import register
 from patchbank.sample import same_part
 from patchbank.scorer import Grid, Levels, PatchScores, pick
 from patchbank.scoring.displacement import Response
 
 PROJECTION = 128  # as PatchCore: for the distances of the selection, of features with at least twice as many dimensions
-_SAMPLE = 32  # vectors of each region that the spread of a level is measured on
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class _Kept:
 class FAPMScorer(GridScorer):
     """A bank for each region of the image and each level."""
 
+    learns_in_shards: ClassVar[bool] = True
     loo_is_biased = True
 
     def __init__(self, levels: Levels, options: FAPMOptions):
@@ -106,18 +108,27 @@ class FAPMScorer(GridScorer):
         return Cells.split(cells, self.levels.channels, self.levels.strides)
 
     def _levels_of(self, features: FeatureStore, cells: Indices) -> list[Tensor]:
-        """The vectors of some cells, each level's as one matrix."""
-        return [level.flatten(0, 1) for level in self._split(take(features.stored, torch.from_numpy(cells)))]
+        """The vectors of some cells, each level's as one matrix; where features lie elsewhere, so does it."""
+        widths = self.levels.channels if self.options.layer_wise else [self.levels.dimension]
+        return [
+            subset(features.stored, torch.from_numpy(cells), partial(self._level_of, j), side**2, width)
+            for j, (side, width) in enumerate(zip(self._sides, widths, strict=True))
+        ]
+
+    def _level_of(self, level: int, vectors: Tensor) -> Tensor:
+        return self._split(vectors)[level].flatten(0, 1)
 
     def _take(self, features: FeatureStore, cells: Indices, levels: list[Tensor], counts: list[int]) -> list[_Kept]:
         """Greedy coresets of one region's levels."""
         seed = self.options.seed
         points = [project(s, PROJECTION if s.shape[1] >= 2 * PROJECTION else s.shape[1], seed) for s in levels]
         chosen = farthest_first_of_each(points, counts)
-        return [
-            _Kept(level[one.indices], self._origin(features, cells, j, one.indices), one.radius)
+        kept = [
+            _Kept(take(level, one.indices), self._origin(features, cells, j, one.indices), one.radius)
             for j, (level, one) in enumerate(zip(levels, chosen, strict=True))
         ]
+        drop(*points, *levels)
+        return kept
 
     def _too_large(self, features: FeatureStore, cells: list[Indices], reach: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Regions×levels: where the largest cluster, which reaches as far as the covering radius, has d > D_th (Eq. 1).
@@ -130,7 +141,7 @@ class FAPMScorer(GridScorer):
             units = np.median(reach**2, axis=0)
         else:
             rng = np.random.default_rng(self.options.seed)
-            squares = [[_to_nearest_other(level, rng) for level in self._levels_of(features, of)] for of in cells]
+            squares = [[to_nearest_other(level, rng) for level in self._levels_of(features, of)] for of in cells]
             units = np.array([float(torch.cat(of_level).median()) for of_level in zip(*squares, strict=True)])
         return cluster_spread(reach**2 / np.where(units > 0, units, 1.0)) > self.options.threshold
 
@@ -204,20 +215,6 @@ class FAPMScorer(GridScorer):
             return None
         weights = torch.tensor(self.options.weights).square()
         return weights.repeat_interleave(torch.tensor(self.levels.channels))
-
-
-def cluster_spread(squared: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eq. 1: d = 1 − 2/(1 + exp(‖v_far − v'‖²)), in 0..1."""
-    return np.tanh(squared / 2)
-
-
-def _to_nearest_other(vectors: Tensor, rng: np.random.Generator) -> Tensor:
-    """Squared distances of some of N×C vectors to their nearest other one."""
-    some = torch.from_numpy(rng.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False))
-    to_all = torch.cdist(vectors[some], vectors, compute_mode="donot_use_mm_for_euclid_dist").square()
-    to_all[torch.arange(len(some)), some] = torch.inf
-    nearest = to_all.min(1).values
-    return nearest[torch.isfinite(nearest)]
 
 
 @register

@@ -16,7 +16,7 @@ from typing_extensions import Self
 from patchbank.calibration.calibration import Calibration
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
-from patchbank.features.storage import in_blocks, take
+from patchbank.features.storage import map_blocks, map_rows, take
 from patchbank.features.store import FeatureStore
 from patchbank.memory.bank_scorer import BankScorer, BankSize, check_bank_search
 from patchbank.memory.coreset import SAMPLERS
@@ -34,6 +34,7 @@ class LMFCoreScorer(BankScorer):
     """Algorithm 1. `share`: κ; `projection`: d', 0 for none; `equal`: levels weigh the same; `sampler`: "random" or
     "greedy"; `normalise`: report (â − μ)/σ."""
 
+    learns_in_shards: ClassVar[bool] = True
     matrix: Tensor  # D×d': selection, scaling and projection in one
     offset: Tensor  # d'
 
@@ -54,7 +55,7 @@ class LMFCoreScorer(BankScorer):
             kept = torch.from_numpy(rows)
             bank, radius = self.prepare(take(vectors, kept.to(vectors.device))), math.nan
         else:
-            everything = torch.cat([self.prepare(block) for _, block in in_blocks(vectors)])
+            everything = map_rows(vectors, self.prepare, width=self.matrix.shape[1])
             share = min(count / len(vectors), 0.999)
             sampler = SAMPLERS["greedy"](share, self.device, everything.shape[1], count=count, seed=self.seed)
             bank, kept, radius = sampler.run(everything), sampler.indices_, sampler.covering_radius_
@@ -66,8 +67,8 @@ class LMFCoreScorer(BankScorer):
         largest standard deviation, standardised, times w_l = (1/v_l)/Σ_k(1/v_k), v_l the mean variance; then R/√d'."""
         dimension, device = vectors.shape[1], vectors.device
         moments = Moments(1, dimension, "diagonal", device, torch.float64)
-        for _, block in in_blocks(vectors):
-            moments.add(block[:, None])
+        for _, of_block in map_blocks(vectors, _moments_of):
+            moments = moments.merge(of_block)
         variance, mean = moments.scatter[0] / max(moments.count - 1, 1), moments.mean[0]
         levels = torch.split(torch.arange(dimension), list(self.levels.channels))
         inverse = [1 / (1.0 if self._equal else max(float(variance[level].mean()), 1e-12)) for level in levels]
@@ -127,6 +128,12 @@ class LMFCoreScorer(BankScorer):
     def restore(self, tensors: Memory, values: dict[str, Any]) -> Self:
         self.matrix, self.offset, self.normal = tensors["matrix"], tensors["offset"], tuple(values["normal"])
         return super().restore(tensors, values)
+
+
+def _moments_of(block: Tensor) -> Moments:
+    moments = Moments(1, block.shape[1], "diagonal", block.device, torch.float64)
+    moments.add(block[:, None])
+    return moments
 
 
 @register

@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from patchbank._system.tree import Tree
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
 from patchbank.features.aggregation import Arrangement, Pooled
+from patchbank.features.storage import map_blocks
 from patchbank.features.store import FeatureStore
 from patchbank.memory.whitening import whiten_tied
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths
+
+_Spread: TypeAlias = tuple[Tensor, float]  # of one level: scatter, and the sum of the fourth powers of lengths
 
 
 class MahalanobisADScorer(Scorer):
@@ -25,6 +30,7 @@ class MahalanobisADScorer(Scorer):
 
     localizes: ClassVar[bool] = False
     keeps_grid: ClassVar[bool] = True
+    learns_in_shards: ClassVar[bool] = True
     mean: Tensor  # ΣC
     factors: list[Tensor]  # for each level C×C; see `memory.whitening`
 
@@ -35,17 +41,24 @@ class MahalanobisADScorer(Scorer):
 
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """§III-A: mean and shrunk covariance of each level."""
-        vectors = features.stored.double()
-        mean = vectors.mean(0)
-        self.mean, self.factors, self._left_out, self._images = mean.float(), [], [], len(vectors)
-        for level in self._by_level(vectors - mean):
-            shrinkage, target = ledoit_wolf(level)
-            scatter, ridge = level.T @ level, max(shrinkage * target, 1e-12)
-            self.factors.append(whiten_tied((1 - shrinkage) / len(level) * scatter, ridge).float())
+        count = self._images = len(features)
+        sums = [of_block for _, of_block in map_blocks(features.stored, _sum)]
+        mean = torch.stack(sums).sum(0) / count
+        self.mean, self.factors, self._left_out = mean.float(), [], []
+        tree = Tree(_merged)
+        for number, (_, of_block) in enumerate(map_blocks(features.stored, partial(self._spread, mean))):
+            tree.add(number, of_block)
+        for scatter, fourth in tree.total():
+            shrinkage, target = shrink(scatter, fourth, count)
+            ridge = max(shrinkage * target, 1e-12)
+            self.factors.append(whiten_tied((1 - shrinkage) / count * scatter, ridge).float())
             # without one image, at the same shrinkage and target: one factor for all (as PaDiM)
-            share = (1 - shrinkage) / max(len(level) - 1, 1)
+            share = (1 - shrinkage) / max(count - 1, 1)
             self._left_out.append((whiten_tied(share * scatter, ridge), share))
         return self
+
+    def _spread(self, mean: Tensor, block: Tensor) -> list[_Spread]:
+        return [(x.T @ x, float(x.square().sum(1).square().sum())) for x in self._by_level(block.double() - mean)]
 
     def release(self) -> None:
         self._left_out = []
@@ -95,16 +108,28 @@ class MahalanobisADScorer(Scorer):
         return scorer
 
 
+def _sum(block: Tensor) -> Tensor:
+    return block.double().sum(0)
+
+
+def _merged(first: list[_Spread], second: list[_Spread]) -> list[_Spread]:
+    return [(a + b, c + d) for (a, c), (b, d) in zip(first, second, strict=True)]
+
+
 def ledoit_wolf(centred: Tensor) -> tuple[float, float]:
     """N×D, mean subtracted → (ρ, μ): the covariance is estimated as (1 − ρ)·S + ρ·μ·I, S = XᵀX/N, μ = tr(S)/D.
 
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004).
     """
-    n, d = centred.shape
-    covariance = centred.T @ centred / n
+    return shrink(centred.T @ centred, float(centred.square().sum(1).square().sum()), len(centred))
+
+
+def shrink(scatter: Tensor, fourth: float, n: int) -> tuple[float, float]:
+    """As `ledoit_wolf`, of XᵀX and Σ‖x‖⁴ of N rows."""
+    covariance, d = scatter / n, len(scatter)
     target = float(covariance.diagonal().sum()) / d
     spread = float(covariance.square().sum()) - d * target**2  # d² of the paper, times D
-    noise = (float(centred.square().sum(1).square().sum()) / n - float(covariance.square().sum())) / n
+    noise = (fourth / n - float(covariance.square().sum())) / n
     shrinkage = min(max(noise, 0.0) / spread, 1.0) if spread > 0 else 1.0
     return shrinkage, target
 

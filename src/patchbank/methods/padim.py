@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,8 +15,8 @@ from typing_extensions import Self
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OptionError, Progress
 from patchbank.features.planning import Plan, plan_statistics
-from patchbank.features.store import FeatureStore
-from patchbank.memory.moments import KINDS, Moments
+from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.memory.moments import KINDS, LEAF, Moments
 from patchbank.memory.traced import TracedGaussians
 from patchbank.memory.whitening import distances, scatter_of, whiten, whiten_tied
 from patchbank.registry import register
@@ -37,6 +37,8 @@ class PaDiMScorer(Scorer):
     """N(μ, Σ) of some channels at each of P positions. `kind`: of the covariance, one of `KINDS`."""
 
     keeps_grid: ClassVar[bool] = True
+    learns_in_shards: ClassVar[bool] = True
+    folds_images: ClassVar[bool] = True
     mean: Tensor  # P×d
     factor: Tensor  # W with ‖W(x − μ)‖ the distance; see `memory.whitening`
     channels: Tensor  # d indices
@@ -61,20 +63,27 @@ class PaDiMScorer(Scorer):
         """§III-A and B: d of the channels at random; μ and Σ + εI of each position over the images."""
         chosen = np.random.default_rng(self._seed).permutation(self.levels.dimension)[: self._d]
         self.channels = torch.from_numpy(np.sort(chosen)).to(self._device)
-        moments, waiting = None, list[Tensor]()
-        for item in features.first_walk():
-            if moments is None:
-                self.grid, moments = item.grid, Moments(len(item.vectors), self._d, self.kind, self._device)
-            if item.grid != self.grid:
-                raise DatasetError(self._other_shape(item.source.name, item.grid))
+        total = features.fold(self._learn_some, _merged, LEAF)
+        self.grid = total.grid
+        return self._of(total.moments)
+
+    def _learn_some(self, items: Iterator[PatchFeatures]) -> _Some:
+        """The moments of images that follow each other."""
+        found, waiting = None, list[Tensor]()
+        for item in items:
+            if found is None:
+                moments = Moments(len(item.vectors), self._d, self.kind, self._device)
+                found = _Some(item.source.name, item.grid, moments)
+            if item.grid != found.grid:
+                raise DatasetError(_other_shape(item.source.name, item.grid, found.grid))
             waiting.append(self.prepare(item.vectors))
             if len(waiting) == _TOGETHER:
-                moments.add(torch.stack(waiting))
+                found.moments.add(torch.stack(waiting))
                 waiting.clear()
-        assert moments is not None
+        assert found is not None
         if waiting:
-            moments.add(torch.stack(waiting))
-        return self._of(moments)
+            found.moments.add(torch.stack(waiting))
+        return found
 
     def _of(self, moments: Moments) -> Self:
         self._moments, self.count, self.mean = moments, moments.count, moments.mean
@@ -87,6 +96,8 @@ class PaDiMScorer(Scorer):
         # few
         full = (2 if images > d + 2 else 3) * positions * d * d
         matrices = {"full": full, "diagonal": 3 * positions * d, "tied": 4 * d * d}[self.kind]
+        one = {"full": positions * d * d, "diagonal": positions * d, "tied": d * d}[self.kind]
+        matrices = max(matrices, (-(-images // LEAF)).bit_length() * one)  # of what is yet to be merged
         needed = 4 * (matrices + (_TOGETHER * 3 + 1) * positions * d)
         work = f"{images} images, {positions} patches × {self.levels.dimension} each"
         return plan_statistics(work, needed, device, budget, _WAYS_OUT)
@@ -104,7 +115,7 @@ class PaDiMScorer(Scorer):
     ) -> PatchScores:
         """Eq. 2: √((x − μ)ᵀ Σ⁻¹ (x − μ)) at each position."""
         if grid != self.grid:
-            raise ImageError(self._other_shape("this image", grid))
+            raise ImageError(_other_shape("this image", grid, self.grid))
         centred = points - self.mean
         if self._traced is not None:
             return PatchScores(masked(self._traced.distances(centred), inspected))
@@ -148,12 +159,6 @@ class PaDiMScorer(Scorer):
         gain[self.channels.cpu()] = precision
         return gain
 
-    def _other_shape(self, name: str, grid: Grid) -> str:
-        return (
-            f"{name}: has a grid of {grid[0]}×{grid[1]} patches, the images before it {self.grid[0]}×{self.grid[1]}: "
-            "padim compares images position by position; with geometry=paper (--geometry paper) all have one shape"
-        )
-
     # ---- merge, files, exports ---------------------------------------------------------------------------------------
 
     def merge(self, others: Sequence[Any], skipped: Sequence[set[str]], names: Sequence[Mapping[str, str]]) -> Self:
@@ -189,7 +194,7 @@ class PaDiMScorer(Scorer):
 
     def export_memory(self, grid: Grid) -> tuple[Memory, dict[str, int]]:
         if grid != self.grid:
-            raise ImageError(self._other_shape("the size to export", grid))
+            raise ImageError(_other_shape("the size to export", grid, self.grid))
         return {"mean": self.mean.cpu().clone(), "factor": self.factor.cpu().float().clone()}, {}
 
     def traced(self, memory: Memory, grid: Grid) -> Self:
@@ -197,6 +202,28 @@ class PaDiMScorer(Scorer):
         scorer.mean, scorer.channels = memory["mean"], self.channels.cpu()
         scorer._traced = TracedGaussians(self.kind, memory["factor"], self._d)
         return scorer
+
+
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Moments of images of one grid; `name`: of the first."""
+
+    name: str
+    grid: Grid
+    moments: Moments
+
+
+def _merged(first: _Some, second: _Some) -> _Some:
+    if second.grid != first.grid:
+        raise DatasetError(_other_shape(second.name, second.grid, first.grid))
+    return _Some(first.name, first.grid, first.moments.merge(second.moments))
+
+
+def _other_shape(name: str, grid: Grid, before: Grid) -> str:
+    return (
+        f"{name}: has a grid of {grid[0]}×{grid[1]} patches, the images before it {before[0]}×{before[1]}: "
+        "padim compares images position by position; with geometry=paper (--geometry paper) all have one shape"
+    )
 
 
 @register

@@ -17,7 +17,7 @@ from patchbank.data import Sample, turned_by
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
 from patchbank.features.aggregation import level_balance
-from patchbank.features.storage import in_blocks
+from patchbank.features.storage import scale
 from patchbank.features.store import FeatureStore
 from patchbank.memory.bank_scorer import BankSize, check_bank_search
 from patchbank.memory.coreset_scorer import CoresetScorer
@@ -34,6 +34,7 @@ STREAM = "stream"  # as the value of `coreset`
 class PatchCoreScorer(CoresetScorer):
     """The memory bank M. `balanced`: scale the levels to equal variance (not in the paper)."""
 
+    learns_in_shards: ClassVar[bool] = True
     balance: Tensor  # D: factors
 
     def __init__(self, levels: Levels, size: BankSize, select: Selecting, balanced: bool, **more: Any):
@@ -46,8 +47,7 @@ class PatchCoreScorer(CoresetScorer):
             self.balance = self.select_in_chunks(features, self._level_balance)
             return self
         self.balance = self._level_balance(features.vectors)
-        for _, block in in_blocks(features.vectors):
-            block.mul_(self.balance)  # in place: there is no room for a second copy
+        scale(features.vectors, self.balance)
         features.prepared = True
         self.select_from(self.to_bank_space(features.vectors), features, progress)
         return self

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,8 @@ from patchbank.data import Sample, turned_by
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, Progress
 from patchbank.features.planning import Plan, plan_statistics
-from patchbank.features.store import FeatureStore
-from patchbank.memory.moments import Moments
+from patchbank.features.store import FeatureStore, PatchFeatures
+from patchbank.memory.moments import LEAF, Moments
 from patchbank.options import check_augment
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, Scorer, lengths
@@ -28,6 +29,8 @@ _WAYS_OUT = "use a level with fewer channels (--levels 2), or give it more memor
 class SubspaceADScorer(Scorer):
     """The principal components of all nominal patches that keep a share `variance` of the variance."""
 
+    learns_in_shards: ClassVar[bool] = True
+    folds_images: ClassVar[bool] = True
     mean: Tensor  # D
     components: Tensor  # K×D, orthonormal rows
     scatter: Tensor | None = None  # D×D, float64, of all patches: what two models are merged by
@@ -42,7 +45,8 @@ class SubspaceADScorer(Scorer):
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
         d = self.levels.dimension
-        needed = 8 * (_FOLDS + 6) * d * d + 12 * d * (patches // images)
+        partial_sums = (-(-images // LEAF)).bit_length()
+        needed = 8 * (_FOLDS * partial_sums + 6) * d * d + 12 * d * (patches // images)
         return plan_statistics(
             f"{images} images, {patches // images} patches × {d} each", needed, device, budget, _WAYS_OUT
         )
@@ -50,14 +54,17 @@ class SubspaceADScorer(Scorer):
     def fit(self, features: FeatureStore, progress: Progress | None = None) -> Self:
         """§3.2: the principal components of all patches; also of those of each fold, for the calibration."""
         count = min(features.images, _FOLDS)
-        self._folds = [Moments(1, self.levels.dimension, "full", self._device, torch.float64) for _ in range(count)]
-        given, self._fold_of = 0, []
-        for item in features.first_walk():
-            given += not item.source.angle  # a turned image goes where the one it was made of went
-            fold = (given - 1) % count
-            self._fold_of.append(fold)
-            self._folds[fold].add(item.vectors[:, None])
+        self._folds = features.fold(partial(self._learn_some, count), _merged, LEAF)
+        self._fold_of = [number % count for number in features.numbers]
         return self._of(_total(self._folds))
+
+    def _learn_some(self, count: int, items: Iterator[PatchFeatures]) -> list[Moments]:
+        """The moments of each fold among images that follow each other; a turned image goes where the one it was made
+        of went."""
+        folds = [Moments(1, self.levels.dimension, "full", self._device, torch.float64) for _ in range(count)]
+        for item in items:
+            folds[item.number % count].add(item.vectors[:, None])
+        return folds
 
     def _of(self, moments: Moments) -> Self:
         self.mean, self.components = self._subspace(moments)
@@ -141,6 +148,10 @@ class SubspaceADScorer(Scorer):
         scorer = self.copied()
         scorer.mean, scorer.components = memory["mean"], memory["components"]
         return scorer
+
+
+def _merged(first: list[Moments], second: list[Moments]) -> list[Moments]:
+    return [mine.merge(other) for mine, other in zip(first, second, strict=True)]
 
 
 def _total(parts: Sequence[Moments]) -> Moments:

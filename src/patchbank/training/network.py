@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from patchbank.features.storage import in_blocks, moments
+from patchbank.features.storage import column_moments
 
 Network = TypeVar("Network", bound=nn.Module)
 _LEAST_SCALE = 1e-6
@@ -68,7 +68,7 @@ class Standard(nn.Module):
 
     def learn(self, *parts: Tensor) -> None:
         """Mean and deviation of N×D features, read in blocks; D may come in parts."""
-        found = [moments((block for _, block in in_blocks(part)), part.shape[1]) for part in parts]
+        found = [column_moments(part) for part in parts]
         self.hold(torch.cat([mean for mean, _ in found]), torch.cat([variance for _, variance in found]))
 
     def hold(self, mean: Tensor, variance: Tensor) -> None:

@@ -36,8 +36,10 @@ def check_training(options: Any) -> None:
         raise OptionError(f"learning_rate must lie in (0, 1], not {options.learning_rate}")
 
 
-def checkpoints_of(detector: Any, folder: str | PathLike[str] | None, resume: bool) -> Checkpoints | None:
-    """Where the trainings of a detector are kept; None for nowhere.
+def checkpoints_of(
+    detector: Any, folder: str | PathLike[str] | None, resume: bool, in_shards: bool = False
+) -> Checkpoints | None:
+    """Where the trainings of a detector are kept, or with `in_shards` its selections; None for nowhere.
 
     Raises:
         OptionError: there is nothing to go on with.
@@ -46,12 +48,14 @@ def checkpoints_of(detector: Any, folder: str | PathLike[str] | None, resume: bo
         if resume:
             raise OptionError("resume needs the folder where the training is kept: give checkpoints")
         return None
-    learns = any(part.scorer_class.learns_weights for part in detector.parts())
+    learns = in_shards or any(part.scorer_class.learns_weights for part in detector.parts())
     if not learns:
         if resume:
             raise OptionError(f"{detector.method} learns no weights, so it has nothing to resume: leave out --resume")
         return None
     kept = Checkpoints(Path(folder), resume)
+    if resume and kept.is_empty and in_shards:
+        return Checkpoints(Path(folder))  # it ended before anything was selected
     if resume and kept.is_empty:
         raise OptionError(f"{folder}: keeps no unfinished training: leave out --resume")
     return kept

@@ -15,6 +15,7 @@ What is left is measured in float32, and where that could lower a distance, in f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from patchbank._system.numba_jit import REASSOCIATE, jit
 from patchbank._system.threads import for_each, spread
-from patchbank.features.storage import SCATTERED, in_blocks, is_mapped, release, take
+from patchbank.features.storage import SCATTERED, in_blocks, is_mapped, map_blocks, map_rows, release, take
 from patchbank.memory.coreset.by_product import farthest_first_by_product
 from patchbank.memory.coreset.selection import Selection
 from patchbank.memory.search.prefix import Floats, Prefix, below, lay_query, margin, squared_distance
@@ -41,14 +42,22 @@ def row_norms(points: Tensor) -> Tensor:
     Σ_j ‖x_i − x_j‖² = N·‖x_i‖² − 2·x_i·Σ_j x_j + Σ_j ‖x_j‖².
     """
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
-    norms = torch.empty(len(points), dtype=torch.float64, device=points.device)
-    for rows, block in in_blocks(points, _BLOCK):
-        total += block.double().sum(0)
-        norms[rows] = block.double().square().sum(1)
-    mean_square = norms.sum()
-    for rows, block in in_blocks(points, _BLOCK):
-        norms[rows].mul_(len(points)).sub_(2 * (block.double() @ total)).add_(mean_square).clamp_(min=0)
+    mean_square = torch.zeros((), dtype=torch.float64, device=points.device)
+    for _, (of_block, squares) in map_blocks(points, _sums, _BLOCK):
+        total += of_block
+        mean_square += squares
+    norms: Tensor = map_rows(points, partial(_norms_of, len(points), total, mean_square), _BLOCK, dtype=torch.float64)
     return norms
+
+
+def _sums(block: Tensor) -> tuple[Tensor, Tensor]:
+    values = block.double()
+    return values.sum(0), values.square().sum(1).sum()
+
+
+def _norms_of(count: int, total: Tensor, mean_square: Tensor, block: Tensor) -> Tensor:
+    values = block.double()
+    return values.square().sum(1).mul_(count).sub_(2 * (values @ total)).add_(mean_square).clamp_(min=0)
 
 
 def farthest_first(
@@ -61,11 +70,12 @@ def farthest_first(
     Stops early once all distances are at most `radius` (0: never). `progress` is called with the number selected since
     its last call.
     """
+    if not isinstance(points, Tensor):
+        return Selection(*points.farthest_first(count, anchor, progress, radius))
     if points.device.type != "cpu":
         return farthest_first_by_product(points, count, anchor, progress, radius)
-    largest = max(float(bound.abs()) for _, block in in_blocks(points) for bound in torch.aminmax(block))
-    if largest > _LARGE or 0 < largest < 1 / _LARGE:  # scaled by a power of two, which rounds nothing
-        scale = float(2.0 ** -int(np.log2(largest)))
+    scale = safe_scale(max(largest for _, largest in map_blocks(points, largest_value)))
+    if scale != 1.0:
         scaled = farthest_first(points * scale, count, anchor * scale**2, progress, radius * scale)
         return Selection(scaled.indices, scaled.radius / scale)
     traversal = _Traversal(points.contiguous(), count, anchor.numpy().copy())
@@ -80,9 +90,21 @@ def farthest_first(
     return Selection(indices, traversal.radius())
 
 
+def largest_value(block: Tensor) -> float:
+    """The largest absolute value."""
+    return max(float(bound.abs()) for bound in torch.aminmax(block))
+
+
+def safe_scale(largest: float) -> float:
+    """A power of two, which rounds nothing, that brings values of that size to where their squares are float32 too."""
+    return float(2.0 ** -int(np.log2(largest))) if largest > _LARGE or 0 < largest < 1 / _LARGE else 1.0
+
+
 def farthest_first_of_each(sets: Sequence[Tensor], counts: Sequence[int]) -> list[Selection]:
     """Greedy coresets of many small sets (N_i×D_i float32), as one for each region and level of an image: several at a
     time, each on one thread."""
+    if not all(isinstance(points, Tensor) for points in sets):
+        return [farthest_first(points, count, row_norms(points)) for points, count in zip(sets, counts, strict=True)]
     return for_each(lambda one: farthest_first(one[0], one[1], row_norms(one[0])), list(zip(sets, counts, strict=True)))
 
 
@@ -152,7 +174,7 @@ class _Traversal:
 
     def _update(self, rows: NDArray[np.int64]) -> None:
         spread(
-            lambda start, stop: _update(
+            lambda start, stop: update_bounds(
                 self.points, self.coordinates, self.shift, self.distance, self.seen, self.kept, self.where,
                 self.selected, *self.tiles, self.norms, rows[start:stop],
             ),
@@ -187,7 +209,7 @@ class _Traversal:
 def _select(points, pool, distance, seen, centres, selected, tau):  # type: ignore[no-untyped-def]
     """Farthest first within the `pool`, whose vectors are `points`, until its farthest is not above τ; returns how many
     are selected now."""
-    slack = _slack(points.shape[1])
+    slack = rounding_slack(points.shape[1])
     while selected < len(centres):
         farthest, top = -1, tau
         for at, i in enumerate(pool):
@@ -201,18 +223,18 @@ def _select(points, pool, distance, seen, centres, selected, tau):  # type: igno
         new = points[farthest]
         for at, i in enumerate(pool):
             if squared_distance(points[at], new) <= distance[i] * slack:
-                distance[i] = min(distance[i], _exact(points[at], new))
+                distance[i] = min(distance[i], exact_distance(points[at], new))
     for i in pool:
         seen[i] = selected
     return selected
 
 
 @jit()
-def _update(  # type: ignore[no-untyped-def]
+def update_bounds(  # type: ignore[no-untyped-def]
     points, coordinates, shift, distance, seen, kept, where, selected, v0, v1, v2, norms, rows
 ):
     """Bring the distances of some rows, sorted by `seen`, up to date with all centres selected."""
-    slack = _slack(points.shape[1])
+    slack = rounding_slack(points.shape[1])
     q0 = np.empty((1, v0.shape[1], ROWS), np.float32)
     q1 = np.empty((1, v1.shape[1], ROWS), np.float32)
     q2 = np.empty((1, v2.shape[1], ROWS), np.float32)
@@ -231,20 +253,20 @@ def _update(  # type: ignore[no-untyped-def]
                 row = bit // LANES
                 i, centre = group[row], kept[where[tile * LANES + bit % LANES]]
                 if squared_distance(points[i], centre) <= distance[i] * slack:
-                    distance[i] = min(distance[i], _exact(points[i], centre))
+                    distance[i] = min(distance[i], exact_distance(points[i], centre))
                     limits[row] = np.float32(distance[i]) + shift[i]
         for i in group:
             seen[i] = selected
 
 
 @jit()
-def _slack(dimension):  # type: ignore[no-untyped-def]
+def rounding_slack(dimension):  # type: ignore[no-untyped-def]
     """What a float32 sum of that many squares may be too large by, as a factor."""
     return 1 + 2 * (dimension + 3) * 6e-8
 
 
 @jit(fastmath=REASSOCIATE)
-def _exact(a, b):  # type: ignore[no-untyped-def]
+def exact_distance(a, b):  # type: ignore[no-untyped-def]
     total = 0.0
     for d in range(len(a)):
         difference = np.float64(a[d]) - np.float64(b[d])

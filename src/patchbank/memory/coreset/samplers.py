@@ -8,6 +8,7 @@ the features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchbank.errors import OptionError
-from patchbank.features.storage import in_blocks, take
+from patchbank.features.storage import map_blocks, map_rows, take
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
-from patchbank.memory.search import make_index
+from patchbank.memory.search import Index, make_index
 
 Features = TypeVar("Features", NDArray[Any], Tensor)
 Progress = Callable[[int], None]
@@ -61,10 +62,11 @@ class BaseSampler:
         return take(features, indices.to(features.device))
 
     def _checked(self, features: Features) -> Tensor:
-        tensor = torch.as_tensor(features).detach()
-        if tensor.ndim != 2 or len(tensor) == 0:
+        elsewhere = _is_elsewhere(features)
+        tensor: Tensor = features if elsewhere else torch.as_tensor(features).detach()  # type: ignore[assignment]
+        if len(tensor.shape) != 2 or len(tensor) == 0:
             raise OptionError(f"features must be a matrix N×D with N of at least 1, not {tuple(tensor.shape)}")
-        if not all(bool(torch.isfinite(block).all()) for _, block in in_blocks(tensor)):
+        if not all(finite for _, finite in map_blocks(tensor, _is_finite)):
             raise OptionError("features hold NaN or infinite values: no distance to them is defined")
         return tensor
 
@@ -112,7 +114,7 @@ class GreedyCoresetSampler(BaseSampler):
         self.dimension_to_project_features_to = dimension_to_project_features_to
 
     def _select(self, features: Tensor, count: int, progress: Progress | None) -> Tensor:
-        points = project(features.to(self.device), self.dimension_to_project_features_to, self.seed)
+        points = project(on_device(features, self.device), self.dimension_to_project_features_to, self.seed)
         selection = farthest_first(points, count, self._anchor(points), progress, self.radius)
         if points.shape[1] == features.shape[1]:
             self.covering_radius_ = selection.radius
@@ -147,9 +149,27 @@ class ApproximateGreedyCoresetSampler(GreedyCoresetSampler):
     def _anchor(self, points: Tensor) -> Tensor:
         starts = min(max(self.number_of_starting_points, 1), len(points))
         chosen = np.random.default_rng(self.seed).choice(len(points), starts, replace=False)
-        centres = points[torch.from_numpy(chosen).to(points.device)].double()
-        means = [torch.cdist(block.double(), centres).mean(1) for _, block in in_blocks(points)]
-        return torch.cat(means).square()
+        centres = take(points, torch.from_numpy(chosen).to(points.device)).double()
+        anchor: Tensor = map_rows(points, partial(_squared_mean, centres), dtype=torch.float64)
+        return anchor
+
+
+def _squared_mean(centres: Tensor, block: Tensor) -> Tensor:
+    return torch.cdist(block.double(), centres).mean(1).square()
+
+
+def _is_finite(block: Tensor) -> bool:
+    return bool(torch.isfinite(block).all())
+
+
+def _is_elsewhere(features: Any) -> bool:
+    """Whether they are `storage.Rows`."""
+    return not isinstance(features, Tensor | np.ndarray) and hasattr(features, "map_blocks")
+
+
+def on_device(features: Tensor, device: torch.device) -> Tensor:
+    """Features on a device; those in other processes stay there."""
+    return features.to(device) if isinstance(features, Tensor) else features
 
 
 def project(features: Tensor, dimension: int, seed: int) -> Tensor:
@@ -158,22 +178,38 @@ def project(features: Tensor, dimension: int, seed: int) -> Tensor:
     Features with no more than `dimension` columns are returned as they are: projecting up saves nothing.
     """
     if features.shape[1] <= dimension:
-        return features.float()
+        return features.float() if isinstance(features, Tensor) else features
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(features.shape[1], dimension, generator=generator) / dimension**0.5
     matrix = matrix.to(features.device)
-    projected = torch.empty(len(features), dimension, device=features.device)
-    for rows, block in in_blocks(features):
-        torch.mm(block.float(), matrix, out=projected[rows])
+    projected: Tensor = map_rows(features, partial(_projected, matrix), width=dimension)
     return projected
+
+
+def _projected(matrix: Tensor, block: Tensor) -> Tensor:
+    return torch.mm(block.float(), matrix)
 
 
 def covering_radius(features: Tensor, indices: Tensor) -> float:
     """Largest distance of any of N×D features to its nearest among the rows `indices`."""
-    return covering_radius_of(features, features[indices.to(features.device)])
+    return covering_radius_of(features, take(features, indices.to(features.device)))
 
 
 def covering_radius_of(features: Tensor, kept: Tensor) -> float:
     """Largest distance of any of N×D features to its nearest of K×D kept vectors."""
-    index = make_index(kept.float())
-    return max(float(index.nearest(block.float())[0].max()) for _, block in in_blocks(features, 4096))
+    return max(radius for _, radius in map_blocks(features, _Reach(kept.float()), 4096))
+
+
+class _Reach:
+    """How far a block of rows lies from K×D kept vectors. The index stays in the process that made it."""
+
+    def __init__(self, kept: Tensor):
+        self._kept = kept
+        self._index: Index | None = None
+
+    def __call__(self, block: Tensor) -> float:
+        self._index = self._index or make_index(self._kept)
+        return float(self._index.nearest(block.float())[0].max())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": self._kept, "_index": None}

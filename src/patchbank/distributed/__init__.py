@@ -1,0 +1,6 @@
+"""Fits and predictions on a Ray cluster, with the model that one machine would make (docs/distributed.md)."""
+
+from patchbank.distributed.crew import ClusterError
+from patchbank.distributed.ray_workers import connect
+
+__all__ = ["ClusterError", "connect"]
