@@ -131,8 +131,7 @@ class PatchCore(Detector):
     Args:
         coreset: share of all patches to keep (by default 10 %, but no more than 10 000 patches), or "stream" to select
             chunk by chunk where not all patches fit into memory.
-        bank_size: how many patches to keep instead.
-        bank_mb: MB of patches to keep instead.
+        bank_size, bank_mb: how many patches, or MB of patches, to keep instead.
         coreset_radius: stop as soon as every patch is that close to a kept one.
         sampler: "greedy", "approximate", "random", "identity", or "proxies": vectors learned after Eq. 8, each said to
             come from the patch nearest to it.
@@ -151,11 +150,9 @@ class PatchCore(Detector):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"geometry": "paper"},
         "fast": {"image_size": 256, "enlarge": False, "bank_size": 4_000},
-        "best": {"image_size": [384, 512, 768]},  # an ensemble of three
+        "best": {"image_size": [384, 512, 768]},  # an ensemble
     }
-    on_whole_images: ClassVar[dict[str, Any]] = {
-        "image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True,
-    }  # fmt: skip
+    on_whole_images: ClassVar = {"image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True}
 
     coreset: float | str | None = None
     bank_size: int | None = None
