@@ -137,6 +137,10 @@ class Options:
         """A value for an option; for None, that of the geometry."""
         defaults = ALWAYS | BY_GEOMETRY.get(self.geometry, BY_GEOMETRY["whole"])
         defaults |= {} if self.geometry == "paper" else self.on_whole_images
+        if value is None and name == "enlarge" and self.tile is not None:
+            return False
+        if value is None and name == "position_scale" and self.option("image_score") != "smoothed":
+            return False
         return defaults.get(name) if value is None else value
 
     @classmethod

@@ -21,6 +21,7 @@ from tests.cli.running import patchbank
 # how each command is called that has an option of numbers
 CALLS = {
     "fit": "fit {good} -o {out}.patchbank",
+    "plan": "plan --images 10 --workers 2",
     "predict": "predict {model} {good} -o {out}",
     "explain": "explain {model} {good} -o {out}",
     "evaluate": "evaluate {model} {parts} -o {out}",

@@ -68,7 +68,7 @@ def test_the_last_layer_is_normalised(transformer: str) -> None:
 
 def test_an_image_size_that_fits_the_patches(transformer: str, tmp_path: Path) -> None:
     model = PatchCore(backbone=transformer, sampler="random").fit(GOOD[:2])
-    assert model.extractor.geometry.image_size == 14 * 27  # nearest to the default, 384
+    assert model.extractor.geometry.image_size == 14 * 37  # nearest to the default, 512
     model.save(tmp_path / "m.patchbank")
     assert patchbank.load(tmp_path / "m.patchbank").predict(GOOD[0]).score == model.predict(GOOD[0]).score
     with pytest.raises(OptionError, match="multiple of 14"):

@@ -120,10 +120,11 @@ def test_pictures_of_one_part_are_left_out_together(method: str, monkeypatch: py
 
 
 def test_the_scores_are_those_of_a_bank_without_the_part() -> None:
-    model = PatchCore(image_size=64, sampler="identity", balance=False, neighbours=0).fit(BURSTS, groups=LABELS)
+    alone = {"image_size": 64, "sampler": "identity", "balance": False, "neighbours": 0, "position_scale": False}
+    model = PatchCore(**alone).fit(BURSTS, groups=LABELS)
     for number in (0, 17):
         others = [image for image, label in zip(BURSTS, LABELS, strict=True) if label != LABELS[number]]
-        apart = PatchCore(image_size=64, sampler="identity", balance=False, neighbours=0).fit(others)
+        apart = PatchCore(**alone).fit(others)
         assert model.calibration_.scores[number] == pytest.approx(apart.predict(BURSTS[number]).score, rel=1e-5)
 
 

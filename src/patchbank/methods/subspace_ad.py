@@ -41,7 +41,7 @@ class SubspaceADScorer(Scorer):
         self._variance, self._device = variance, device
         self._fold_of: list[int] = []
         self._folds: list[Moments] = []
-        self._without_fold: list[tuple[Tensor, Tensor]] = []
+        self._without_fold: dict[int, tuple[Tensor, Tensor]] = {}
 
     def plan(self, images: int, patches: int, device: torch.device, budget: int | None) -> Plan:
         d = self.levels.dimension
@@ -83,7 +83,7 @@ class SubspaceADScorer(Scorer):
         return moments.mean[0].float(), (components * largest.sign()).float().contiguous()
 
     def release(self) -> None:
-        self._folds, self._without_fold = [], []
+        self._folds, self._without_fold = [], {}
 
     def compare(
         self, points: Tensor, grid: Grid, inspected: Tensor | None = None, exclude: int | None = None
@@ -99,11 +99,13 @@ class SubspaceADScorer(Scorer):
     def _without(self, image: int) -> Any:
         if not self._folds:
             raise OptionError("subspace leaves an image out only while it is fitted: its components are not kept apart")
-        folds = [fold for fold in self._folds if fold.count]
+        folds = {i: fold for i, fold in enumerate(self._folds) if fold.count}  # the images of one may be unreadable
         if len(folds) < 2:
             return None, None
         if not self._without_fold:
-            self._without_fold = [self._subspace(_total(folds[:i] + folds[i + 1 :])) for i in range(len(folds))]
+            self._without_fold = {
+                i: self._subspace(_total([fold for j, fold in folds.items() if j != i])) for i in folds
+            }
         return self._without_fold[self._fold_of[image]]
 
     def gain(self, response: Response) -> Tensor:
