@@ -16,9 +16,9 @@ Array = NDArray[np.float64]
 OPTIONS: dict[str, Any] = {
     "image_size": 64,
     "width": 0.08,
-    "epochs": 6,
+    "epochs": 24,
     "batch": 1,
-    "learning_rate": 0.01,
+    "learning_rate": 0.003,
     "sigma": 2.0,
 }
 CHANNELS = {"rgb": 3, "relief": 2}
