@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -11,15 +12,24 @@ from patchbank.cli import options as o
 from patchbank.cli.console import say
 
 
-def doctor(as_json: o.Json = False) -> None:
+def doctor(
+    images: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of images, or a dataset: what size of defect is seen in them."),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
     """Say what this machine has and what will be used. Exits with 1 where the default backbone cannot run."""
-    facts = examine()
+    facts = examine() | ({} if images is None else _seen_in(images))
     if as_json:
         say(json.dumps(facts))
     else:
         for key, value in facts.items():
             say(f"{key:24} {value if value is not None else '–'}")
     raise typer.Exit(0 if facts["default_backbone"].startswith("works") else 1)
+
+
+_LOOKED_AT = 200  # images
 
 
 def examine() -> dict[str, Any]:
@@ -42,6 +52,29 @@ def examine() -> dict[str, Any]:
         "transformers": package_version("transformers"),
         "default_backbone": _try_default(device),
     }
+
+
+def _seen_in(folder: Path) -> dict[str, Any]:
+    """How images of a folder would be inspected at each quality, and the smallest defect to rely on."""
+    from collections import Counter
+
+    from patchbank.cli.console import Failures
+    from patchbank.data import Geometry, ValueRange, gather, image_size, shorter_sides, zoom_for
+    from patchbank.data.datasets import open_dataset
+    from patchbank.features.resolution import resolution_of
+    from patchbank.registry import create
+
+    failures = Failures()
+    samples = gather(open_dataset(folder, on_error=failures).train, failures)[:_LOOKED_AT]
+    usual = Counter(image_size(sample) for sample in samples).most_common(1)[0][0]
+    found: dict[str, Any] = {"images": f"{len(samples)} looked at, most of {usual[0]}×{usual[1]} pixels"}
+    for quality in o.QUALITIES:
+        model = create(o.at_quality("patchcore", quality)).parts()[-1]
+        size = model.option("image_size")
+        zoom = zoom_for(shorter_sides(samples, ValueRange()), size) if model.option("enlarge") else 1.0
+        seen = resolution_of(Geometry("whole", size, zoom=zoom), usual, model.option("enlarge"))
+        found[f"quality_{quality}"] = seen.sentence()
+    return found
 
 
 def _try_default(device: Any) -> str:
