@@ -41,7 +41,7 @@ class Scored:
 def scored(distances: Distances, variant: Variant) -> Scored:
     """The scores of one model in one way."""
     loo, good, bad = (_maps(group, variant.sigma) for group in (distances.loo, distances.good, distances.bad))
-    statistics = PositionStatistics.of([str(i) for i in range(len(loo))], [coarse(each, None) for each in loo])
+    statistics = PositionStatistics.of([coarse(each, None) for each in loo])
     if not variant.scaled or not statistics.is_enough:
         return Scored(_peaks(loo), _peaks(good), _peaks(bad), good + bad)
     loo = [_divided(each, statistics.scale(without=[i])) for i, each in enumerate(loo)]

@@ -181,7 +181,7 @@ class Detector(Options):
         values = decide_range(given, self.value_range, channels)
         values = replace(values, depths=decide_depths(given, channels, self.depth))
         reference = choose_reference(given, values) if self.align else None
-        inputs = Inputs(values, roi, roi, reference, channels, self._zoom(given, values, channels))
+        inputs = Inputs(values, roi, roi, reference, channels, self.zoom_of(given, values, channels))
         extractor = self.make_extractor(inputs)
         self.fitted = fitted_to(self, extractor, given, copies, monitor, cluster)  # one assignment: all or nothing
         self._opened = inputs, extractor
@@ -191,7 +191,7 @@ class Detector(Options):
         """As `data.gather`, each sample seen in the first of the channels that are inspected."""
         return [sample.seen_in(self.inputs_.channels[0]) for sample in gather(images, on_error, of=of)]
 
-    def _zoom(self, given: Sequence[Sample], values: ValueRange, channels: Sequence[str]) -> float:
+    def zoom_of(self, given: Sequence[Sample], values: ValueRange, channels: Sequence[str]) -> float:
         """What small pictures are enlarged by; geometry keeps the density of its points."""
         if not self.option("enlarge") or self.tile is not None or tuple(channels) != (RGB_CHANNEL,):
             return 1.0

@@ -49,7 +49,7 @@ def some_maps(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
 
 def test_the_field() -> None:
     maps = some_maps(30)
-    found = PositionStatistics.of([str(i) for i in range(30)], maps).scale().field
+    found = PositionStatistics.of(maps).scale().field
     np.testing.assert_allclose(found, literal(maps), rtol=1e-3)
     assert found.mean() == pytest.approx(1, abs=1e-5)
     assert found[20].mean() > 1.3 > 0.9 > found[60].mean()
@@ -57,16 +57,16 @@ def test_the_field() -> None:
 
 def test_images_are_taken_out_again() -> None:
     maps = some_maps(30)
-    statistics = PositionStatistics.of([str(i) for i in range(30)], maps)
+    statistics = PositionStatistics.of(maps)
     without = statistics.scale(without=[3, 7]).field
-    fresh = PositionStatistics.of(["x"] * 28, [m for i, m in enumerate(maps) if i not in (3, 7)]).scale().field
+    fresh = PositionStatistics.of([m for i, m in enumerate(maps) if i not in (3, 7)]).scale().field
     np.testing.assert_allclose(without, fresh, rtol=1e-5)
     assert not np.array_equal(without, statistics.scale().field)
 
 
 def test_maps_without_any_distance() -> None:
     nothing = [np.zeros((CELLS, CELLS), np.float32)] * 24
-    assert np.array_equal(PositionStatistics.of(["x"] * 24, nothing).scale().field, np.ones((CELLS, CELLS)))
+    assert np.array_equal(PositionStatistics.of(nothing).scale().field, np.ones((CELLS, CELLS)))
 
 
 def test_places_that_are_not_inspected_count_as_the_mean_of_the_others() -> None:
@@ -116,7 +116,7 @@ def test_no_image_is_calibrated_on_a_scale_that_it_is_part_of(model: PatchCore) 
         maps.append(plain.score(fitted.scorer, points, item.grid, item.view, None, exclude=i).smoothed)
     coarse_maps = [coarse(each, None) for each in maps]
     for i, score in enumerate(exact.calibration_.scores):
-        others = PositionStatistics.of(["x"] * 23, [m for j, m in enumerate(coarse_maps) if j != i]).scale()
+        others = PositionStatistics.of([m for j, m in enumerate(coarse_maps) if j != i]).scale()
         assert score == pytest.approx((maps[i] / others.at((64, 64))).max(), rel=1e-4)
 
 

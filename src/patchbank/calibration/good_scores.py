@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from patchbank.calibration.calibration import Calibration, Row
 from patchbank.calibration.position_scale import PositionScale, PositionStatistics, coarse
@@ -29,7 +27,8 @@ class GoodScores:
     _rows: list[Row] = field(default_factory=list)
     _waiting: list[tuple[Post, str, str, Compared]] = field(default_factory=list)
     _statistics: PositionStatistics = field(default_factory=PositionStatistics)
-    _groups: list[str] = field(default_factory=list)
+    _named: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # the numbers of maps, by image
+    _grouped: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # and by part
     _bytes: int = 0
     _scale: PositionScale | None = None
 
@@ -41,9 +40,11 @@ class GoodScores:
         smoothed = post.finish(compared).smoothed
         assert smoothed is not None
         area = compared.area
-        self._statistics.add(name, coarse(smoothed, None if area is None else area.cells(smoothed.shape)))
-        self._groups.append(group)
-        compared = replace(compared, scores=replace(compared.scores, nearest=None))
+        number = len(self._statistics.maps)
+        self._statistics.add(coarse(smoothed, None if area is None else area.cells(smoothed.shape)))
+        self._named[name].add(number)
+        if group:
+            self._grouped[group].add(number)
         self._waiting.append((post, name, group, compared))
         self._bytes += compared.nbytes
         if self._bytes > _WAITING and self._statistics.is_enough:
@@ -76,14 +77,10 @@ class GoodScores:
     def _scale_without(self, name: str, group: str) -> PositionScale | None:
         if not self._statistics.is_enough:
             return None
-        return self._statistics.scale(self._of_part(name, group))
-
-    def _of_part(self, name: str, group: str) -> Collection[int]:
-        """The numbers of the images of one part."""
-        names, groups = self._statistics.names, self._groups
-        return [i for i, (n, g) in enumerate(zip(names, groups, strict=True)) if n == name or (group and g == group)]
+        of_part = self._named.get(name, set()) | self._grouped.get(group, set())
+        return self._statistics.scale(sorted(of_part))
 
 
 def _row(post: Post, name: str, group: str, compared: Compared, scale: PositionScale | None) -> Row:
     scored = replace(post, scale=scale).finish(compared)
-    return Row(name, scored.score, scored.peak if scored.smoothed is not None else float(np.nan), group)
+    return Row(name, scored.score, scored.peak, group)

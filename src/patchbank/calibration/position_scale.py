@@ -72,13 +72,11 @@ def coarse(smoothed: NDArray[np.float32], inspected: NDArray[np.bool_] | None) -
 class PositionStatistics:
     """Sums over coarse maps of good images, from which any of them can be taken out again."""
 
-    names: list[str] = field(default_factory=list)
     maps: list[NDArray[np.float32]] = field(default_factory=list)
     _sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, CELLS, CELLS)))
 
-    def add(self, name: str, of_image: NDArray[np.float32]) -> None:
+    def add(self, of_image: NDArray[np.float32]) -> None:
         """Take the coarse map of an image in."""
-        self.names.append(name)
         self.maps.append(of_image)
         self._sums += _powers(of_image)
 
@@ -96,11 +94,11 @@ class PositionStatistics:
         return PositionScale(_field(mean + SPREADS * spread))
 
     @classmethod
-    def of(cls, names: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> Self:
+    def of(cls, maps: Sequence[NDArray[np.float32]]) -> Self:
         """Of many at once."""
         found = cls()
-        for name, of_image in zip(names, maps, strict=True):
-            found.add(name, of_image)
+        for of_image in maps:
+            found.add(of_image)
         return found
 
 

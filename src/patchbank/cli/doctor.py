@@ -59,10 +59,11 @@ def _seen_in(folder: Path) -> dict[str, Any]:
     from collections import Counter
 
     from patchbank.cli.console import Failures
-    from patchbank.data import Geometry, ValueRange, gather, image_size, shorter_sides, zoom_for
+    from patchbank.data import Geometry, ValueRange, gather, image_size
     from patchbank.data.datasets import open_dataset
     from patchbank.features.resolution import resolution_of
     from patchbank.registry import create
+    from patchbank.sample import RGB_CHANNEL
 
     failures = Failures()
     samples = gather(open_dataset(folder, on_error=failures).train, failures)[:_LOOKED_AT]
@@ -71,7 +72,7 @@ def _seen_in(folder: Path) -> dict[str, Any]:
     for quality in o.QUALITIES:
         model = create(o.at_quality("patchcore", quality)).parts()[-1]
         size = model.option("image_size")
-        zoom = zoom_for(shorter_sides(samples, ValueRange()), size) if model.option("enlarge") else 1.0
+        zoom = model.zoom_of(samples, ValueRange(), (RGB_CHANNEL,))
         seen = resolution_of(Geometry("whole", size, zoom=zoom), usual, model.option("enlarge"))
         found[f"quality_{quality}"] = seen.sentence()
     return found
