@@ -206,3 +206,22 @@ def test_demo_with_geometry(tmp_path: Path) -> None:
     assert "open a report in a browser" in done.stdout
     for kind in ("ring", "plate", "body"):
         assert "The model looks at two things" in (tmp_path / f"{kind}-3d" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_quick_demo_has_the_same_report(tmp_path: Path) -> None:
+    done = patchbank("demo", "--quick", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "gear-quick"
+    assert [path.name for path in tmp_path.iterdir()] == ["gear-quick"]
+    assert len(list((folder / "gear-seed0" / "gear" / "train" / "good").iterdir())) == 40
+    assert json.loads((folder / "metrics.json").read_text())["image_auroc"] > 0.9
+    assert "gear" in (folder / "report.html").read_text()
+    assert done.stdout.count("report.html") == 1
+
+
+def test_a_quick_demo_draws_no_geometry(tmp_path: Path) -> None:
+    done = patchbank("demo", "--quick", "--3d", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "leave out --quick or --3d" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -14,10 +14,14 @@ from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.numbers import LARGEST_SEED
 from patchbank.cli.outputs import check_folder, written_or_rescued
+from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
     from patchbank.evaluation.results import Evaluation
 
+_PICTURES = {"n_train": 80, "n_test_good": 30, "n_per_defect": 10}
+_QUICK = {"n_train": 40, "n_test_good": 10, "n_per_defect": 3}
+_QUICK_KIND = "gear"
 _SOLID = {"train": 36, "test_good": 10, "per_defect": 4, "size": 400}  # few: each has three channels
 
 
@@ -29,26 +33,33 @@ def demo(
     solid: Annotated[
         bool, typer.Option("--3d", help="Parts with a picture and a depth for each pixel instead of pictures alone.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One kind of part, fewer parts and smaller images: the same report, sooner.")
+    ] = False,
     threads: o.Threads = None,
 ) -> None:
     """Draw some kinds of parts, learn the good ones, find the bad ones, write reports. No network, no data needed."""
+    if quick and solid:
+        raise OptionError("--quick draws pictures alone: leave out --quick or --3d")
     check_folder(output)
+    from patchbank import create
     from patchbank.cli.evaluate import summary, write_evaluation
     from patchbank.data.datasets import open_dataset
     from patchbank.demo.solid import SOLID_KINDS
     from patchbank.demo.synthetic import KINDS
     from patchbank.evaluation.evaluate import evaluate
-    from patchbank.methods import PatchCore
 
     started = time.perf_counter()
     failures = Failures()
-    for kind in SOLID_KINDS if solid else KINDS:
-        folder = output / (f"{kind}-3d" if solid else kind)
-        draw = _draw_solid if solid else _draw_pictures
+    draw = _draw_solid if solid else _draw_few_pictures if quick else _draw_pictures
+    suffix = "-3d" if solid else "-quick" if quick else ""
+    for kind in SOLID_KINDS if solid else (_QUICK_KIND,) if quick else KINDS:
+        folder = output / f"{kind}{suffix}"
         dataset = open_dataset(_drawn(folder / f"{kind}-seed{seed}", draw, kind, seed))
         say(f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect")
         with progress_bars() as progress:
-            model = PatchCore(seed=seed, threads=threads).fit(dataset.train, on_error=failures, progress=progress)
+            model = create("patchcore.fast" if quick else "patchcore", seed=seed, threads=threads)
+            model.fit(dataset.train, on_error=failures, progress=progress)
             written_or_rescued(model.save, folder / f"{kind}.patchbank")
             evaluation = evaluate(
                 model, dataset, model_file=folder / f"{kind}.patchbank", on_error=failures, progress=progress
@@ -72,7 +83,13 @@ def _drawn(folder: Path, draw: Callable[[Path, str, int], Path], kind: str, seed
 def _draw_pictures(folder: Path, kind: str, seed: int) -> Path:
     from patchbank.demo.synthetic import write_dataset
 
-    return write_dataset(folder, kind, seed=seed, n_train=80, n_test_good=30, n_per_defect=10)
+    return write_dataset(folder, kind, seed=seed, **_PICTURES)
+
+
+def _draw_few_pictures(folder: Path, kind: str, seed: int) -> Path:
+    from patchbank.demo.synthetic import write_dataset
+
+    return write_dataset(folder, kind, seed=seed, **_QUICK)
 
 
 def _draw_solid(folder: Path, kind: str, seed: int) -> Path:
