@@ -11,15 +11,8 @@ import pytest
 from tools.release_check import CHECKS, ROOT, entries, project_version, report
 
 IN_FILES = ("version", "model-files", "exports", "docs")
-NAMES = (
-    "pyproject.toml",
-    "CITATION.cff",
-    "CHANGELOG.md",
-    "README.md",
-    "docs",
-    "tests/model_files",
-    "tests/export_files",
-)
+NAMES = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "README.md", "docs")
+FIXTURES = ("tests/model_files", "tests/export_files")
 SOURCES = ("src/patchbank/io/model_file.py", "src/patchbank/edge/runtime.py")
 
 
