@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_OUT ?= out/demo
 BENCH_ARGS ?=
+WHEEL_ARGS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench tutorials wheel-test release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -o $(DEMO_OUT)
@@ -23,6 +24,17 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# execute the notebooks of docs/tutorials and store what they show
+tutorials: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.tutorials
+
+# WHEEL_ARGS=--bare downloads the dependencies, as a user does
+wheel-test: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.wheel_check $(WHEEL_ARGS)
+
+release-check: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.release_check
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

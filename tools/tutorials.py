@@ -51,7 +51,7 @@ def execute(path: Path, folder: Path) -> Any:
 
 def tidied(notebook: Any) -> Any:
     """Without times, colours and what names the kernel's machine; the pieces of one stream become one."""
-    notebook.metadata = {"kernelspec": dict(name="python3", display_name="Python 3", language="python")}
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         if cell.cell_type != "code":

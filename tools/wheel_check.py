@@ -42,6 +42,8 @@ class Broken(Exception):
 
 def build(root: Path, output: Path) -> tuple[Path, Path]:
     """The wheel and the sdist of a copy of the tracked and new files, so that no earlier build leaks in."""
+    if output.exists() and any(output.iterdir()):
+        raise Broken(f"{output} is not empty: name another folder with --output")
     with tempfile.TemporaryDirectory() as copy:
         for name in _source_files(root):
             target = Path(copy) / name
@@ -104,7 +106,9 @@ def install(wheel: Path, folder: Path, *, bare: bool) -> Path:
     options = ["--constraint", str(ROOT / "constraints.txt")] if bare and sys.version_info >= (3, 11) else []
     if not bare:
         options = ["--no-deps", "--no-index"]
-        site = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder=folder).strip())
+        site = Path(
+            run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder=folder).strip()
+        )
         # a folder that a .pth file names is searched, but its own .pth files, which know the sources, are not read
         (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     run([python, "-m", "pip", "install", "--quiet", *options, str(wheel)], folder=folder)

@@ -44,7 +44,8 @@ Quality: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="fast|balanced|best",
-        help="How much time an image may take: a few options in one word (docs/choosing.md) \\[default: balanced].",
+        help="How much time an image may take: several options in one word (docs/start/choosing.md) "
+        "\\[default: balanced].",
         rich_help_panel=_LEARNING,
     ),
 ]
@@ -84,7 +85,9 @@ GroupBy: TypeAlias = Annotated[
 ]
 Roi: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/regions.md)."),
+    typer.Option(
+        help="What to inspect: a mask image (black: not) or a JSON file with polygons (docs/guides/regions.md)."
+    ),
 ]
 Align: TypeAlias = Annotated[
     bool, typer.Option("--align", help="Lay each image over a training image first.", rich_help_panel=_LEARNING)
