@@ -100,7 +100,8 @@ def _refuse(names: Sequence[str], what: str) -> None:
 
 def install(wheel: Path, folder: Path, *, bare: bool) -> Path:
     """A new environment with the wheel; its `patchbank` command."""
-    run([sys.executable, "-m", "venv", str(folder)], folder=wheel.parent)
+    environment = cleared()
+    run([sys.executable, "-m", "venv", str(folder)], wheel.parent, environment)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     python = str(scripts / "python")
     options = ["--constraint", str(ROOT / "constraints.txt")] if bare and sys.version_info >= (3, 11) else []
@@ -111,7 +112,7 @@ def install(wheel: Path, folder: Path, *, bare: bool) -> Path:
         )
         # a folder that a .pth file names is searched, but its own .pth files, which know the sources, are not read
         (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    run([python, "-m", "pip", "install", "--quiet", *options, str(wheel)], folder=folder)
+    run([python, "-m", "pip", "install", "--quiet", *options, str(wheel)], folder, environment)
     return scripts / "patchbank"
 
 
@@ -119,9 +120,7 @@ def smoke(command: Path, folder: Path, version: str) -> float:
     """Run the demo as a new user without a network; its seconds. Raises `Broken`."""
     folder.mkdir()
     offline = blocked(folder)
-    home = {"HOME": str(folder), "USERPROFILE": str(folder)}
-    cleared = ("PYTHONPATH", "NUMBA_CACHE_DIR", "VIRTUAL_ENV", "PYTHONHOME")
-    environment = {key: value for key, value in os.environ.items() if key not in cleared} | home | offline[1]
+    environment = cleared() | {"HOME": str(folder), "USERPROFILE": str(folder)} | offline[1]
     python = str(command.with_name("python"))
     where = run([*offline[0], python, "-c", "import patchbank; print(patchbank.__file__)"], folder, environment).strip()
     if not Path(where).resolve().is_relative_to(command.parents[1].resolve()):
@@ -137,6 +136,12 @@ def smoke(command: Path, folder: Path, version: str) -> float:
     if len(reports) != 1 or len(metrics) != 1 or metrics[0]["image_auroc"] < 0.9:
         raise Broken("the demo of the wheel wrote no report, or found no defects")
     return seconds
+
+
+def cleared() -> dict[str, str]:
+    """The environment variables without those that lead to the sources or to an earlier run."""
+    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "NUMBA_CACHE_DIR")
+    return {key: value for key, value in os.environ.items() if key not in ours}
 
 
 def blocked(folder: Path) -> tuple[list[str], dict[str, str]]:
