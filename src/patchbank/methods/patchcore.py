@@ -152,7 +152,8 @@ class PatchCore(Detector):
         "fast": {"image_size": 256, "enlarge": False, "bank_size": 4_000},
         "best": {"image_size": [384, 512, 768]},  # an ensemble
     }
-    on_whole_images: ClassVar = {"image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True}
+    on_whole_images: ClassVar[dict[str, Any]] = {
+        "image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True}  # fmt: skip
 
     coreset: float | str | None = None
     bank_size: int | None = None
