@@ -25,6 +25,8 @@ _ENTRY = re.compile(r"^## (\S+)(?: - (\S+))?\s*$", re.MULTILINE)
 _RELEASE = re.compile(r"\d+\.\d+\.\d+")
 _NAMED = re.compile(r"patchbank(?:==|[ ]v?)(\d+\.\d+\.\d+)|version\s*=\s*\{(\d+\.\d+\.\d+)\}")
 
+_FORMAT = re.compile(r"`format_version`(?: \(now | \| )(\d+)")
+
 
 class Entry(NamedTuple):
     """A section of the changelog."""
@@ -158,9 +160,13 @@ def check_docs(root: Path) -> list[str]:
         text, name = page.read_text(encoding="utf-8"), page.relative_to(root).as_posix()
         named = {one or other for one, other in _NAMED.findall(text)} - {wanted}
         wrong += [f"{name} names patchbank {version}, not {wanted}: correct it" for version in sorted(named)]
-        formats += [(name, number) for number in re.findall(r"`format_version` \(now (\d+)", text)]
+        formats += [(name, number) for number in _FORMAT.findall(text)]
     wrong += [f"{name} says format {number}, not {newest}: correct it" for name, number in formats if number != newest]
-    return wrong if formats else [*wrong, "no page of docs says `format_version` (now N): say it on the file's page"]
+    return (
+        wrong
+        if formats
+        else [*wrong, "no page of docs says the newest `format_version`: say it on the page of the model file"]
+    )
 
 
 def check_site(root: Path) -> list[str]:
