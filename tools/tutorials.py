@@ -40,7 +40,7 @@ def execute(path: Path, folder: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     scripts = sysconfig.get_path("scripts")  # where `patchbank` is, for the cells that are shell commands
     changed = {"PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}", "NO_COLOR": "1", "COLUMNS": "110"}
-    changed |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    changed |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # the latter as the command line
     with mock.patch.dict(os.environ, changed):
         client = NotebookClient(
             notebook, timeout=MOST_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
