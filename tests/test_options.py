@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import patchbank
-from patchbank.cli.options import maker_for
+from patchbank.cli.detectors import maker_for
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.methods import METHODS, Ensemble
@@ -75,7 +75,7 @@ def test_several_methods_take_what_they_have() -> None:
     with pytest.warns(PatchbankWarning) as heard:
         make = maker_for(["patchcore", "mahalanobis", "spade"], given, ["sigma=2", "k=v", "image_score=max"])
     assert sorted(str(w.message) for w in heard) == [
-        "--coreset: left out for mahalanobis, spade, where it has no effect",
+        "--coreset-ratio: left out for mahalanobis, spade, where it has no effect",
         "--set image_score: left out for mahalanobis, spade, where it has no effect",
         "--set sigma: left out for mahalanobis, where it has no effect",
     ]
@@ -95,7 +95,7 @@ def test_one_method_must_take_all_that_is_given() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make = maker_for(["mahalanobis"], {"coreset": 0.2}, ["sigma=2"])
-    with pytest.raises(OptionError, match="--coreset: mahalanobis has no such option"):
+    with pytest.raises(OptionError, match="--coreset-ratio: mahalanobis has no such option"):
         make("mahalanobis", {"coreset": 0.2})
     with pytest.raises(OptionError, match=r"^sigma has no effect on mahalanobis: leave it out$"):
         make("mahalanobis", {}).check()

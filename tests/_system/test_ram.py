@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchbank._system import ram as memory
-from patchbank.cli.options import parse_bytes
+from patchbank.cli.values import parse_bytes
 from patchbank.errors import OptionError
 
 _PEAKS = """

@@ -10,6 +10,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.changing import InPlace, Output, check_destination, save_changed
 from patchbank.cli.console import Failures, progress_bars, threshold_words
+from patchbank.cli.opening import open_model
 from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ def add(
 ) -> None:
     """Take further good images into a bank; they will not be rejected any more. The threshold stays."""
     check_destination(model, output, in_place, *good)
-    from patchbank.loading import load
 
-    detector = load(model, weights=weights, **machine.options())
+    detector = open_model(model, weights, machine)
     failures = Failures()
     with progress_bars() as progress:
         detector.add(good, representative=representative, on_error=failures, progress=progress)

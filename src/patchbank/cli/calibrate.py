@@ -10,6 +10,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.changing import InPlace, Output, check_destination, save_changed
 from patchbank.cli.console import Failures, progress_bars, threshold_words
+from patchbank.cli.opening import open_model
 from patchbank.errors import OptionError
 
 
@@ -35,9 +36,8 @@ def calibrate(
         raise OptionError("--cost-ratio prices missed defects: give a folder of defective images with --defects")
     if false_alarm_rate is not None and defects is not None:
         raise OptionError("--false-alarm-rate sets the threshold by good images alone: leave out --defects")
-    from patchbank.loading import load
 
-    detector = load(model, weights=weights, **machine.options())
+    detector = open_model(model, weights, machine)
     if group_by is not None:
         detector.group_by = group_by
     before = detector.calibration_.threshold

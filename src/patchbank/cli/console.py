@@ -56,6 +56,11 @@ def set_level(verbose: bool | None = False, quiet: bool | None = False, *, anew:
         _level = int(bool(verbose)) - int(bool(quiet))
 
 
+def is_verbose() -> bool:
+    """Whether --verbose was given."""
+    return _level > 0
+
+
 def note(text: object) -> None:
     """Print a line on stderr that is no result and no error; --quiet leaves it out."""
     if _level >= 0:

@@ -12,6 +12,7 @@ from patchbank._system.files import write_text
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.numbers import LARGEST_SEED
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.cli.values import parse_bytes
 
@@ -46,12 +47,9 @@ def evaluate(
     check_folder(output_dir)
     from patchbank.data.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
-    from patchbank.loading import load
 
     memory = parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
-    detector = load(model, weights=weights, **machine.options())
-    if roi is not None:
-        detector.restrict(roi)
+    detector = open_model(model, weights, machine, roi)
     opened = open_dataset(dataset, layout=layout, split=split, seed=seed)
     failures = Failures()
     with progress_bars() as progress:

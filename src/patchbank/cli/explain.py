@@ -12,6 +12,7 @@ from patchbank._system.files import is_full, reason, replacing, write_text
 from patchbank._system.written import Results, output_names
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError
 
@@ -32,7 +33,6 @@ def explain(
     place = _position(at)
     check_folder(output_dir)
     from patchbank.data import gather
-    from patchbank.loading import load
     from patchbank.pictures.channels import in_words
     from patchbank.pictures.drawing import read_again, save_png
     from patchbank.pictures.explanation import explanation_picture, finder_of
@@ -40,9 +40,7 @@ def explain(
 
     failures = Failures()
     sources = gather(images, failures)
-    detector = load(model, weights=weights, **machine.options())
-    if roi is not None:
-        detector.restrict(roi)
+    detector = open_model(model, weights, machine, roi)
     names = output_names(images, [source.name for source in sources])
     sources = [source.seen_in(detector.inputs_.channels[0]) for source in sources]
     find, done = finder_of(detector), 0

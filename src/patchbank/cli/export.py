@@ -10,6 +10,7 @@ import typer
 from patchbank.cli import choices as c
 from patchbank.cli import options as o
 from patchbank.cli.console import say
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.errors import OptionError
 
@@ -44,11 +45,8 @@ def export(
     inspected = _size(input_size)
     check_folder(output_dir)
     from patchbank.export import export as write
-    from patchbank.loading import load
 
-    detector = load(model, weights=weights, **machine.options())
-    if roi is not None:
-        detector.restrict(roi)
+    detector = open_model(model, weights, machine, roi)
     document = write(detector, output_dir, to=format, bank=bank, size=inspected, images=images, int8=int8)
     for line in _summary(document, output_dir):
         say(line)

@@ -14,10 +14,11 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.changing import MODEL
 from patchbank.cli.cluster import cluster_of
-from patchbank.cli.console import Failures, note, progress_bars, say, show_plan, threshold_words
+from patchbank.cli.console import Failures, detail, is_verbose, note, progress_bars, say, show_plan, threshold_words
 from patchbank.cli.detectors import at_quality, check_untouched, make_detector
 from patchbank.cli.interrupt import calm
 from patchbank.cli.learning import Learning
+from patchbank.cli.opening import engine_words
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ def fit(
             cluster=workers,
         )  # fmt: skip
     written_or_rescued(detector.save, output)
+    if is_verbose():
+        detail(engine_words(detector))
+        seconds = detector.training_["fit_seconds"]
+        detail(", ".join(f"{stage} {taken:.1f} s" for stage, taken in seconds.items() if stage != "total"))
     summary = {"dataset": str(dataset.root), "layout": dataset.layout, **describe(output, read(output))}
     summary["passed_over"] = dataset.train_found.to_list()
     if as_json:

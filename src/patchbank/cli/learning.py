@@ -144,12 +144,19 @@ class Learning(Depth):
         return {
             **{name: getattr(self, name) for name in _SAME},
             "coreset": "stream" if self.streaming else self.coreset_ratio,
-            "bank_mb": None if self.bank_memory is None else parse_bytes(self.bank_memory, "--bank-memory") / 1e6,
+            "bank_mb": None if self.bank_memory is None else _megabytes(self.bank_memory),
             "roi": self.roi and str(self.roi),
             "align": self.align or None,
             "value_range": range_up_to(self.full_scale),
             "depth": self.format(),
         }
+
+
+def _megabytes(bank_memory: str) -> float:
+    count = parse_bytes(bank_memory, "--bank-memory")
+    if count == 0:
+        raise OptionError("--bank-memory must be more than 0: give a size such as 6MB")
+    return count / 1e6
 
 
 _SAME = (

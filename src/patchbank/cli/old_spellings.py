@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,17 +38,12 @@ def _times(factor: float) -> Callable[[str], str]:
 def _with(unit: str) -> Callable[[str], str]:
     """A number gets the unit that it had silently."""
 
-    def convert(text: str) -> str:
-        try:
-            return text if float(text) == 0 else f"{text}{unit}"
-        except ValueError:
-            return text
-
-    return convert
+    return lambda text: f"{text}{unit}" if _is_bare(text) else text
 
 
 def _is_bare(text: str) -> bool:
-    return _with("B")(text) != text
+    """Whether a text is a number without a unit, other than 0."""
+    return re.fullmatch(r"\d+(\.\d+)?", text) is not None and float(text) > 0
 
 
 _FOLDER = {"-o": New("-O", "-O (--output-dir)"), "--output": New("--output-dir", "--output-dir (-O)")}

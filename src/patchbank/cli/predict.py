@@ -12,6 +12,7 @@ from patchbank.cli import options as o
 from patchbank.cli.cluster import inspecting
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.interrupt import calm
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.cli.results import KeptRun, PredictionFolder, check_has_points, identity_of_run
 from patchbank.errors import OptionError
@@ -63,18 +64,15 @@ def predict(
     from patchbank._system.written import output_names
     from patchbank.calibration.conformal import check_rate
     from patchbank.data import gather
-    from patchbank.loading import load
     from patchbank.prediction import finite
 
     if false_discovery_rate is not None:
         check_rate(false_discovery_rate, "--false-discovery-rate")
     failures = Failures()
     sources = gather(images, failures)
-    detector = load(model, weights=weights, **machine.options())
+    detector = open_model(model, weights, machine, roi)
     if ply:
         check_has_points(model, detector, sources)
-    if roi is not None:
-        detector.restrict(roi)
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
     if false_discovery_rate is not None:

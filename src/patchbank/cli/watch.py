@@ -13,6 +13,7 @@ from patchbank._system.remote import is_remote, located
 from patchbank.cli import options as o
 from patchbank.cli.console import note, say
 from patchbank.cli.numbers import MOST_SECONDS
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_file
 from patchbank.errors import OptionError
 
@@ -55,7 +56,6 @@ def watch(
     if not folder.is_dir():
         raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
     check_file(output, "the CSV file to write")
-    from patchbank.loading import load
     from patchbank.sample import GEOMETRY_CHANNEL, sources_of
     from patchbank.service.pairs import Pairs
     from patchbank.service.watching import COLUMNS, PAIR_COLUMNS, Arrivals, Table
@@ -63,9 +63,7 @@ def watch(
     from patchbank.service.webhook import Webhook
 
     sender = None if webhook is None else Webhook(webhook)
-    detector = load(model, weights=weights, **machine.options())
-    if roi is not None:
-        detector.restrict(roi)
+    detector = open_model(model, weights, machine, roi)
     needs = sources_of(name for part in detector.parts() for name in part.inputs_.channels)
     has_geometry = GEOMETRY_CHANNEL in needs
     if pair_timeout is not None and not has_geometry:
