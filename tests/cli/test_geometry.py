@@ -122,7 +122,7 @@ def test_heights_alone(heights: Path, tmp_path: Path) -> None:
         (["--fusion", "mean"], "fusion must be one of"),
         (["--depth-unit", "mile"], "unit"),
         (["--depth-unit", "-1"], "unit"),
-        (["--depth-axis", "up"], "axis must be depth"),
+        (["--depth-axis", "up"], "--depth-axis must be one of depth"),
         (["--invalid", "none"], "--invalid takes numbers such as 0 or 0,65535, not 'none'"),
         (["--camera", "gone.json"], "gone.json: cannot be read as a camera"),
         (["--method", "m3dm"], "m3dm needs weights of Point-MAE: give their file as point_weights"),
