@@ -20,14 +20,21 @@ from patchbank.demo.solid import draw_solid
 from patchbank.shape import Shape, write_depth_png, write_pcd, write_ply, write_xyz
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("geometry.md", "channels.md", "methods/btf.md", "methods/cpmf.md", "methods/m3dm.md", "methods/cfm.md")
+PAGES = (
+    "guides/geometry.md",
+    "guides/channels.md",
+    "methods/btf.md",
+    "methods/cpmf.md",
+    "methods/m3dm.md",
+    "methods/cfm.md",
+)
 TRAINED = ("simplenet", "fastflow", "cflow", "rd4ad", "localscale", "draem", "efficientad", "easynet", "hyads")
 LINKING = (
     *PAGES,
-    "stations.md",
-    "service.md",
-    "training.md",
-    "synthetic-anomalies.md",
+    "guides/stations.md",
+    "guides/service.md",
+    "methods/training.md",
+    "guides/synthetic-anomalies.md",
     *(f"methods/{name}.md" for name in TRAINED),
 )
 RUN = (*PAGES[:2], "methods/m3dm.md")  # the others say the same of another method

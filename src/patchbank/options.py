@@ -68,7 +68,7 @@ class Options:
         position_scale: divide the map by what good parts reach at each place (`calibration.position_scale`); takes 24
             good parts, and the image score "smoothed".
         false_alarm_rate: share of good parts that may be rejected.
-        calibration: which good images it is learned from, one of `SCHEMES` (docs/calibration.md).
+        calibration: which good images it is learned from, one of `SCHEMES` (docs/guides/thresholds.md).
         group_by: which images show one part, so that they are left out together: "folder", a CSV file of images and
             groups, a regular expression on names, or None to look for near-copies.
         seed: of everything random.
@@ -80,15 +80,15 @@ class Options:
         thumbnails: maximum MB of small pictures of the training images in the model, 0 for none.
         roi: a mask image or a JSON file with polygons, see `patchbank.data.roi`, or a `RegionOfInterest`.
         channels: of each sample, those that are inspected: "rgb", one that has a reader (`data.channels`), or what is
-            made of its geometry (docs/channels.md). None: rgb, and where the samples have geometry what the method
-            has for them, `Detector.with_geometry`.
+            made of its geometry (docs/guides/channels.md). None: rgb, and where the samples have geometry what the
+            method has for them, `Detector.with_geometry`.
         fusion: how several channels become one score: "map-sum", "max", "learned" (`memory.fused_scorer`), or "concat"
             for one memory of their features side by side.
         depth: what the numbers of depths, heights or points mean, a `shape.DepthFormat`; None to find out.
         align: lay each image over one of the training images first, in whose pixels the roi is then.
         tile, overlap: inspect images at their own size in tiles of N pixels, see `patchbank.data.tiling`.
         value_range: the (low, high) of pixel values that mean black and white in images of more than eight bits, None
-            to decide from the training images (docs/pixel-values.md).
+            to decide from the training images (docs/guides/pixel-values.md).
     """
 
     without_effect: ClassVar[frozenset[str]] = frozenset()  # options that change nothing of what a method computes

@@ -1,7 +1,7 @@
 """How many threads, for everything that has threads: torch, OpenCV, and the loops of this package.
 
 A forked child has none of the threads of its parent, and what waits for them waits for ever. The loops of this package
-start new ones there. OpenMP cannot: torch and faiss run on one thread in a forked child (docs/embedding.md).
+start new ones there. OpenMP cannot: torch and faiss run on one thread in a forked child (docs/guides/embedding.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the scores of good images come from that a detector is calibrated with (docs/calibration.md)."""
+"""Where the scores of good images come from that a detector is calibrated with (docs/guides/thresholds.md)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Calibrator:
         return learned, held, dataclasses.replace(calibration, how=scheme)
 
     def scheme_for(self, scorer: Any, parts: int, images: int | None = None) -> str:
-        """How images of N parts are calibrated: what was asked for, or what suits their number (docs/calibration.md).
+        """How N parts are calibrated: what was asked for, or what suits their number (docs/guides/thresholds.md).
         `images`: more than parts where some have several, by default one of each."""
         images = parts if images is None else images
         enough = parts >= FOLDS * WELL_RESOLVED / self.rate

@@ -43,7 +43,7 @@ def evaluate(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/metrics.md)."""
+    """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/reference/metrics.md)."""
     check_folder(output_dir)
     from patchbank.data.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run

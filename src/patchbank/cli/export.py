@@ -41,7 +41,7 @@ def export(
     roi: o.Roi = None,
     weights: o.Weights = None,
 ) -> None:
-    """Write a model as a graph, checked against the model on real images; the threshold stays data (docs/export.md)."""
+    """Write a model as a graph, checked against the model on real images (docs/guides/export.md)."""
     inspected = _size(input_size)
     check_folder(output_dir)
     from patchbank.export import export as write
@@ -65,7 +65,7 @@ def _summary(document: dict[str, Any], output: Path) -> list[str]:
             f"int8: the score differs by {int8['score']['relative']:.1e}, {int8['verdicts']} of {int8['images']} "
             f"verdicts change, median score × {int8['score_ratio']:.3f}; graph {int8['ms'][0]:.1f} → "
             f"{int8['ms'][1]:.1f} ms, {int8['mb'][0]:.1f} → {int8['mb'][1]:.1f} MB; set the threshold anew "
-            "(docs/export.md)"
+            "(docs/guides/export.md)"
         )
     return lines
 

@@ -20,4 +20,4 @@ def methods(as_json: o.Json = False) -> None:
         say(f"{row['name']:12} {row['computes']}")
         cost = f"; {row['cost']}" if row["cost"] else ""
         say(f"{'':12} needs {row['needs']}{cost}")
-    say("costs: 210 photographs of 600×800 pixels at 384×512, 2 CPU cores (docs/choosing.md has more)")
+    say("costs: 210 photographs of 600×800 pixels at 384×512, 2 CPU cores (docs/start/choosing.md has more)")

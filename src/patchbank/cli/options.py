@@ -30,7 +30,9 @@ OutputDir: TypeAlias = Annotated[Path, typer.Option("-O", "--output-dir", help="
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Roi: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/regions.md)."),
+    typer.Option(
+        help="What to inspect: a mask image (black: not), or a JSON file with polygons (docs/guides/regions.md)."
+    ),
 ]
 Threshold: TypeAlias = Annotated[float | None, typer.Option(help="Reject images whose score is above this number.")]
 Resume: TypeAlias = Annotated[
@@ -48,7 +50,7 @@ Quality: TypeAlias = Annotated[
     str | None,
     c.choice(
         c.QUALITIES, "--quality", panel=LEARNING,
-        help="How much time an image may take, as a preset of several options (docs/choosing.md) [default: balanced].",
+        help="How much time an image may take: several options in one (docs/start/choosing.md) [default: balanced].",
     ),
 ]  # fmt: skip
 BackboneName: TypeAlias = Annotated[

@@ -70,7 +70,7 @@ def plan(
     say(f"network: {found.rounds} rounds, {_size(found.up)} from the workers, {_size(found.down)} to them")
     for name in ("features", "selection", "calibration"):
         say(f"{name}: {_time(getattr(found, name))}")
-    say(f"together: {_time(found.seconds)} if no worker is lost (docs/distributed.md has what losses cost)")
+    say(f"together: {_time(found.seconds)} if no worker is lost (docs/guides/distributed.md has what losses cost)")
     say(
         f"measured here, one worker: {rates.images:.3g} images/s, {rates.points:.2g} points/s and "
         f"{rates.centres:.2g} centres/s of the selection"

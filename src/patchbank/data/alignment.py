@@ -27,7 +27,7 @@ from patchbank.sample import Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEAST_CORRELATION = 0.25  # of the fine structure: parts of one kind have more, other pictures less (docs/alignment.md)
+LEAST_CORRELATION = 0.25  # of the fine structure: parts of one kind have more, others less (docs/guides/alignment.md)
 LEAST_OVERLAP = 0.5  # of the reference that an image must cover
 _LOOKED_AT = 50  # training images that the reference is chosen from
 _PLAIN = ValueRange()

@@ -83,5 +83,5 @@ def check_complete(sample: Sample, channels: Sequence[str]) -> None:
         pair = ", ".join(f"{source!r}: …" for source in sources)
         raise ImageError(
             f"{sample.name}: is one image, and the model inspects {' and '.join(sources)}: give both as {{{pair}}}, or "
-            "put both files where they are found as one part (docs/channels.md)"
+            "put both files where they are found as one part (docs/guides/channels.md)"
         )

@@ -27,7 +27,7 @@ BLOCK = 2000  # images compared with each other at once; pictures of one part fo
 _LEAST_IMAGES = 8
 _MOST_OF_ALL = 1 / 3  # of the images may be one group: a larger one says that all parts look alike
 # A group is isolated if the nearest other image is this many times as far away as its own two farthest images.
-# Measured on seven sets of pictures, as they are and as bursts (docs/calibration.md).
+# Measured on seven sets of pictures, as they are and as bursts (docs/guides/thresholds.md).
 _CLEARLY = 1.5  # chance groups are rarely so clear
 _BARELY, _MANY, _MANY_OF_FEW = 1.15, 0.7, 0.85  # but where most images belong to such groups, these are no chance
 _LOOSELY = 1.05  # and then their looser companions are groups too

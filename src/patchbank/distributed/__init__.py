@@ -1,4 +1,4 @@
-"""Fits and predictions on a Ray cluster, with the model that one machine would make (docs/distributed.md)."""
+"""Fits and predictions on a Ray cluster, with the model that one machine would make (docs/guides/distributed.md)."""
 
 from patchbank.distributed.crew import ClusterError
 from patchbank.distributed.ray_workers import connect

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from patchbank.data import Geometry
 
-SEEN = 12.0  # inspected pixels: the diameter of a spot that two models of three reject (docs/accuracy.md)
+SEEN = 12.0  # inspected pixels: the diameter of a spot that two models of three reject (docs/experiments/accuracy.md)
 _WORTH = 1.2  # times finer, for a suggestion
 _OVERLAP = 1.4  # times the pixels, of tiles of 512 that share 128
 

@@ -27,7 +27,7 @@ from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores, lengths, masked, pick
 from patchbank.scoring.displacement import Response
 
-DEFAULT_CORESET, DEFAULT_BANK_SIZE = 0.1, 10_000  # the smaller of the two; docs/backbones.md has what more would bring
+DEFAULT_CORESET, DEFAULT_BANK_SIZE = 0.1, 10_000  # the smaller of the two; see docs/guides/backbones.md
 STREAM = "stream"  # as the value of `coreset`
 
 

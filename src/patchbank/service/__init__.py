@@ -1,1 +1,1 @@
-"""The service: models behind an HTTP API, with a history of every inspection (docs/service.md)."""
+"""The service: models behind an HTTP API, with a history of every inspection (docs/guides/service.md)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 TREES: dict[str, str] = {
     "folder": "images anywhere below the folder, all of them good",
     "mvtec": "train/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png; one such category, or a root of them",
-    "mvtec3d": "train/good/rgb, test/<defect>/rgb, test/<defect>/gt; xyz beside each rgb (docs/geometry.md)",
+    "mvtec3d": "train/good/rgb, test/<defect>/rgb, test/<defect>/gt; xyz beside each rgb (docs/guides/geometry.md)",
     "mtd": "MT_Free/Imgs and MT_<Defect>/Imgs, each *.jpg with its mask *.png; split by the seed, or by --split FILE",
     "visa": "<object>/Data/Images and Data/Masks, listed in split_csv/1cls.csv beside the objects",
 }

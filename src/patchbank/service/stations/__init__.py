@@ -1,1 +1,1 @@
-"""A history in PostgreSQL that several services share (docs/stations.md). Needs `pip install patchbank[postgres]`."""
+"""A history in PostgreSQL for several services (docs/guides/stations.md). Needs `pip install patchbank[postgres]`."""
