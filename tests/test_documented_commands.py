@@ -42,7 +42,7 @@ def pages() -> list[Path]:
 def text_of(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".ipynb":
-        return text
+        return text.partition("## Old spellings")[0]  # which has them on purpose
     cells = json.loads(text)["cells"]
     texts = [("".join(cell["source"]), cell["cell_type"] == "code") for cell in cells]
     return "\n".join(f"```\n{text}\n```" if is_code else text for text, is_code in texts)
