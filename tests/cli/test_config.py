@@ -149,7 +149,8 @@ def test_addresses_and_words_are_no_relative_paths(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "colour = 3": "colour: is no option of this command; it has good, output, method",
+    "colour = 3": "colour: is no option of this command; its --help lists them",
+    "imagesize = 64": "imagesize: is no option of this command; did you mean image-size?",
     'image-size = "large"': 'image-size: takes a whole number, not "large"',
     "image-size = 3.5": "image-size: takes a whole number, not 3.5",
     "image-size = true": "image-size: takes a whole number, not true",

@@ -77,7 +77,7 @@ def test_an_old_spelling_is_translated(old: str, new: str, said: str, capsys: py
     assert as_old.arguments == as_new.arguments
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"patchbank {old.split()[0]}: {said}")
-    assert line.endswith(f"; the old spelling goes in {GONE_IN}")
+    assert line.endswith(f"; the old spelling works until {GONE_IN}")
 
 
 def test_every_old_spelling_has_a_case() -> None:
@@ -119,8 +119,8 @@ def test_a_command_in_old_spellings(model_file: Path, parts: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "predictions.csv").is_file()
     assert done.stderr.splitlines() == [
-        f"patchbank predict: -o is now -O (--output-dir); the old spelling goes in {GONE_IN}",
-        f"patchbank predict: --runtime is now --engine; the old spelling goes in {GONE_IN}",
+        f"patchbank predict: -o is now -O (--output-dir); the old spelling works until {GONE_IN}",
+        f"patchbank predict: --runtime is now --engine; the old spelling works until {GONE_IN}",
     ]
     assert patchbank(*line, "-q").stderr == ""
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,9 @@ def values_of(
     for key, value in section.items():
         name = known.get(str(key).replace("_", "-"))
         if name is None:
-            raise OptionError(f"{path}: {key}: is no option of this command; it has {', '.join(known)}")
+            near = get_close_matches(str(key).replace("_", "-"), known)
+            advice = f"did you mean {' or '.join(near)}?" if near else "its --help lists them"
+            raise OptionError(f"{path}: {key}: is no option of this command; {advice}")
         kind, is_list = kinds[name]
         if is_list:
             values = value if isinstance(value, list) else [value]

@@ -87,7 +87,7 @@ def translate(command: str, words: Words, options: Iterable[str]) -> Words:
     new = Words([_new_option(name, value, old, said) for name, value in words.options], list(words.arguments))
     _reorder(command, new, said)
     for sentence in dict.fromkeys(said):
-        note(f"patchbank {command}: {sentence}; the old spelling goes in {GONE_IN}")
+        note(f"patchbank {command}: {sentence}; the old spelling works until {GONE_IN}")
     return new
 
 
