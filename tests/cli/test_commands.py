@@ -211,9 +211,9 @@ def test_doctor_and_backbones() -> None:
 def test_set_parses_every_kind_of_option() -> None:
     from patchbank.cli.detectors import make_detector
 
-    given = ["balance=false", "sigma=2.5", "levels=1,2", "threads=none", "sampler=random", "patch_size=5"]
+    given = ["balance_levels=false", "sigma=2.5", "levels=1,2", "threads=none", "sampler=random", "patch_size=5"]
     options = make_detector("patchcore", given).parameters()
-    assert (options["balance"], options["sigma"], options["levels"]) == (False, 2.5, (1, 2))
+    assert (options["balance_levels"], options["sigma"], options["levels"]) == (False, 2.5, (1, 2))
     assert (options["threads"], options["sampler"], options["patch_size"]) == (None, "random", 5)
 
 
@@ -232,7 +232,7 @@ MISTAKES = {
     "fit {parts} -o m.patchbank --backbone efficientnet_lite0+": "unknown backbone",
     "fit {parts} -o m.patchbank --set neighbours": "key=value",
     "fit {parts} -o m.patchbank --set neighbours=few": "neighbours takes int",
-    "fit {parts} -o m.patchbank --set balance=perhaps": "balance takes bool",
+    "fit {parts} -o m.patchbank --set balance_levels=perhaps": "balance_levels takes bool",
     "fit {parts} -o m.patchbank --coreset-ratio 10": "such as 0.1 for 10 %",
     "fit {parts} -o m.patchbank --bank-size 5 --bank-memory 1MB": "only one of",
     "fit {parts} -o m.patchbank --memory-budget much": "such as 4GB",

@@ -46,13 +46,14 @@ TEXTS = [
     "fit --bank-memory -1MB", "fit --bank-memory 1e308GB", "fit --bank-memory 6", "fit --bank-size 0",
     "fit --false-alarm-rate 0", "fit --false-alarm-rate 1",
     "fit --false-alarm-rate 5e-324", "fit --threads 0", "fit --threads 1000000000", "fit --tile 0", "fit --tile 1",
-    "fit --shots 0", "fit --seed 4294967296", "fit --set sigma=nan", "fit --set sigma=-1", "fit --set thumbnails=inf",
+    "fit --shots 0", "fit --seed 4294967296", "fit --set sigma=nan", "fit --set sigma=-1",
+    "fit --set thumbnails_mb=inf",
     "fit --set coreset_radius=nan", "fit --set coreset_radius=1e308", "fit --set stride=0", "fit --set patch_size=999",
     "fit --set neighbours=-1", "fit --set seed=-1", "fit --set threads=0", "fit --set image_size=-5",
     "fit --method subspace --set variance=nan", "fit --method lmf --set channel_share=nan",
-    "fit --method lmf --set projection=1000000", "fit --method fapm --set spread=nan",
+    "fit --method lmf --set projection=1000000", "fit --method fapm --set adaptive_threshold=nan",
     "fit --method fapm --set level_weights=nan,1", "fit --method fapm --set level_weights=-1,1",
-    "fit --method spade --set images_compared=0", "fit --method padim --set n_features=0",
+    "fit --method spade --set k=0", "fit --method padim --set n_features=0",
     "predict --false-discovery-rate 2", "predict --false-alarm-rate -1",
     "explain --at nan,3", "explain --at 1e3,3", "explain --at -1,3", "explain --at 3", "explain --count 0",
     "evaluate --pixel-memory nan", "evaluate --pixel-memory -1", "calibrate --cost-ratio 0",
@@ -143,7 +144,7 @@ def test_true_is_no_number(name: str) -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    options = {"seed": np.int64(3), "bank_size": np.int32(5), "sigma": np.float32(2), "balance": np.bool_(True)}
+    options = {"seed": np.int64(3), "bank_size": np.int32(5), "sigma": np.float32(2), "balance_levels": np.bool_(True)}
     assert len(PatchCore(weights="random", **options).fit(image).bank_) == 5
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from patchbank.cli.choices import QUALITIES
+from patchbank.cli.old_spellings import GONE_IN
 from patchbank.cli.values import parse_as, parse_bytes
 from patchbank.errors import OptionError, notify
 
@@ -44,7 +45,7 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         given["channels"] = tuple(name.strip() for name in given["channels"].split(","))
     hints = typing.get_type_hints(detector_class)
     names = detector_class.parameter_names()
-    for assignment in assignments or []:
+    for assignment in _of_today(assignments, detector_class.former):
         key, equals, text = assignment.partition("=")
         if not equals:
             raise OptionError(f"--set takes key=value, not {assignment!r}")
@@ -66,8 +67,9 @@ def maker_for(
     Raises `OptionError` for unknown methods.
     """
     classes = {method: _find_method(method)[0] for method in methods}
+    assignments = _of_today(assignments, {old: new for kind in classes.values() for old, new in kind.former.items()})
     words_of = {key: spelled(key, value) for key, value in options.items() if value is not None}
-    words_of |= {_key(assignment): f"--set {_key(assignment)}" for assignment in assignments or []}
+    words_of |= {_key(assignment): f"--set {_key(assignment)}" for assignment in assignments}
     left_out: dict[str, set[str]] = {method: set() for method in classes}
     for key, words in words_of.items():
         without = [method for method, detector in classes.items() if not detector.takes(key)]
@@ -78,7 +80,7 @@ def maker_for(
 
     def make(method: str, given: Mapping[str, Any]) -> Detector:
         passed = {key: value for key, value in given.items() if key not in left_out[method]}
-        return make_detector(method, [a for a in assignments or [] if _key(a) not in left_out[method]], **passed)
+        return make_detector(method, [a for a in assignments if _key(a) not in left_out[method]], **passed)
 
     return make
 
@@ -101,6 +103,17 @@ def at_quality(method: str, quality: str | None) -> str:
     if preset or quality not in found.presets:
         raise OptionError(f"--quality {quality} is for patchcore: leave it out for {method}, and give its own options")
     return f"{method}.{quality}"
+
+
+def _of_today(assignments: list[str] | None, former: Mapping[str, str]) -> list[str]:
+    """The assignments of `--set` under the names that options have now; a note says what was renamed."""
+    found = []
+    for assignment in assignments or []:
+        old, equals, text = assignment.partition("=")
+        if old in former:
+            notify(f"--set {old} is now --set {former[old]}; the old name works until {GONE_IN}")
+        found.append(f"{former.get(old, old)}{equals}{text}")
+    return found
 
 
 def _key(assignment: str) -> str:
