@@ -10,7 +10,7 @@ WHEEL_ARGS ?=
 .PHONY: demo test lint bench tutorials wheel-test release-check clean
 
 demo: $(VENV)/.installed
-	$(BIN)/patchbank demo -o $(DEMO_OUT)
+	$(BIN)/patchbank demo -O $(DEMO_OUT)
 
 # Compiled loops are kept beside their source, and a change in one file does not invalidate those of another.
 # Each process has a core for itself: threads of OpenMP that wait for one another would take most of the time.

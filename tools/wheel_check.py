@@ -129,7 +129,7 @@ def smoke(command: Path, folder: Path, version: str) -> float:
     if said != f"patchbank {version}":
         raise Broken(f"the wheel prints {said!r}, not 'patchbank {version}'")
     started = time.perf_counter()
-    run([*offline[0], str(command), "demo", "--quick", "-o", "out"], folder, environment)
+    run([*offline[0], str(command), "demo", "--quick", "-O", "out"], folder, environment)
     seconds = time.perf_counter() - started
     reports = [path for path in (folder / "out").rglob("report.html") if path.stat().st_size > 10_000]
     metrics = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "out").rglob("metrics.json")]

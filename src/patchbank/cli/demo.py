@@ -26,22 +26,20 @@ _SOLID = {"train": 36, "test_good": 10, "per_defect": 4, "size": 400}  # few: ea
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for parts, models and reports.")] = Path(
-        "patchbank-demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the drawings and the fit.")] = 0,
-    solid: Annotated[
-        bool, typer.Option("--3d", help="Parts with a picture and a depth for each pixel instead of pictures alone.")
-    ] = False,
+    machine: o.Machine,
+    output_dir: Annotated[
+        Path, typer.Option("-O", "--output-dir", help="Folder for parts, models and reports.")
+    ] = Path("patchbank-demo"),
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the drawings and the fit.")] = 0,
+    solid: Annotated[bool, typer.Option("--3d", help="Draw parts with a picture and a depth for each pixel.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One kind of part, fewer parts and smaller images: the same report, sooner.")
+        bool, typer.Option("--quick", help="Draw one kind of part, fewer parts, and inspect smaller images.")
     ] = False,
-    threads: o.Threads = None,
 ) -> None:
     """Draw some kinds of parts, learn the good ones, find the bad ones, write reports. No network, no data needed."""
     if quick and solid:
         raise OptionError("--quick draws pictures alone: leave out --quick or --3d")
-    check_folder(output)
+    check_folder(output_dir)
     from patchbank import create
     from patchbank.cli.evaluate import summary, write_evaluation
     from patchbank.data.datasets import open_dataset
@@ -54,11 +52,11 @@ def demo(
     draw = _draw_solid if solid else _draw_few_pictures if quick else _draw_pictures
     suffix = "-3d" if solid else "-quick" if quick else ""
     for kind in SOLID_KINDS if solid else (_QUICK_KIND,) if quick else KINDS:
-        folder = output / f"{kind}{suffix}"
+        folder = output_dir / f"{kind}{suffix}"
         dataset = open_dataset(_drawn(folder / f"{kind}-seed{seed}", draw, kind, seed))
         say(f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect")
         with progress_bars() as progress:
-            model = create("patchcore.fast" if quick else "patchcore", seed=seed, threads=threads)
+            model = create("patchcore.fast" if quick else "patchcore", seed=seed, **machine.options())
             model.fit(dataset.train, on_error=failures, progress=progress)
             written_or_rescued(model.save, folder / f"{kind}.patchbank")
             evaluation = evaluate(
