@@ -214,7 +214,7 @@ def test_a_quick_demo_has_the_same_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "gear-quick"
     assert [path.name for path in tmp_path.iterdir()] == ["gear-quick"]
-    assert len(list((folder / "gear-seed0" / "gear" / "train" / "good").iterdir())) == 40
+    assert len(list((folder / "gear-seed0" / "train" / "good").iterdir())) == 40
     assert json.loads((folder / "metrics.json").read_text())["image_auroc"] > 0.9
     assert "gear" in (folder / "report.html").read_text()
     assert done.stdout.count("report.html") == 1
