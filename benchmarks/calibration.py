@@ -70,7 +70,7 @@ def rates(
 ) -> list[float]:
     """The share of test images above the threshold of each target rate, calibrated one way."""
     learner = Learner(model, cached)  # type: ignore[arg-type]
-    calibrator = Calibrator(way, model.false_alarm_rate, model.seed, learner, scaled=model.reads_on_one_scale)
+    calibrator = Calibrator(way, model.false_alarm_rate, model.seed, learner, scaled=model.scales_by_position(("rgb",)))
     patches = len(next(iter(cached.items.values())).vectors)
     learned, _, calibration = calibrator.run([(source, patches) for source in train], monitor)
     seen = cached.stream(test)

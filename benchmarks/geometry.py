@@ -74,11 +74,19 @@ def table(kinds: list[str], maps: NDArray[np.float32], channels: tuple[str, ...]
     return rows
 
 
+def option_value(text: str) -> Any:
+    """A number, true, false, names joined by + as a tuple, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return tuple(text.split("+")) if "+" in text else text
+
+
 def of_method(dataset: Dataset, name: str, seed: int) -> dict[str, float]:
     """Image AUROC of a method at its defaults, with the seconds of its fit and of one prediction. `name`: a method or
-    preset, with options behind it, such as cpmf:views=27."""
+    preset, with options behind it, such as cpmf:views=27 or patchcore:channels=rgb+normals."""
     method, _, text = name.partition(":")
-    options = {key: int(value) for key, value in (pair.split("=") for pair in text.split(",") if pair)}
+    options = {key: option_value(value) for key, value in (pair.split("=") for pair in text.split(",") if pair)}
     started = time.perf_counter()
     model = create(method, seed=seed, thumbnails_mb=0, **options).fit(dataset.train)
     fitted = time.perf_counter()

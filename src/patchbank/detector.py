@@ -197,9 +197,11 @@ class Detector(Options):
             return 1.0
         return zoom_for(shorter_sides(given, values), self.option("image_size"))
 
-    @property
-    def reads_on_one_scale(self) -> bool:
-        """Whether maps are divided by what good parts reach at each place."""
+    def scales_by_position(self, channels: Sequence[str]) -> bool:
+        """Whether maps are divided by what good parts reach at each place. By default not where geometry is inspected:
+        it finds fewer defects then (docs/experiments/geometry.md)."""
+        if self.position_scale is None and tuple(channels) != (RGB_CHANNEL,):
+            return False
         return self.localizes and self.option("position_scale") and self.option("image_score") == "smoothed"
 
     def _given_roi(self) -> RegionOfInterest | None:
@@ -504,6 +506,7 @@ class Detector(Options):
             values["image_size"] = self._opened[1].geometry.image_size
         if self.fitted is not None:
             values["channels"] = self.fitted.inputs.channels
+            values["position_scale"] = self.scales_by_position(self.fitted.inputs.channels)
         return values
 
     @property

@@ -92,7 +92,7 @@ def fitted_to(
     readable = extractor.survey(detector.augmented(given), monitor.on_error)
     calibrator = Calibrator(
         detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor, cluster),
-        scaled=detector.reads_on_one_scale,
+        scaled=detector.scales_by_position(extractor.inputs.channels),
     )  # fmt: skip
     learned, held, calibration = calibrator.run(readable, monitor)
     scorer: Scorer = learned.scorer

@@ -67,7 +67,7 @@ class Options(metaclass=TakesFormerNames):
         image_score: "max", "smoothed" or "top".
         sigma: of the map's Gaussian, in pixels at the inspected size.
         position_scale: divide the map by what good parts reach at each place (`calibration.position_scale`); takes 24
-            good parts, and the image score "smoothed".
+            good parts, and the image score "smoothed"; by default not where geometry is inspected.
         false_alarm_rate: share of good parts that may be rejected.
         calibration: which good images it is learned from, one of `SCHEMES` (docs/guides/thresholds.md).
         group_by: which images show one part, so that they are left out together: "folder", a CSV file of images and

@@ -157,9 +157,11 @@ def test_merged_models_have_the_mean(model: PatchCore) -> None:
 def test_what_does_not_go_together() -> None:
     with pytest.raises(OptionError, match="position_scale goes with the image score smoothed, not max"):
         PatchCore(image_score="max", position_scale=True).check()
-    assert not PatchCore(image_score="max").reads_on_one_scale
-    assert not create("patchcore.paper").reads_on_one_scale
-    assert not create("anomalydino").reads_on_one_scale
+    assert not PatchCore(image_score="max").scales_by_position(("rgb",))
+    assert not create("patchcore.paper").scales_by_position(("rgb",))
+    assert not create("anomalydino").scales_by_position(("rgb",))
+    assert not PatchCore().scales_by_position(("rgb", "normals"))
+    assert PatchCore(position_scale=True).scales_by_position(("rgb", "normals"))
     with pytest.raises(OptionError, match="no effect on mahalanobis"):
         create("mahalanobis", position_scale=True).check()
 
@@ -171,4 +173,4 @@ def test_where_many_wait(model: PatchCore, monkeypatch: pytest.MonkeyPatch) -> N
     first = PatchCore(**SMALL, calibration="leave-one-out")
     assert found.require_fitted().post.scale is not None
     assert len(found.calibration_) == LEAST_IMAGES + 6
-    assert first.reads_on_one_scale
+    assert first.scales_by_position(("rgb",))
