@@ -422,6 +422,7 @@ class Detector(Options):
 
     @property
     def is_fitted(self) -> bool:
+        """Whether there is something to predict with: `fit` was called, or a model file was loaded."""
         return self.fitted is not None
 
     # what people read; the names are those of the first version
