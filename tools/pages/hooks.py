@@ -6,6 +6,7 @@ import logging
 import posixpath
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from mkdocs.structure.files import File, Files  # noqa: E402
 
-from tools.pages import command_pages, docstrings, equations, http_page  # noqa: E402
+from tools.pages import command_pages, docstrings, equations, http_page, notebooks  # noqa: E402
 
 _log = logging.getLogger("mkdocs.plugins.patchbank")
-# files of the repository that are pages of the site, too
-_REPOSITORY_FILES = {
+# files at the root of the repository that are pages of the site, too
+_PAGES = {
     "CHANGELOG.md": "contribute/changelog.md",
     "SECURITY.md": "contribute/security.md",
     "CODE_OF_CONDUCT.md": "contribute/conduct.md",
@@ -27,7 +28,7 @@ _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 
 
 def on_config(config: Any) -> Any:
-    """Equations in both forms; the commands' pages in the navigation."""
+    """Equations, in a fence and within a line."""
     config["mdx_configs"].setdefault("pymdownx.superfences", {})["custom_fences"] = [
         {"name": "math", "class": "equation", "format": equations.block}
     ]
@@ -35,34 +36,8 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are made from the command line, the service and files of the repository."""
-    made = {**command_pages.command_pages(), http_page.PAGE: http_page.http_page()}
-    for name, page in _REPOSITORY_FILES.items():
-        if (ROOT / name).exists():
-            made[page] = _moved((ROOT / name).read_text(encoding="utf-8"), page)
-    for path, text in made.items():
-        files.append(File.generated(config, path, content=text))
-    _put_into_navigation(config["nav"], [p for p in made if p.startswith(command_pages.FOLDER + "/")])
-    return files
-
-
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to files of the repository lead to the pages that these are on the site."""
-
-    def led(found: re.Match[str]) -> str:
-        before, target, anchor, after = found.groups()
-        full = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page.file.src_uri), target))
-        if full not in _REPOSITORY_FILES:
-            return found[0]
-        there = posixpath.relpath(_REPOSITORY_FILES[full], posixpath.dirname(page.file.src_uri) or ".")
-        return f"{before}{there}{anchor or ''}{after}"
-
-    return _LINK.sub(led, markdown)
-
-
 def on_pre_build(config: Any) -> None:
-    """Warn, which `--strict` turns into a failure, of what the reference does not say."""
+    """Warn of what the reference does not say, which `--strict` turns into a failure."""
     reference = ROOT / "docs" / "reference" / "api"
     for name in docstrings.without_docstring(reference):
         _log.warning("%s has no docstring", name)
@@ -70,25 +45,94 @@ def on_pre_build(config: Any) -> None:
         _log.warning("patchbank.%s is public, but no page below docs/reference/api has it", name)
 
 
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are made from the command line, the service, notebooks and files of the repository."""
+    made: dict[str, str | bytes] = {**command_pages.command_pages(), http_page.PAGE: http_page.http_page()}
+    for name, page in _PAGES.items():
+        if (ROOT / name).exists():
+            made[page] = _moved((ROOT / name).read_text(encoding="utf-8"), page)
+    for file in files.documentation_pages():
+        made |= {_copy_of(path): (ROOT / path).read_bytes() for path in _files_linked(file.content_string, file)}
+    for notebook in sorted((ROOT / "docs").glob("*/*.ipynb")):
+        folder = notebook.parent.name
+        text, pictures = notebooks.notebook_page(notebook)
+        made[f"{folder}/{notebook.stem}.md"] = text
+        made |= {f"{folder}/{name}": data for name, data in pictures.items()}
+    for path, content in made.items():
+        files.append(File.generated(config, path, content=content))
+    pages = [file.src_uri for file in files.documentation_pages()]
+    _fill_in(config["nav"], [p for p in pages if p not in set(_mentioned(config["nav"]))])
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links to files of the repository lead to the pages and copies that these are on the site."""
+
+    def led(found: re.Match[str]) -> str:
+        before, target, anchor, after = found.groups()
+        full = _in_repository(target, page.file)
+        if full is None:
+            return found[0]
+        there = posixpath.relpath(_PAGES.get(full, _copy_of(full)), posixpath.dirname(page.file.src_uri) or ".")
+        return f"{before}{there}{anchor or ''}{after}"
+
+    return _LINK.sub(led, markdown)
+
+
+def _in_repository(target: str, file: File) -> str | None:
+    """The path of a linked file that is in the repository, but not in docs/."""
+    if "://" in target or target.startswith(("/", "#", "mailto:")):
+        return None
+    full = posixpath.normpath(posixpath.join("docs", posixpath.dirname(file.src_uri), target))
+    if full.startswith(("docs/", "..")) or not (ROOT / full).is_file():
+        return None
+    return full
+
+
+def _files_linked(markdown: str, file: File) -> Iterator[str]:
+    """Files of the repository that a page links to, and that are no pages."""
+    for found in _LINK.finditer(markdown):
+        full = _in_repository(found[2], file)
+        if full is not None and full not in _PAGES:
+            yield full
+
+
+def _copy_of(path: str) -> str:
+    """Where the site has a copy of a file, by a name that a browser shows and does not save."""
+    return f"files/{path}.txt"
+
+
 def _moved(text: str, page: str) -> str:
     """Links of a file at the root of the repository, as they are from its page on the site."""
 
     def led(found: re.Match[str]) -> str:
         before, target, anchor, after = found.groups()
-        there = _REPOSITORY_FILES.get(target, target.removeprefix("docs/"))
         if "://" in target or target.startswith(("#", "mailto:")):
             return found[0]
+        there = _PAGES.get(target, target.removeprefix("docs/"))
         return f"{before}{posixpath.relpath(there, posixpath.dirname(page))}{anchor or ''}{after}"
 
     return _LINK.sub(led, text)
 
 
-def _put_into_navigation(navigation: list[Any], pages: list[str]) -> None:
-    """The pages of commands, under the entry "Command line" of the reference."""
+def _mentioned(navigation: Any) -> Iterator[str]:
+    """Every page that the navigation has."""
     for entry in navigation:
-        for title, value in entry.items() if isinstance(entry, dict) else ():
-            if title == "Command line":
-                entry[title] = pages
-                return
-            if isinstance(value, list):
-                _put_into_navigation(value, pages)
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            if isinstance(value, str):
+                yield value
+            else:
+                yield from _mentioned(value)
+
+
+def _fill_in(navigation: list[Any], pages: list[str]) -> None:
+    """Pages that are not in the navigation go where their folder is: to an entry that ends with `…/*`."""
+    for entry in navigation:
+        for title, value in entry.items():
+            if not isinstance(value, list):
+                continue
+            for place, item in enumerate(value):
+                if isinstance(item, str) and item.endswith("/*"):
+                    found = sorted(p for p in pages if p.startswith(item[:-1]) and "/" not in p[len(item) - 1 :])
+                    entry[title] = value[:place] + sorted(found, key=lambda p: not p.endswith("index.md"))
+            _fill_in([item for item in entry[title] if isinstance(item, dict)], pages)

@@ -1,0 +1,114 @@
+"""A table of results, where it comes from, and how it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "results"
+NOT_RECORDED = "not recorded"
+_USED: set[str] = set()  # files that some table has
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one result, and what a reader needs to repeat it.
+
+    Args:
+        columns: their headings.
+        rows: as many texts as there are columns.
+        sources: files below benchmarks/results.
+        command: what repeats it.
+        title: what the table shows.
+        note: how it was measured.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    sources: Sequence[str]
+    command: str
+    title: str = ""
+    note: str = ""
+
+    def markdown(self) -> str:
+        """The table with its title above, and date, commit, machine and command below it."""
+        above = f"**{self.title}.** {self.note}".strip() if self.title else self.note
+        if not self.rows:
+            return f"{above}\n\nNo result is kept yet. `{self.command}` makes one."
+        lines = [f"| {' | '.join(self.columns)} |", "|" + "---|" * len(self.columns)]
+        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        origins = "\n".join(_origin(name, self.command) for name in self.sources)
+        return "\n\n".join(part for part in (above, "\n".join(lines), origins) if part)
+
+
+def read(name: str) -> Any:
+    """The content of a file below benchmarks/results."""
+    _USED.add(name)
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def matching(pattern: str) -> list[str]:
+    """Names of the files below benchmarks/results that a pattern matches."""
+    return sorted(path.name for path in RESULTS.glob(pattern))
+
+
+def unused() -> list[str]:
+    """Files below benchmarks/results that no table has read."""
+    return [name for name in matching("*.json") if name not in _USED]
+
+
+def number(value: Any, form: Callable[[float], str] | str = ".3f") -> str:
+    """A number as a text, an en dash for none."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    return form(value) if callable(form) else format(value, form)
+
+
+def percent(value: float | None, form: str = ".0f") -> str:
+    return "–" if value is None else f"{format(100 * value, form)} %"
+
+
+def grouped(value: float) -> str:
+    """A whole number with blanks between thousands."""
+    return f"{value:,.0f}".replace(",", " ")
+
+
+def _origin(name: str, command: str) -> str:
+    """A line on one file: date, commit, machine, command."""
+    content = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    found = _environment(content)
+    repeat = found.get("command") or command
+    facts = [
+        f"`benchmarks/results/{name}`",
+        f"date: {found.get('date') or NOT_RECORDED}",
+        f"commit: {found.get('commit') or NOT_RECORDED}",
+        f"machine: {_machine(found)}",
+        f"command: {NOT_RECORDED if repeat == 'not kept' else f'`{repeat}`'}",
+    ]
+    return f"<sub>{'; '.join(facts)}.</sub>"
+
+
+def _environment(content: Any) -> dict[str, Any]:
+    """The first environment in a file: of the whole, or of its first run."""
+    if isinstance(content, dict):
+        if isinstance(content.get("environment"), dict):
+            return dict(content["environment"])
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            if isinstance(part, dict) and (found := _environment(part)):
+                return found
+    return {}
+
+
+def _machine(found: dict[str, Any]) -> str:
+    if found.get("machine"):
+        return str(found["machine"])
+    if not found.get("processor"):
+        return NOT_RECORDED
+    cores = f"{found['cores']} cores, {found['threads']} threads"
+    gpu = f", {found['gpu']}" if found.get("gpu") else ""
+    return f"{found['processor']}, {cores}{gpu}, Python {found['python']}, torch {found['torch']}"
