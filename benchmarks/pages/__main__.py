@@ -19,6 +19,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     for name, function in vars(module).items()
     if callable(function) and getattr(function, "__annotations__", {}) == {"return": "Table"}
 }
+OF_METHOD = "method-"
 LAST = "other"  # what no other table has read
 
 
@@ -32,6 +33,8 @@ def content(name: str) -> str:
     if name == LAST:
         tables = compared.other()
         return "\n\n".join(table.markdown() for table in tables) or "Every result is on one of the other pages."
+    if name.startswith(OF_METHOD):
+        return compared.of_method(name.removeprefix(OF_METHOD)).markdown()
     return (TABLES[name]() if name in TABLES else compared.recorded(name)).markdown()
 
 

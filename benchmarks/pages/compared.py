@@ -9,6 +9,7 @@ from benchmarks.pages.table import RESULTS, Table, matching, number, read, unuse
 
 _TRAINING = "training.json"
 _COMMAND = "python -m benchmarks.training DATA --methods METHODS --threads 1 --max-minutes 2 --out training.json"
+_GEOMETRY = "python -m benchmarks.geometry --seeds 0,1,2 --methods METHODS --out geometry.json"
 
 
 def recorded(name: str) -> Table:
@@ -55,12 +56,11 @@ def training_sets() -> Table:
 
 def geometry() -> Table:
     """Results of methods and channels on sets with geometry: `benchmarks.geometry`, or lists of runs."""
-    names = [name for name in matching("geometry*.json") if name != "geometry_cost.json"]
+    names = _geometry_files()
     runs = [run for name in names for run in _geometry_runs(read(name))]
     columns = list(dict.fromkeys(key for run in runs for key in run))
     rows = [[_any(run.get(key)) for key in columns] for run in runs]
-    command = "python -m benchmarks.geometry --seeds 0,1,2 --methods METHODS --out geometry.json"
-    return Table([c.replace("_", " ") for c in columns], rows, names, command, "Methods on sets with geometry")
+    return Table([c.replace("_", " ") for c in columns], rows, names, _GEOMETRY, "Methods on sets with geometry")
 
 
 def other() -> list[Table]:
@@ -76,9 +76,46 @@ def other() -> list[Table]:
     return found
 
 
+def of_method(name: str) -> Table:
+    """What was measured of one method: on pictures, on the sets of trained methods, and on sets with geometry."""
+    rows, sources, commands = [], [], []
+    table = recorded("methods")
+    places = [table.columns.index(c) for c in ("set", "image AUROC", "pixel AUROC", "AUPRO", "found")]
+    if found := [[row[i] for i in places] for row in table.rows if row[1].split()[0] == name]:
+        rows, sources, commands = (
+            found,
+            list(table.sources),
+            [f"patchbank benchmark hazelnut_toy tire mtd -o out --methods {name} --seeds 0,1,2"],
+        )
+    results = read(_TRAINING)
+    if name != "patchcore" and (sets := [of for of in _names(results, 0) if _runs(results, of, name)]):
+        for of in sets:
+            runs = _runs(results, of, name)
+            figures = [_mean(runs, key) for key in ("image_auroc", "pixel_auroc", "aupro", "recall_at_threshold")]
+            rows.append([of, *map(number, figures)])
+        sources.append(_TRAINING)
+        commands.append(_COMMAND)
+    for file in _geometry_files():
+        runs = [run for run in _geometry_runs(read(file)) if str(run.get("method", "")).split(":")[0] == name]
+        for run in runs:
+            image = run.get("image_auroc", run.get("mean"))
+            figures = [image, run.get("pixel_auroc"), run.get("aupro"), run.get("recall_at_threshold")]
+            rows.append([str(run.get("set") or run.get("kind") or "–"), *map(number, figures)])
+        if runs:
+            sources.append(file)
+            commands.append(_GEOMETRY)
+    columns = ["set", "image AUROC", "pixel AUROC", "AUPRO", "recall at the threshold"]
+    commands.append(f"patchbank benchmark SET -o out --methods {name}")
+    return Table(columns, rows, sources, commands[0])
+
+
 def names_recorded() -> list[str]:
     """Names of the tables that were written down."""
     return sorted(path.stem for path in RESULTS.glob("recorded/*.json"))
+
+
+def _geometry_files() -> list[str]:
+    return [name for name in matching("geometry*.json") if name != "geometry_cost.json"]
 
 
 def _geometry_runs(content: Any) -> list[dict[str, Any]]:

@@ -167,13 +167,20 @@ def distributed() -> Table:
 
 
 def cluster_simulation() -> Table:
-    table = read("cluster_simulation.json")["table"]
-    keys = list(table[0])
-    rows = [[_plain(row[key]) for key in keys] for row in table]
-    note = "Seconds end in _s, gigabytes in _gb; `seconds` is the forecast of the whole fit."
-    columns = [key.replace("_", " ") for key in keys]
+    rows = [
+        [
+            grouped(row["images"]), grouped(row["workers"]), _plain(row["worker_gb"]), str(row["rounds"]),
+            f"{row['up_gb']:.2f}", f"{row['down_gb']:.2f}", _duration(row["plan_s"]), _duration(row["seconds"]),
+            str(row["lost"]),
+        ]
+        for row in read("cluster_simulation.json")["table"]
+    ]  # fmt: skip
+    columns = [
+        "images", "workers", "GB of each", "rounds", "GB from the workers", "GB to them", "forecast", "simulated",
+        "workers lost",
+    ]  # fmt: skip
     command = "python -m benchmarks.cluster_simulation"
-    return Table(columns, rows, ["cluster_simulation.json"], command, "Simulated fits on a cluster", note)
+    return Table(columns, rows, ["cluster_simulation.json"], command, "Simulated fits on a cluster")
 
 
 def geometry_cost() -> Table:
@@ -236,3 +243,9 @@ def _ratio(value: float) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 2 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

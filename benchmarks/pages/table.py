@@ -37,7 +37,7 @@ class Table:
         """The table with its title above, and date, commit, machine and command below it."""
         above = f"**{self.title}.** {self.note}".strip() if self.title else self.note
         if not self.rows:
-            return f"{above}\n\nNo result is kept yet. `{self.command}` makes one."
+            return f"{above}\n\nNo result is kept yet. `{self.command}` makes one.".strip()
         lines = [f"| {' | '.join(self.columns)} |", "|" + "---|" * len(self.columns)]
         lines += [f"| {' | '.join(row)} |" for row in self.rows]
         origins = "\n".join(_origin(name, self.command) for name in self.sources)
