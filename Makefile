@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 DEMO_OUT ?= out/demo
 BENCH_ARGS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs experiments clean
 
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -o $(DEMO_OUT)
@@ -23,6 +23,15 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# the tables of measurements, from benchmarks/results
+experiments: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.pages
+
+# the documentation site, into out/site; a broken link or a missing docstring fails
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'open out/site/index.html, or for the search: $(BIN)/python -m http.server --directory out/site'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

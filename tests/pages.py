@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
 
 def lay_out(folder: Path) -> None:
     """The folders and files of the pages on pictures."""
-    drawn = write_dataset(folder / "drawn", "gear", seed=0, n_train=40, n_test_good=6, n_per_defect=3)
+    drawn = write_dataset(folder / "drawn", "gear", seed=0, n_train=34, n_test_good=4, n_per_defect=2)
     for path in drawn.rglob("*.png"):
         small = cv2.resize(cv2.imread(str(path)), SMALL, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(path), small)
@@ -55,11 +55,11 @@ def lay_out(folder: Path) -> None:
     (folder / "parts").mkdir()
     test = drawn / "test"
     for name, paths in {
-        "parts/good": good[:24],
-        "parts/new-good": good[24:34],
+        "parts/good": good[:20],
+        "parts/new-good": good[20:30],
         "parts/today": sorted(test.rglob("*.png"))[:4],
-        "more-good": good[24:34],
-        "new-good": good[34:37],
+        "more-good": good[20:30],
+        "new-good": good[30:33],
         "alarms": good[16:19],
         "today": sorted((test / "good").glob("*.png")),
         "defects": sorted((test / "dent").glob("*.png")),

@@ -135,4 +135,6 @@ def _fill_in(navigation: list[Any], pages: list[str]) -> None:
                 if isinstance(item, str) and item.endswith("/*"):
                     found = sorted(p for p in pages if p.startswith(item[:-1]) and "/" not in p[len(item) - 1 :])
                     entry[title] = value[:place] + sorted(found, key=lambda p: not p.endswith("index.md"))
-            _fill_in([item for item in entry[title] if isinstance(item, dict)], pages)
+            deeper = [item for item in entry[title] if isinstance(item, dict)]
+            _fill_in(deeper, pages)
+    navigation[:] = [entry for entry in navigation if [] not in entry.values()]

@@ -48,17 +48,17 @@ def _summary(document: dict[str, Any]) -> str:
         for method in METHODS:
             if method in operations:
                 name = f"{method.upper()} {path}"
-                rows.append(f"| [`{name}`](#{_anchor(method, path)}) | {_line(_said(operations[method]))} |")
+                rows.append(f"| [`{name}`](#{_anchor(method, path)}) | {_line(_first(_said(operations[method])))} |")
     return "\n".join(rows) + "\n"
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     parts = [f"## {method.upper()} {_plain(path)} {{#{_anchor(method, path)}}}\n", _text(_said(operation)) + "\n"]
     if parameters := operation.get("parameters"):
-        parts += ["| parameter | in | type | default | meaning |", "|---|---|---|---|---|"]
-        parts += [_parameter(p) for p in parameters] + [""]
-    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-        parts.append(f"Body, `{kind}`: {_type(content.get('schema', {}))}\n")
+        parts.append(_table(["parameter", "in", "type", "default", "meaning"], [_parameter(p) for p in parameters]))
+    if bodies := operation.get("requestBody", {}).get("content"):
+        each = [f"`{kind}` ({_type(content.get('schema', {}))})" for kind, content in bodies.items()]
+        parts.append(f"Body: {', '.join(each)}\n")
     parts += ["| answer | body | meaning |", "|---|---|---|"]
     for code, answer in sorted(operation.get("responses", {}).items()):
         bodies = ", ".join(f"`{k}` {_type(c.get('schema', {}))}" for k, c in answer.get("content", {}).items())
@@ -66,11 +66,11 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _parameter(parameter: dict[str, Any]) -> str:
+def _parameter(parameter: dict[str, Any]) -> list[str]:
     schema = parameter.get("schema", {})
     default = "required" if parameter.get("required") else _value(schema["default"]) if "default" in schema else "–"
     name, meaning = parameter["name"], parameter.get("description") or schema.get("description", "")
-    return f"| `{name}` | {parameter['in']} | {_type(schema)} | {default} | {_line(meaning)} |"
+    return [f"`{name}`", parameter["in"], _type(schema), default, _line(meaning)]
 
 
 def _schema(name: str, schema: dict[str, Any]) -> str:
@@ -79,13 +79,21 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
         parts.append(_text(schema["description"]) + "\n")
     if properties := schema.get("properties"):
         required = set(schema.get("required", ()))
-        parts += ["| field | type | required | meaning |", "|---|---|---|---|"]
-        for field, of in properties.items():
-            is_required = "yes" if field in required else "no"
-            parts.append(f"| `{field}` | {_type(of)} | {is_required} | {_line(of.get('description', ''))} |")
+        rows = [
+            [f"`{field}`", _type(of), "yes" if field in required else "no", _line(of.get("description", ""))]
+            for field, of in properties.items()
+        ]
+        parts.append(_table(["field", "type", "required", "meaning"], rows))
     elif "enum" in schema:
         parts.append("One of " + ", ".join(_value(v) for v in schema["enum"]) + ".")
     return "\n".join(parts) + "\n"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table without the columns that are empty in every row."""
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    lines = [[columns[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -119,6 +127,11 @@ def _type(schema: dict[str, Any]) -> str:
 
 def _said(operation: dict[str, Any]) -> str:
     return operation.get("description") or operation.get("summary", "")
+
+
+def _first(text: str) -> str:
+    """The first sentence."""
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".") + "."
 
 
 def _anchor(method: str, path: str) -> str:
