@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOT_RECORDED = "not recorded"
+_NUMBERS = re.compile(r"[\d\s./%±×()–<>*\\-]+")
 _USED: set[str] = set()  # files that some table has
 
 
@@ -39,7 +41,7 @@ class Table:
         if not self.rows:
             return f"{above}\n\nNo result is kept yet. `{self.command}` makes one.".strip()
         lines = [f"| {' | '.join(self.columns)} |", "|" + "---|" * len(self.columns)]
-        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        lines += [f"| {' | '.join(map(_unbroken, row))} |" for row in self.rows]
         origins = "\n".join(_origin(name, self.command) for name in self.sources)
         return "\n\n".join(part for part in (above, "\n".join(lines), origins) if part)
 
@@ -74,6 +76,11 @@ def percent(value: float | None, form: str = ".0f") -> str:
 def grouped(value: float) -> str:
     """A whole number with blanks between thousands."""
     return f"{value:,.0f}".replace(",", " ")
+
+
+def _unbroken(cell: str) -> str:
+    """A cell of numbers with spaces that no line breaks at."""
+    return cell.replace(" ", "\u00a0") if _NUMBERS.fullmatch(cell) else cell
 
 
 def _origin(name: str, command: str) -> str:

@@ -24,6 +24,7 @@ _PAGES = {
     "SECURITY.md": "contribute/security.md",
     "CODE_OF_CONDUCT.md": "contribute/conduct.md",
 }
+_LESS = 0.4  # weight of a page in the search
 _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 
 
@@ -66,7 +67,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to files of the repository lead to the pages and copies that these are on the site."""
+    """Links to files of the repository lead to the pages and copies that these are on the site. The search shows guides
+    before measurements and the changelog."""
+    if page.file.src_uri.startswith(("experiments/", "contribute/")):
+        page.meta.setdefault("search", {})["boost"] = _LESS
 
     def led(found: re.Match[str]) -> str:
         before, target, anchor, after = found.groups()
