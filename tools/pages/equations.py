@@ -21,8 +21,8 @@ _log = logging.getLogger("mkdocs.plugins.patchbank")
 
 
 def mathml(source: str, display: str = "inline") -> str:
-    """MathML of an equation. A command that the converter does not know, and would print, is a warning, which `--strict`
-    turns into a failure."""
+    """MathML of an equation. A command that the converter does not know, and would print, is a warning: with `--strict`
+    the build fails."""
     made = str(convert(source, display=display))
     if unknown := _COMMAND.findall(made):
         _log.warning("the equation %r has commands that are not known: %s", source, ", ".join(unknown))
