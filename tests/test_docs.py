@@ -24,6 +24,7 @@ from patchbank.data.channels import READERS
 from patchbank.data.datasets import open_dataset
 from patchbank.demo.solid import draw_solid
 from patchbank.evaluation.evaluate import evaluate
+from patchbank.io.model_file import FORMAT_VERSION, read
 from patchbank.registry import METHODS
 from patchbank.shape import Shape, write_depth_png, write_pcd, write_ply, write_xyz
 from tests.pages import DOCS, blocks, commands, lay_out, run
@@ -161,6 +162,13 @@ def test_the_page_on_metrics_has_every_key(laid_out: Path) -> None:
     metrics = evaluate(model, open_dataset(laid_out / "dataset"), pictures=False).metrics
     text = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert [key for key in metrics if f"`{key}`" not in text] == []
+
+
+def test_the_page_on_the_model_file_has_every_key(laid_out: Path) -> None:
+    file = read(laid_out / "parts.patchbank")
+    text = (DOCS / "reference" / "model-file.md").read_text(encoding="utf-8")
+    assert [key for key in (*file.document, *file.tensors) if f"`{key}`" not in text] == []
+    assert f"| `format_version` | {FORMAT_VERSION} now." in text
 
 
 def test_the_reference_has_all_that_is_public() -> None:
