@@ -3,6 +3,7 @@ results."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from benchmarks.pages import compared
 from benchmarks.pages.__main__ import outdated
 from numpy.typing import NDArray
 from tools.pages import docstrings
+from tools.pages.notebooks import notebook_page
 
 import patchbank
 from patchbank.data.channels import READERS
@@ -44,7 +46,7 @@ PICTURES = (
         f"guides/{name}.md"
         for name in (
             "images", "camera", "thresholds", "regions", "large-images", "alignment", "audit", "banks", "teaching",
-            "drift", "explanations", "embedding",
+            "drift", "explanations", "embedding", "deploy-edge", "export", "synthetic-anomalies",
         )
     ),
     *(f"methods/{name}.md" for name in ("padim", "fapm", "lmf", "spade", "mahalanobis", "subspace")),
@@ -168,7 +170,20 @@ def test_the_page_on_the_model_file_has_every_key(laid_out: Path) -> None:
     file = read(laid_out / "parts.patchbank")
     text = (DOCS / "reference" / "model-file.md").read_text(encoding="utf-8")
     assert [key for key in (*file.document, *file.tensors) if f"`{key}`" not in text] == []
-    assert f"| `format_version` | {FORMAT_VERSION} now." in text
+    assert f"`format_version` (now {FORMAT_VERSION})" in text
+
+
+def test_a_notebook_becomes_a_page(tmp_path: Path) -> None:
+    picture = {"data": {"image/jpeg": base64.b64encode(b"jpeg").decode(), "text/plain": "<Figure>"}}
+    printed = {"text": ["\x1b[31mred\x1b[0m\n", "line\n"]}
+    code = {"cell_type": "code", "source": ["print(1)"], "outputs": [printed, picture]}
+    cells = [{"cell_type": "markdown", "source": ["# Title"]}, code, {"cell_type": "code", "source": []}]
+    (tmp_path / "one.ipynb").write_text(json.dumps({"cells": cells}))
+    text, pictures = notebook_page(tmp_path / "one.ipynb")
+    assert text.startswith("# Title\n\n```python\nprint(1)\n```\n\n``` {.text .output}\nred\nline\n```\n\n![")
+    assert pictures == {"one-1-0.jpeg": b"jpeg"}
+    assert "(one-1-0.jpeg)" in text
+    assert "<Figure>" not in text
 
 
 def test_the_reference_has_all_that_is_public() -> None:
@@ -191,4 +206,5 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
     """On a disk as on the site: pages that are made while the site is built are left out."""
     for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "/cli/" not in f"/{link}" and not link.endswith("http.md"):
-            assert page.parent.joinpath(link).exists(), link
+            target = page.parent / link
+            assert target.exists() or target.with_suffix(".ipynb").exists(), link

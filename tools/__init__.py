@@ -1,0 +1,1 @@
+"""Tools for maintainers: check a release, test the wheel, execute the tutorials."""

@@ -31,14 +31,15 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
 def _shown(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> list[str]:
     """One output of a cell: a picture, or text as it was printed."""
     data = output.get("data", {})
-    if "image/png" in data:
-        file = f"{name}-{len(pictures)}.png"
-        pictures[file] = base64.b64decode("".join(data["image/png"]))
-        return [f"![Output of the code above]({file})"]
+    for kind in ("png", "jpeg"):
+        if f"image/{kind}" in data:
+            file = f"{name}-{len(pictures)}.{kind}"
+            pictures[file] = base64.b64decode("".join(data[f"image/{kind}"]))
+            return [f"![Output of the code above]({file})"]
     text = "".join(output.get("text", data.get("text/plain", ())))
     lines = _TERMINAL.sub("", text).rstrip().split("\n")
     if lines == [""]:
         return []
     if len(lines) > _MOST:
         lines = [*lines[:_MOST], f"… {len(lines) - _MOST} more lines"]
-    return ["```text\n" + "\n".join(lines) + "\n```"]
+    return ["``` {.text .output}\n" + "\n".join(lines) + "\n```"]
