@@ -9,6 +9,7 @@ from benchmarks.pages.table import RESULTS, Table, matching, number, read, unuse
 
 _TRAINING = "training.json"
 _COMMAND = "python -m benchmarks.training DATA --methods METHODS --threads 1 --max-minutes 2 --out training.json"
+_SUMS = ("rgb+curvature", "rgb+normals", "rgb+curvature+normals", "rgb+curvature+normals+valid")
 _GEOMETRY = "python -m benchmarks.geometry --seeds 0,1,2 --methods METHODS --out geometry.json"
 
 
@@ -119,17 +120,22 @@ def _geometry_files() -> list[str]:
 
 
 def _geometry_runs(content: Any) -> list[dict[str, Any]]:
-    """Runs as they are, or the runs in what `benchmarks.geometry` writes: sets of methods and channels."""
+    """Runs as they are; or of what `benchmarks.geometry` writes, the mean over its sets of each method, each channel and
+    the default sums."""
     if isinstance(content, list) or "rows" in content or "runs" in content:
         return _records(content)
-    runs = []
-    for of, found in content.items():
-        if of in ("environment", "cost"):
-            continue
-        tables = {**found, **found.get("channels", {})}
-        tables.pop("channels", None)
-        runs += [{"set": of, "method": name, **_scalars(row)} for name, row in tables.items() if isinstance(row, dict)]
-    return runs
+    sets = {name: found for name, found in content.items() if name not in ("environment", "cost")}
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for found in sets.values():
+        channels = {name: row for name, row in found.get("channels", {}).items() if "+" not in name or name in _SUMS}
+        for name, row in {**channels, **found}.items():
+            if name != "channels":
+                by_name.setdefault(name, []).append(_scalars(row))
+    over = f"mean of {', '.join(sets)}"
+    return [
+        {"set": over, "method": name, **{key: mean(row[key] for row in rows) for key in rows[0]}}
+        for name, rows in by_name.items()
+    ]
 
 
 def _records(content: Any) -> list[dict[str, Any]]:
