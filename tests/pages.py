@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
 
 def lay_out(folder: Path) -> None:
     """The folders and files of the pages on pictures."""
-    drawn = write_dataset(folder / "drawn", "gear", seed=0, n_train=34, n_test_good=4, n_per_defect=2)
+    drawn = write_dataset(folder / "drawn", "gear", seed=0, n_train=42, n_test_good=4, n_per_defect=2)
     for path in drawn.rglob("*.png"):
         small = cv2.resize(cv2.imread(str(path)), SMALL, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(path), small)

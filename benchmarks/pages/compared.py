@@ -120,7 +120,7 @@ def _geometry_files() -> list[str]:
 
 
 def _geometry_runs(content: Any) -> list[dict[str, Any]]:
-    """Runs as they are; or of what `benchmarks.geometry` writes, the mean over its sets of each method, each channel and
+    """Runs as they are; of what `benchmarks.geometry` writes, the mean over its sets of each method, each channel and
     the default sums."""
     if isinstance(content, list) or "rows" in content or "runs" in content:
         return _records(content)
