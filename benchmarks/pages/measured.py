@@ -34,7 +34,7 @@ def large() -> Table:
     for row in read("large.json")["rows"]:
         stages = ", ".join(f"{key} {value:.0f}" for key, value in row["fit_seconds"].items() if key != "total")
         rows.append([
-            f"`{row['options']}`" if row["options"] else "default", row["plan"], f"{row['peak_gib']:.2f}",
+            row["options"] or "default", row["plan"], f"{row['peak_gib']:.2f}",
             f"{row['seconds']:.0f}", stages, f"{row['covering_radius']:.2f}", f"{row['threshold']:.2f}",
         ])  # fmt: skip
     columns = ["options", "plan", "peak, GiB", "seconds", "of them", "covering radius", "threshold"]
