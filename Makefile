@@ -9,7 +9,7 @@ BENCH_ARGS ?=
 .PHONY: demo test lint bench docs experiments clean
 
 demo: $(VENV)/.installed
-	$(BIN)/patchbank demo -o $(DEMO_OUT)
+	$(BIN)/patchbank demo -O $(DEMO_OUT)
 
 # compiled loops are kept beside their source, and a change in one file does not invalidate those of another
 test: lint

@@ -232,7 +232,18 @@ def fit_mtd(root: Path) -> Row:
     """`fit` of the full mtd training split, 10 %, default backbone at 224, end to end."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "mtd.patchbank")
-        command = [sys.executable, "-m", "patchbank", "fit", str(root), "-o", str(model), "--coreset", "0.1", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "patchbank",
+            "fit",
+            str(root),
+            "-o",
+            str(model),
+            "--coreset-ratio",
+            "0.1",
+            "--json",
+        ]
         started = time.perf_counter()
         done = subprocess.run([*command, "--image-size", "224"], capture_output=True, text=True, check=True)
         seconds = time.perf_counter() - started

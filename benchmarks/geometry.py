@@ -35,7 +35,7 @@ CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "valid")
 
 def maps_of(dataset: Dataset, channels: tuple[str, ...], **options: Any) -> tuple[list[str], NDArray[np.float32]]:
     """Kind of defect of each test sample, and N×K×h×w maps of each channel: −log p among good samples, not weighted."""
-    model = PatchCore(channels=channels, fusion="max", thumbnails=0, **options).fit(dataset.train)
+    model = PatchCore(channels=channels, fusion="max", thumbnails_mb=0, **options).fit(dataset.train)
     scorer, post = model.scorer, model.require_fitted().post
     assert isinstance(scorer, FusedScorer)
     mean, spread = (column[:, None, None].numpy() for column in scorer.good_peaks.T)
@@ -81,7 +81,7 @@ def of_method(dataset: Dataset, name: str, seed: int) -> dict[str, float]:
     method, _, text = name.partition(":")
     options = {key: int(value) for key, value in (pair.split("=") for pair in text.split(",") if pair)}
     started = time.perf_counter()
-    model = create(method, seed=seed, thumbnails=0, **options).fit(dataset.train)
+    model = create(method, seed=seed, thumbnails_mb=0, **options).fit(dataset.train)
     fitted = time.perf_counter()
     scores = np.array([p.score for p in model.predict_many([sample.path for sample in dataset.test])])
     seconds = {"fit_s": fitted - started, "image_s": (time.perf_counter() - fitted) / len(scores)}

@@ -73,7 +73,7 @@ def main() -> None:
         write_parts(folder, arguments.images)
         rows = []
         for plan in arguments.plans.split(","):
-            rows.append(fit(folder, arguments.budget, *(("--coreset", "stream") if plan == "stream" else ())))
+            rows.append(fit(folder, arguments.budget, *(("--streaming",) if plan == "stream" else ())))
             print(json.dumps(rows[-1]), flush=True)
     RESULTS.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
 

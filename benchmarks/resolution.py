@@ -59,7 +59,7 @@ def main() -> None:
         dataset = dataset.with_shots(min(given.shots, len(dataset.train)), 0)
         good = [read_image(Sample.of(str(s.path), s.path)) for s in dataset.test if s.defect == GOOD]
         for size in map(int, given.sizes.split(",")):
-            model = PatchCore(image_size=size, thumbnails=0).fit(dataset.train)
+            model = PatchCore(image_size=size, thumbnails_mb=0).fit(dataset.train)
             view = model.extractor.geometry.view(*good[0].shape[:2])
             shares = {d: row(model, good, d, 0) for d in DIAMETERS}
             scale = min(view.input_size) / min(view.inspected)

@@ -45,7 +45,7 @@ def recall_at(labels: NDArray[np.bool_], scores: NDArray[np.float64], rate: floa
 def one(dataset: Dataset, name: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """The figures of one method on one set, with the scores of the test images and of the calibration."""
     started = time.perf_counter()
-    model = create(name, seed=seed, thumbnails=0, **options).fit(dataset.train)
+    model = create(name, seed=seed, thumbnails_mb=0, **options).fit(dataset.train)
     minutes = (time.perf_counter() - started) / 60
     found = evaluate(model, dataset, pictures=False)
     labels = np.array([case.defect != GOOD for case in found.cases])

@@ -87,7 +87,7 @@ def test_the_commands(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             cli.main()
         return int(stopped.value.code or 0)
 
-    assert run("audit", folder, "-o", tmp_path, "--image-size", 96, "--top", 3) == 1  # an image could not be read
+    assert run("audit", folder, "-O", tmp_path, "--image-size", 96, "--top", 3) == 1  # an image could not be read
     rows = (tmp_path / "audit.csv").read_text().splitlines()
     assert rows[0] == "rank,image,score,deviation,suspicious"
     assert rows[1].startswith("1,")

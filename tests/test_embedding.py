@@ -177,7 +177,7 @@ def test_models_that_are_not_fitted_and_ones_from_a_file(tmp_path: Path) -> None
 
 
 def test_a_pickle_holds_no_network() -> None:
-    model = small(levels=(2, 3), bank_size=20, thumbnails=0).fit(GOOD)
+    model = small(levels=(2, 3), bank_size=20, thumbnails_mb=0).fit(GOOD)
     model.predict(SEEN[0])
     assert len(pickle.dumps(model)) < 200_000
 

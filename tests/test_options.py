@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import patchbank
-from patchbank.cli.options import maker_for
+from patchbank.cli.detectors import maker_for
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.methods import METHODS, Ensemble
 from tests.conftest import OF_PICTURES, bad_image, good_image
 
-SMALL: dict[str, Any] = {"image_size": 64, "threads": 1, "thumbnails": 0.0}
+SMALL: dict[str, Any] = {"image_size": 64, "threads": 1, "thumbnails_mb": 0.0}
 GOOD = [good_image(i) for i in range(5)]
 SEEN = [bad_image(60), good_image(50)]
 OTHER: dict[str, Any] = {
@@ -73,13 +73,13 @@ def test_a_file_of_an_ensemble_whose_member_has_such_an_option(monkeypatch: pyte
 def test_several_methods_take_what_they_have() -> None:
     given = {"coreset": 0.2, "image_size": 64, "bank_mb": None}
     with pytest.warns(PatchbankWarning) as heard:
-        make = maker_for(["patchcore", "mahalanobis", "spade"], given, ["sigma=2", "k=v", "image_score=max"])
+        make = maker_for(["patchcore", "mahalanobis", "spade"], given, ["sigma=2", "x=v", "image_score=max"])
     assert sorted(str(w.message) for w in heard) == [
-        "--coreset: left out for mahalanobis, spade, where it has no effect",
+        "--coreset-ratio: left out for mahalanobis, spade, where it has no effect",
         "--set image_score: left out for mahalanobis, spade, where it has no effect",
         "--set sigma: left out for mahalanobis, where it has no effect",
     ]
-    with pytest.raises(OptionError, match="--set k: patchcore has no such option"):  # no method has it
+    with pytest.raises(OptionError, match="--set x: patchcore has no such option"):  # no method has it
         make("patchcore", given)
     with pytest.warns(PatchbankWarning):
         make = maker_for(["patchcore", "mahalanobis", "spade"], given, ["sigma=2"])
@@ -95,7 +95,7 @@ def test_one_method_must_take_all_that_is_given() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make = maker_for(["mahalanobis"], {"coreset": 0.2}, ["sigma=2"])
-    with pytest.raises(OptionError, match="--coreset: mahalanobis has no such option"):
+    with pytest.raises(OptionError, match="--coreset-ratio: mahalanobis has no such option"):
         make("mahalanobis", {"coreset": 0.2})
     with pytest.raises(OptionError, match=r"^sigma has no effect on mahalanobis: leave it out$"):
         make("mahalanobis", {}).check()

@@ -23,7 +23,7 @@ from tests.conftest import OF_PICTURES, bad_image, good_image
 SIZE = (64, 96)
 GOOD = [good_image(i, SIZE) for i in range(6)]
 OTHERS = [good_image(100 + i, SIZE) for i in range(6)]
-SMALL: dict[str, Any] = {"image_size": 64, "threads": 1, "thumbnails": 0.0}
+SMALL: dict[str, Any] = {"image_size": 64, "threads": 1, "thumbnails_mb": 0.0}
 
 
 class Stop(KeyboardInterrupt):

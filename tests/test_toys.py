@@ -189,7 +189,7 @@ def test_a_channel_has_its_commands(channel: str, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     done = run(app, ["predict", model, str(tmp_path / "set/test/hot"), "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    done = run(app, ["benchmark", str(tmp_path / "set"), "-o", str(tmp_path / "out"), "--cache", "0", *small])
+    done = run(app, ["benchmark", str(tmp_path / "set"), "-O", str(tmp_path / "out"), "--cache", "0", *small])
     assert done.exit_code == 0, done.output
     metrics = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("metrics.json")]
     assert metrics[0]["image_auroc"] == 1.0
@@ -258,7 +258,7 @@ def test_its_commands(kind: type[Detector], parts: Path, tmp_path: Path, capsys:
     out = tmp_path / "out"
     done = run(
         app,
-        ["benchmark", str(parts), "-o", str(out), "--methods", kind.method, "--cache", "0", "--set", "image_size=96"],
+        ["benchmark", str(parts), "-O", str(out), "--methods", kind.method, "--cache", "0", "--set", "image_size=96"],
         catch_exceptions=False,
     )
     assert done.exit_code == 0, done.output

@@ -96,7 +96,7 @@ def _some(items: Sequence[Any], most: int, rng: np.random.Generator) -> list[Any
 
 def distances_of(options: dict[str, Any], split: Split, cache: FeatureCache | None) -> Distances:
     """Fit a PatchCore with these options; its distances on the split."""
-    model = PatchCore(**options, calibration="held-out", thumbnails=0)
+    model = PatchCore(**options, calibration="held-out", thumbnails_mb=0)
     model.feature_cache = cache
     model.fit(split.train)
     fitted = model.require_fitted()

@@ -86,7 +86,7 @@ def of_method(name: str) -> Table:
         rows, sources, commands = (
             found,
             list(table.sources),
-            [f"patchbank benchmark hazelnut_toy tire mtd -o out --methods {name} --seeds 0,1,2"],
+            [f"patchbank benchmark hazelnut_toy tire mtd -O out --methods {name} --seeds 0,1,2"],
         )
     results = read(_TRAINING)
     if name != "patchcore" and (sets := [of for of in _names(results, 0) if _runs(results, of, name)]):
@@ -106,7 +106,7 @@ def of_method(name: str) -> Table:
             sources.append(file)
             commands.append(_GEOMETRY)
     columns = ["set", "image AUROC", "pixel AUROC", "AUPRO", "recall at the threshold"]
-    commands.append(f"patchbank benchmark SET -o out --methods {name}")
+    commands.append(f"patchbank benchmark SET -O out --methods {name}")
     return Table(columns, rows, sources, commands[0])
 
 

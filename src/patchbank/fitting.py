@@ -100,7 +100,7 @@ def fitted_to(
     scorer.release()
     with monitor.clock("thumbnails"):
         values = extractor.inputs.values
-        thumbnails = make_thumbnails(given, detector.thumbnails, values) if scorer.keeps_patches else {}
+        thumbnails = make_thumbnails(given, detector.thumbnails_mb, values) if scorer.keeps_patches else {}
     refs = [*learned.features.refs, *(held if scorer.can_add_held_out else [])]
     training = _summary(extractor, learned, refs, monitor)
     unused = 0 if scorer.can_add_held_out else len(held)

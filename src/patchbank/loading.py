@@ -6,6 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any, cast
 
+from patchbank._system.former_names import with_new_names
 from patchbank.data import Reference, RegionOfInterest, ValueRange
 from patchbank.detector import Detector
 from patchbank.errors import ModelFileError, WeightsError
@@ -73,8 +74,8 @@ def _unfitted(
         for of_part in options.get("members", [options]):
             of_part["weights"] = weights if of_part is options or of_part["weights"] else None
     if "members" in options:
-        options["members"] = [_with_new_names(each["method"], each) for each in options["members"]]
-    options = _with_new_names(method.method, options)
+        options["members"] = [options_of_today(each["method"], each) for each in options["members"]]
+    options = options_of_today(method.method, options)
     for of_part in (options, *options.get("members", [])):
         for name, value in of_part.items():
             if isinstance(value, list) and name != "members":  # JSON has no tuples
@@ -94,9 +95,9 @@ def _unfitted(
     return detector
 
 
-def _with_new_names(method: str, options: dict[str, Any]) -> dict[str, Any]:
+def options_of_today(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options as they are called today, from files that have them under older names."""
-    renamed = dict(options)
+    renamed = with_new_names((METHODS | COMBINATIONS)[method].former, options)
     if isinstance(renamed.get("channels"), int) or (
         method == "padim" and "n_features" not in renamed and "channels" in renamed
     ):
@@ -119,7 +120,7 @@ def _common(file: ModelFile) -> Fitted:
     document, tensors = file.document, file.tensors
     roi = RegionOfInterest.of(document["roi"]) if document.get("roi") else None
     reference = Reference.restore(tensors, document["reference"]) if document.get("reference") else None
-    channels = tuple(_with_new_names(document["method"], _first_options(document)).get("channels") or (RGB_CHANNEL,))
+    channels = tuple(options_of_today(document["method"], _first_options(document)).get("channels") or (RGB_CHANNEL,))
     values = ValueRange.of(document.get("pixel_values"))
     if document.get("depths"):
         values = replace(values, depths=Depths.of(document["depths"]))

@@ -129,7 +129,7 @@ def add(
         limit = min(threshold, calibration.threshold)
         grown = _accepting(grown, fitted, features, i, area(features.views[i]), first + i, limit)
     used = sum(t.length for t in fitted.thumbnails.values()) / 1e6
-    pictures = make_thumbnails(sources, max(detector.thumbnails - used, 0), fitted.inputs.values)
+    pictures = make_thumbnails(sources, max(detector.thumbnails_mb - used, 0), fitted.inputs.values)
     changed = replace(
         fitted, scorer=grown, calibration=calibration, thumbnails={**fitted.thumbnails, **pictures}
     )  # fmt: skip

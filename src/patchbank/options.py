@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from patchbank._system.former_names import TakesFormerNames
 from patchbank._system.numbers import check_threads, why_no_number
 from patchbank.calibration.calibration import SCHEMES
 from patchbank.calibration.conformal import check_rate
@@ -31,7 +32,7 @@ BY_GEOMETRY: dict[str, dict[str, Any]] = {
         "image_score": "smoothed",
         "sigma": 10.0,
         "position_scale": False,
-        "balance": True,
+        "balance_levels": True,
     },
     "paper": {
         "image_size": 224,
@@ -40,7 +41,7 @@ BY_GEOMETRY: dict[str, dict[str, Any]] = {
         "image_score": "max",
         "sigma": 4.0,
         "position_scale": False,
-        "balance": False,
+        "balance_levels": False,
     },
 }
 FUSIONS = ("map-sum", "max", "learned", "concat")
@@ -49,7 +50,7 @@ ALWAYS = {"patch_size": 3, "neighbours": 9}  # whatever the geometry, unless a m
 
 
 @dataclass(kw_only=True, eq=False)
-class Options:
+class Options(metaclass=TakesFormerNames):
     """Options that every method has. The constructor only stores them; `fit` checks them; fitted state ends in `_`.
 
     Options that are None and stand in `BY_GEOMETRY` or `ALWAYS` have the value there.
@@ -79,7 +80,7 @@ class Options:
         precision: of the network on a GPU, "float32", "bfloat16" or "float16".
         threads: of the whole process, None for all cores.
         memory_budget: bytes, None for most of what is free.
-        thumbnails: maximum MB of small pictures of the training images in the model, 0 for none.
+        thumbnails_mb: maximum MB of small pictures of the training images in the model, 0 for none.
         roi: a mask image or a JSON file with polygons, see `patchbank.data.roi`, or a `RegionOfInterest`.
         channels: of each sample, those that are inspected: "rgb", one that has a reader (`data.channels`), or what is
             made of its geometry (docs/guides/channels.md). None: rgb, and where the samples have geometry what the
@@ -96,6 +97,8 @@ class Options:
 
     without_effect: ClassVar[frozenset[str]] = frozenset()  # options that change nothing of what a method computes
     on_whole_images: ClassVar[dict[str, Any]] = {}  # a method's own defaults where the geometry is "whole"
+
+    former: ClassVar[dict[str, str]] = {"thumbnails": "thumbnails_mb"}  # names that options had before
 
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
@@ -118,7 +121,7 @@ class Options:
     precision: str = "float32"
     threads: int | None = None
     memory_budget: int | None = None
-    thumbnails: float = 5.0
+    thumbnails_mb: float = 5.0
     roi: Any = None
     channels: tuple[str, ...] | None = None
     fusion: str = "map-sum"
@@ -198,8 +201,8 @@ class Options:
             raise OptionError(f"memory_budget must be at least one byte, not {self.memory_budget}")
         if self.overlap < 0:
             raise OptionError(f"overlap must not be negative, not {self.overlap}")
-        if self.thumbnails < 0:
-            raise OptionError(f"thumbnails must not be negative (MB; 0 for none), not {self.thumbnails}")
+        if self.thumbnails_mb < 0:
+            raise OptionError(f"thumbnails_mb must not be negative (MB; 0 for none), not {self.thumbnails_mb}")
         check_threads(self.threads)
 
     @property

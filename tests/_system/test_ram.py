@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchbank._system import ram as memory
-from patchbank.cli.options import parse_bytes
+from patchbank.cli.values import parse_bytes
 from patchbank.errors import OptionError
 
 _PEAKS = """
@@ -57,13 +57,17 @@ def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("4GB", 4 * 10**9), ("500 MB", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("123", 123), ("7b", 7)]
+    ("text", "value"), [("4GB", 4 * 10**9), ("500 MB", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("0", 0), ("7b", 7)]
 )
 def test_sizes_as_people_write_them(text: str, value: int) -> None:
     assert parse_bytes(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "much", "4 TBs", "GB"])
+@pytest.mark.parametrize("text", ["", "much", "4 TBs", "GB", "123"])
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(OptionError, match="such as 4GB"):
         parse_bytes(text)
+
+
+def test_a_bare_number_is_bytes_where_that_is_said() -> None:
+    assert parse_bytes("123", bare=True) == 123

@@ -33,15 +33,15 @@ def test_fit_predict_and_info(gears: Path, tmp_path: Path, monkeypatch: pytest.M
     today.mkdir()
     Image.open(gears / "test/good/000.png").save(today / "gear.png")
     Image.fromarray(draw("weave", None, np.random.default_rng(0))[0]).save(today / "cloth.png")
-    assert run(monkeypatch, "predict", model, today, "-o", tmp_path / "out") == 1
+    assert run(monkeypatch, "predict", model, today, "-O", tmp_path / "out") == 1
     errors = (tmp_path / "out/errors.csv").read_text(encoding="utf-8")
     assert "cloth.png: cannot be aligned with the reference" in errors
     assert "gear.png" in (tmp_path / "out/predictions.csv").read_text(encoding="utf-8")
-    assert run(monkeypatch, "predict", model, today / "gear.png", "-o", tmp_path / "one") == 0
+    assert run(monkeypatch, "predict", model, today / "gear.png", "-O", tmp_path / "one") == 0
 
 
 def test_benchmark(gears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("benchmark", gears, "-o", tmp_path, "--methods", "patchcore,mahalanobis", "--align", *QUICK)
+    arguments = ("benchmark", gears, "-O", tmp_path, "--methods", "patchcore,mahalanobis", "--align", *QUICK)
     assert run(monkeypatch, *arguments) == 1  # one method does not take it, the other is run
     assert "leave out align" in (tmp_path / "errors.csv").read_text(encoding="utf-8")
     (report,) = tmp_path.glob("gear-patchcore-*/report.html")

@@ -37,7 +37,12 @@ def test_calibrate(model_file: Path, images: Path, monkeypatch: pytest.MonkeyPat
     assert run(monkeypatch, "calibrate", model_file, images / "good", "-o", new, "--false-alarm-rate", 0.2) == 0
     assert "(target false-alarm rate 20 %; held-out, 6 good images)" in capsys.readouterr().out
     assert load(new).calibration_.false_alarm_rate == 0.2
-    assert run(monkeypatch, "calibrate", new, images / "good", images / "bad", "--in-place", "--cost-ratio", 3) == 0
+    assert (
+        run(
+            monkeypatch, "calibrate", new, images / "good", "--defects", images / "bad", "--in-place", "--cost-ratio", 3
+        )
+        == 0
+    )
     assert "priced as 3 false alarms" in capsys.readouterr().out
     assert load(images / "new.patchbank.bak").calibration_.chosen is None
     assert load(new).history[-1]["what"] == "calibrated"
@@ -70,14 +75,14 @@ def test_add_forget_merge(model_file: Path, images: Path, monkeypatch: pytest.Mo
 def test_explain(model_file: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     out = images / "out"
     (images / "bad" / "broken.png").write_bytes(b"nothing")
-    assert run(monkeypatch, "explain", model_file, images / "bad", "-o", out) == 1
+    assert run(monkeypatch, "explain", model_file, images / "bad", "-O", out) == 1
     assert capsys.readouterr().out.count("rejected") == 3
     document = json.loads((out / "0.png.json").read_text())
     assert document["is_anomalous"]
     assert len(document["places"][0]["neighbours"]) == 5
     assert np.asarray(Image.open(out / "0.png.png")).shape[1] > 900
     assert (
-        run(monkeypatch, "explain", model_file, images / "good" / "0.png", "-o", out, "--at", "5,6", "--count", 1) == 0
+        run(monkeypatch, "explain", model_file, images / "good" / "0.png", "-O", out, "--at", "5,6", "--count", 1) == 0
     )
     place = json.loads((out / "0.png.json").read_text())["places"][0]
     assert (place["x"], place["y"], len(place["neighbours"])) == (5, 6, 1)
@@ -106,17 +111,17 @@ MISTAKES = {
     "calibrate {model} {good}": "-o NEW.patchbank, or --in-place",
     "calibrate {model} {good} -o x --in-place": "-o NEW.patchbank, or --in-place",
     "calibrate {model} {good} --in-place --cost-ratio 2": "give a folder of defective images",
-    "calibrate {model} {good} {bad} --in-place --false-alarm-rate 0.1": "leave out the defective ones",
-    "calibrate {model} {good} {bad} --in-place --cost-ratio -1": "cost_ratio must be positive",
+    "calibrate {model} {good} --defects {bad} --in-place --false-alarm-rate 0.1": "leave out --defects",
+    "calibrate {model} {good} --defects {bad} --in-place --cost-ratio -1": "cost_ratio must be positive",
     "calibrate {model} {good} -o {good}": "is a folder",
     "add {model} {good} -o {model}": "is the model itself",
-    "explain {model} {good}/0.png -o {good}/1.png": "1.png: ",
+    "explain {model} {good}/0.png -O {good}/1.png": "1.png: ",
     "forget {model} nobody.png --in-place": "is not among the images",
     "forget {model} .png --in-place": "is not among the images",
     "merge {model} {good} --in-place": "no such model file",
     "add {model} nowhere --in-place": "no such file or folder",
-    "explain {model} {good}/0.png -o out --at here": "--at takes a column and a row",
-    "explain {model} {good}/0.png -o out --at 999,0": "outside the image of 128×96",
+    "explain {model} {good}/0.png -O out --at here": "--at takes a column and a row",
+    "explain {model} {good}/0.png -O out --at 999,0": "outside the image of 128×96",
     "predict {model} {good} --json --threshold 1 --false-alarm-rate 0.1": "only one of",
     "predict {model} {good} --json --false-discovery-rate 2": "--false-discovery-rate must lie in (0, 1)",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchbank.cli.options import at_quality
+from patchbank.cli.detectors import at_quality
 from patchbank.errors import OptionError
 from patchbank.io.model_file import read
 from tests.cli.running import patchbank

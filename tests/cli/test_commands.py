@@ -60,7 +60,7 @@ def test_fit_info_and_json(parts: Path, tmp_path: Path) -> None:
 
 def test_predict_writes_everything(parts: Path, model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = patchbank("predict", model_file, parts / "test", "-o", out, "--maps")
+    done = patchbank("predict", model_file, parts / "test", "-O", out, "--maps")
     assert done.returncode == 0, done.stderr
     assert "8 images inspected, 4 rejected" in done.stdout
     rows = list(csv.DictReader((out / "predictions.csv").open()))
@@ -91,17 +91,17 @@ def test_bad_images_are_named_and_the_rest_goes_on(messy: Path, tmp_path: Path) 
     assert "cut.jpg" in done.stderr
     assert "text.png" in done.stderr
     assert "Traceback" not in done.stderr
-    done = patchbank("predict", model, messy, "-o", tmp_path / "out")
+    done = patchbank("predict", model, messy, "-O", tmp_path / "out")
     assert done.returncode == 1
     assert len(list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))) == 5
     errors = list(csv.DictReader((tmp_path / "out" / "errors.csv").open()))
     assert sorted(Path(row["path"]).name for row in errors) == ["cut.jpg", "text.png"]
-    done = patchbank("predict", model, messy / "text.png", "-o", tmp_path / "out2")
+    done = patchbank("predict", model, messy / "text.png", "-O", tmp_path / "out2")
     assert done.returncode == 2
 
 
 def test_evaluate_writes_metrics_and_report(parts: Path, model_file: Path, tmp_path: Path) -> None:
-    done = patchbank("evaluate", model_file, parts, "-o", tmp_path)
+    done = patchbank("evaluate", model_file, parts, "-O", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "rejects 4 of 4 defective parts" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -110,11 +110,11 @@ def test_evaluate_writes_metrics_and_report(parts: Path, model_file: Path, tmp_p
     assert "spot" in html
     scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert [row["path"] for row in scores][::4] == ["test/good/000.png", "test/spot/000.png"]
-    assert json.loads(patchbank("evaluate", model_file, parts, "-o", tmp_path, "--json").stdout)["n_good"] == 4
+    assert json.loads(patchbank("evaluate", model_file, parts, "-O", tmp_path, "--json").stdout)["n_good"] == 4
 
 
 def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> None:
-    command = ["benchmark", parts, "-o", tmp_path, "--methods", "patchcore", "--seeds", "0,1", *QUICK]
+    command = ["benchmark", parts, "-O", tmp_path, "--methods", "patchcore", "--seeds", "0,1", *QUICK]
     done = patchbank(*command)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
@@ -136,7 +136,7 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
 
 
 def test_a_preset_prints_what_is_published_beside_ours(parts: Path, tmp_path: Path) -> None:
-    done = patchbank("benchmark", parts, "-o", tmp_path, "--preset", "lmf-table4", "--weights", "random", *QUICK)
+    done = patchbank("benchmark", parts, "-O", tmp_path, "--preset", "lmf-table4", "--weights", "random", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "# lmf-table4" in done.stdout
     assert "`--weights random` `--image-size 96` `--bank-size 100`" in done.stdout
@@ -153,7 +153,7 @@ def test_a_cell_that_cannot_be_run_does_not_end_a_grid(parts: Path, tmp_path: Pa
     mixed = tmp_path / "mixed"
     shutil.copytree(parts, mixed)
     Image.fromarray(good_image(9, (96, 256))).save(mixed / "train" / "good" / "wide.png")
-    command = ["benchmark", mixed, "-o", tmp_path / "out", "--image-size", "96"]
+    command = ["benchmark", mixed, "-O", tmp_path / "out", "--image-size", "96"]
     done = patchbank(*command, "--methods", "padim,mahalanobis", "--set", "sigma=5")
     assert done.returncode == 1
     assert done.stderr.count("--set sigma: left out for mahalanobis, where it has no effect") == 1
@@ -180,7 +180,7 @@ def test_other_methods_through_the_commands(method: str, parts: Path, tmp_path: 
     assert (summary["method"], summary["images"]) == (method, 5)
     assert summary["bank_mb"] > 0
     assert f"{method}\n" in patchbank("info", model).stdout
-    done = patchbank("predict", model, parts / "test", "-o", tmp_path / "out")
+    done = patchbank("predict", model, parts / "test", "-O", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     bad = [float(row["score"]) for row in rows if "spot" in row["path"]]
@@ -209,11 +209,11 @@ def test_doctor_and_backbones() -> None:
 
 
 def test_set_parses_every_kind_of_option() -> None:
-    from patchbank.cli.options import make_detector
+    from patchbank.cli.detectors import make_detector
 
-    given = ["balance=false", "sigma=2.5", "levels=1,2", "threads=none", "sampler=random", "patch_size=5"]
+    given = ["balance_levels=false", "sigma=2.5", "levels=1,2", "threads=none", "sampler=random", "patch_size=5"]
     options = make_detector("patchcore", given).parameters()
-    assert (options["balance"], options["sigma"], options["levels"]) == (False, 2.5, (1, 2))
+    assert (options["balance_levels"], options["sigma"], options["levels"]) == (False, 2.5, (1, 2))
     assert (options["threads"], options["sampler"], options["patch_size"]) == (None, "random", 5)
 
 
@@ -226,31 +226,31 @@ MISTAKES = {
     "fit {parts} -o m.patchbank --levels two": "levels takes numbers such as 2,3",
     "fit {parts} -o m.patchbank --levels 9": "has the levels",
     "fit {parts} -o m.patchbank --set colour=1": "has no such option",
-    "fit {parts} -o m.patchbank --method padim --coreset 0.1": "--coreset: padim has no such option",
+    "fit {parts} -o m.patchbank --method padim --coreset-ratio 0.1": "--coreset-ratio: padim has no such option",
     "fit {parts} -o m.patchbank --shots 9": "--shots must lie in 1..8",
     "fit {parts} -o m.patchbank --method fapm --set regions=0": "regions must be at least 1",
     "fit {parts} -o m.patchbank --backbone efficientnet_lite0+": "unknown backbone",
     "fit {parts} -o m.patchbank --set neighbours": "key=value",
     "fit {parts} -o m.patchbank --set neighbours=few": "neighbours takes int",
-    "fit {parts} -o m.patchbank --set balance=perhaps": "balance takes bool",
-    "fit {parts} -o m.patchbank --coreset 10": "such as 0.1 for 10 %",
-    "fit {parts} -o m.patchbank --bank-size 5 --bank-mb 1": "only one of",
+    "fit {parts} -o m.patchbank --set balance_levels=perhaps": "balance_levels takes bool",
+    "fit {parts} -o m.patchbank --coreset-ratio 10": "such as 0.1 for 10 %",
+    "fit {parts} -o m.patchbank --bank-size 5 --bank-memory 1MB": "only one of",
     "fit {parts} -o m.patchbank --memory-budget much": "such as 4GB",
     "fit {parts} -o m.patchbank --memory-budget 1MB": "needs about",
     "fit {parts} -o m.patchbank --weights nowhere.pth": "no such weight file",
-    "predict missing.patchbank {parts} -o out": "no such model file",
-    "predict {image} {parts} -o out": "not a patchbank model",
-    "predict {model} missing -o out": "missing: no such file or folder",
-    "predict {model} {parts}": "give a folder for the results with -o",
+    "predict missing.patchbank {parts} -O out": "no such model file",
+    "predict {image} {parts} -O out": "not a patchbank model",
+    "predict {model} missing -O out": "missing: no such file or folder",
+    "predict {model} {parts}": "give a folder for the results with -O",
     "predict {model} {parts} --json --maps": "needs a folder",
-    "evaluate {model} {good} -o out": "no test images",
+    "evaluate {model} {good} -O out": "no test images",
     "info {image}": "not a patchbank model",
-    "benchmark {parts} -o out --categories nothing": "none of these",
-    "benchmark {parts} -o out --seeds a": "whole numbers",
+    "benchmark {parts} -O out --categories nothing": "none of these",
+    "benchmark {parts} -O out --seeds a": "whole numbers",
     "report {parts}": "no finished cell",
-    "benchmark {parts} -o out --preset table9": "--preset list",
-    "benchmark {parts} -o out --preset lmf-table4 --methods padim": "has lmf",
-    "benchmark {parts} -o out --cache much": "--cache takes a size",
+    "benchmark {parts} -O out --preset table9": "--preset list",
+    "benchmark {parts} -O out --preset lmf-table4 --methods padim": "has lmf",
+    "benchmark {parts} -O out --cache much": "--cache takes a size",
 }
 
 
@@ -276,7 +276,7 @@ def test_an_interrupted_fit_leaves_no_model(number: signal.Signals, tmp_path: Pa
     for i in range(60):  # 184 000 patches, of which half would be selected: far more than the seconds waited for
         Image.fromarray(good_image(i, (384, 512))).save(tmp_path / f"{i}.png")
     model = tmp_path / "out" / "m.patchbank"
-    command = [sys.executable, "-m", "patchbank", "fit", str(tmp_path), "-o", str(model), "--coreset", "0.5"]
+    command = [sys.executable, "-m", "patchbank", "fit", str(tmp_path), "-o", str(model), "--coreset-ratio", "0.5"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # a shell starts what it runs in the background with SIGINT ignored, which would be handed on
@@ -297,13 +297,13 @@ def test_images_of_one_name_do_not_overwrite_each_other(model_file: Path, tmp_pa
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.fromarray(bad_image(1)).save(tmp_path / folder / "x.png")
-    assert patchbank("predict", model_file, tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out").returncode == 0
+    assert patchbank("predict", model_file, tmp_path / "a", tmp_path / "b", "-O", tmp_path / "out").returncode == 0
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 2
 
 
 @pytest.mark.slow
 def test_demo_runs_and_is_not_trivial(tmp_path: Path) -> None:
-    done = patchbank("demo", "-o", tmp_path)
+    done = patchbank("demo", "-O", tmp_path)
     assert done.returncode == 0, done.stderr
     scores = [json.loads(p.read_text())["image_auroc"] for p in sorted(tmp_path.rglob("metrics.json"))]
     assert len(scores) >= 2

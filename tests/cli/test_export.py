@@ -27,7 +27,7 @@ def run(*arguments: object) -> str:
 
 
 def test_export(fitted: PatchCore, model_file: Path, parts: Path, tmp_path: Path) -> None:
-    said = run("export", model_file, "-o", tmp_path / "out", "--images", parts / "test", "--bank", "external")
+    said = run("export", model_file, "-O", tmp_path / "out", "--images", parts / "test", "--bank", "external")
     assert "on 8 images the score differs by" in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["bank.npy", "model.onnx", "patchbank.json"]
     image = bad_image(5)
@@ -36,19 +36,19 @@ def test_export(fitted: PatchCore, model_file: Path, parts: Path, tmp_path: Path
 
 
 def test_int8_says_what_it_changed(model_file: Path, tmp_path: Path) -> None:
-    said = run("export", model_file, "-o", tmp_path / "out", "--int8")
+    said = run("export", model_file, "-O", tmp_path / "out", "--int8")
     int8 = json.loads((tmp_path / "out" / "patchbank.json").read_text())["int8"]
     assert f"{int8['verdicts']} of 8 verdicts change" in said
 
 
 def test_wrong_use(model_file: Path, tmp_path: Path) -> None:
     for arguments, words in (
-        (("--size", "64"), "384x512"),
-        (("--size", "64x64"), "none of the 8 images is inspected at 64x64"),
-        (("--to", "coreml"), "onnx, openvino, torchscript"),
+        (("--input-size", "64"), "384x512"),
+        (("--input-size", "64x64"), "none of the 8 images is inspected at 64x64"),
+        (("--format", "coreml"), "onnx, openvino, torchscript"),
     ):
         with pytest.raises(OptionError, match=words):
-            run("export", model_file, "-o", tmp_path / "out", *arguments)
+            run("export", model_file, "-O", tmp_path / "out", *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -57,5 +57,5 @@ def test_an_export_that_differs_is_refused(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(exporting.parity, "TOLERANCE", 1e-12)
     with pytest.raises(ExportError, match="does not compute what the model does"):
-        run("export", model_file, "-o", tmp_path / "out")
+        run("export", model_file, "-O", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

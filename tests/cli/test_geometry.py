@@ -46,7 +46,7 @@ def heights(tmp_path: Path) -> Path:
 
 
 def test_predict(model: Path, solid: Path, tmp_path: Path) -> None:
-    done = patchbank("predict", model, solid / "test/cut/rgb", "-o", tmp_path / "out", "--json")
+    done = patchbank("predict", model, solid / "test/cut/rgb", "-O", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[0])
     assert list(row["channels"]) == USUAL
@@ -66,7 +66,7 @@ def test_predict_beside_a_part_without_geometry(model: Path, solid: Path, tmp_pa
 
 
 def test_evaluate(model: Path, solid: Path, tmp_path: Path) -> None:
-    done = patchbank("evaluate", model, solid, "-o", tmp_path / "out")
+    done = patchbank("evaluate", model, solid, "-O", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out").is_dir()
 
@@ -122,7 +122,7 @@ def test_heights_alone(heights: Path, tmp_path: Path) -> None:
         (["--fusion", "mean"], "fusion must be one of"),
         (["--depth-unit", "mile"], "unit"),
         (["--depth-unit", "-1"], "unit"),
-        (["--depth-axis", "up"], "axis must be depth"),
+        (["--depth-axis", "up"], "--depth-axis must be one of depth"),
         (["--invalid", "none"], "--invalid takes numbers such as 0 or 0,65535, not 'none'"),
         (["--camera", "gone.json"], "gone.json: cannot be read as a camera"),
         (["--method", "m3dm"], "m3dm needs weights of Point-MAE: give their file as point_weights"),
@@ -130,7 +130,7 @@ def test_heights_alone(heights: Path, tmp_path: Path) -> None:
         (["--method", "cpmf", "--set", "views=3"], "views must be 1, 9 or 27, not 3"),
         (["--method", "cpmf", "--fusion", "max"], "fusion has no effect on cpmf"),
         (["--method", "cfm", "--channels", "rgb"], "cfm takes two channels"),
-        (["--method", "patchcore", "--coreset", "stream"], "coreset='stream' is for one channel"),
+        (["--method", "patchcore", "--streaming"], "coreset='stream' is for one channel"),
         (["--align"], "align lays pictures over each other, not curvature"),
     ],
     ids=str,
@@ -165,16 +165,16 @@ def test_weights_of_points(solid: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_benchmark(solid: Path, tmp_path: Path) -> None:
     done = patchbank(
-        "benchmark", solid, "-o", tmp_path / "out", *SMALL, "--methods", "btf", "--depth-unit", "m",
+        "benchmark", solid, "-O", tmp_path / "out", *SMALL, "--methods", "btf", "--depth-unit", "m",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     again = patchbank(
-        "benchmark", solid, "-o", tmp_path / "out", *SMALL, "--methods", "btf", "--depth-unit", "m",
+        "benchmark", solid, "-O", tmp_path / "out", *SMALL, "--methods", "btf", "--depth-unit", "m",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
 
 
 def test_a_refused_export(model: Path, tmp_path: Path) -> None:
-    done = patchbank("export", model, "-o", tmp_path / "e")
+    done = patchbank("export", model, "-O", tmp_path / "e")
     assert done.returncode == 2
     assert "a graph sees one picture, and this model looks at rgb,curvature,normals,valid" in done.stderr

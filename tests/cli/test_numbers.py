@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import typing
@@ -22,52 +21,59 @@ from tests.cli.running import patchbank
 CALLS = {
     "fit": "fit {good} -o {out}.patchbank",
     "plan": "plan --images 10 --workers 2",
-    "predict": "predict {model} {good} -o {out}",
-    "explain": "explain {model} {good} -o {out}",
-    "evaluate": "evaluate {model} {parts} -o {out}",
-    "calibrate": "calibrate {model} {test} {bad} -o {out}.patchbank",
-    "benchmark": "benchmark {parts} -o {out}",
-    "demo": "demo -o {out}",
-    "export": "export {model} -o {out}",
-    "audit": "audit {good} -o {out}",
-    "show_anomalies": "show-anomalies {good} -o {out}",
+    "predict": "predict {model} {good} -O {out}",
+    "explain": "explain {model} {good} -O {out}",
+    "evaluate": "evaluate {model} {parts} -O {out}",
+    "calibrate": "calibrate {model} {test} --defects {bad} -o {out}.patchbank",
+    "benchmark": "benchmark {parts} -O {out}",
+    "demo": "demo -O {out}",
+    "export": "export {model} -O {out}",
+    "audit": "audit {good} -O {out}",
+    "show_anomalies": "show-anomalies {good} -O {out}",
     "add": "add {model} {bad} -o {out}.patchbank",
     "merge": "merge {model} {model} -o {out}.patchbank",
     "serve": "serve {model} --history {out}.sqlite",
-    "watch": "watch {good} {model} -o {out}.csv",
+    "watch": "watch {model} {good} -o {out}.csv",
+    "doctor": "doctor",
 }
 ODD = {float: ("nan", "inf", "-inf", "1e400"), int: ("-1", "nan", "1e3", "2.5", str(10**30))}
 # numbers inside of texts
 TEXTS = [
     "fit --memory-budget nan", "fit --memory-budget -1GB", "fit --memory-budget 1e400", "fit --memory-budget 0",
-    "fit --coreset nan", "fit --coreset inf", "fit --coreset -0.1", "fit --coreset 0", "fit --levels 1e3",
-    "fit --levels nan", "fit --image-size 0", "fit --image-size 1000000000", "fit --bank-mb 0", "fit --bank-mb -1",
-    "fit --bank-mb 1e308", "fit --bank-size 0", "fit --false-alarm-rate 0", "fit --false-alarm-rate 1",
+    "fit --coreset-ratio nan", "fit --coreset-ratio inf", "fit --coreset-ratio -0.1", "fit --coreset-ratio 0",
+    "fit --coreset-ratio 1.5", "fit --levels 1e3", "fit --max-seconds 0", "fit --max-seconds nan",
+    "fit --levels nan", "fit --image-size 0", "fit --image-size 1000000000", "fit --bank-memory 0",
+    "fit --bank-memory -1MB", "fit --bank-memory 1e308GB", "fit --bank-memory 6", "fit --bank-size 0",
+    "fit --false-alarm-rate 0", "fit --false-alarm-rate 1",
     "fit --false-alarm-rate 5e-324", "fit --threads 0", "fit --threads 1000000000", "fit --tile 0", "fit --tile 1",
-    "fit --shots 0", "fit --seed 4294967296", "fit --set sigma=nan", "fit --set sigma=-1", "fit --set thumbnails=inf",
+    "fit --shots 0", "fit --seed 4294967296", "fit --set sigma=nan", "fit --set sigma=-1",
+    "fit --set thumbnails_mb=inf",
     "fit --set coreset_radius=nan", "fit --set coreset_radius=1e308", "fit --set stride=0", "fit --set patch_size=999",
     "fit --set neighbours=-1", "fit --set seed=-1", "fit --set threads=0", "fit --set image_size=-5",
     "fit --method subspace --set variance=nan", "fit --method lmf --set channel_share=nan",
-    "fit --method lmf --set projection=1000000", "fit --method fapm --set spread=nan",
+    "fit --method lmf --set projection=1000000", "fit --method fapm --set adaptive_threshold=nan",
     "fit --method fapm --set level_weights=nan,1", "fit --method fapm --set level_weights=-1,1",
-    "fit --method spade --set images_compared=0", "fit --method padim --set n_features=0",
+    "fit --method spade --set k=0", "fit --method padim --set n_features=0",
     "predict --false-discovery-rate 2", "predict --false-alarm-rate -1",
     "explain --at nan,3", "explain --at 1e3,3", "explain --at -1,3", "explain --at 3", "explain --count 0",
     "evaluate --pixel-memory nan", "evaluate --pixel-memory -1", "calibrate --cost-ratio 0",
     "calibrate --cost-ratio -3",
     "benchmark --seeds -1", "benchmark --seeds 0,nan", "benchmark --seeds 4294967296", "benchmark --cache nan",
-    "benchmark --cache -1GB", "benchmark --jobs 0", "benchmark --every 0", "export --size 0x0", "export --size -1x64",
-    "export --size nanx64", "export --size 1e3x64", "export --size 64", "serve --keep-images nan",
-    "serve --max-upload -1", "serve --max-pixels 0", "serve --max-pixels 1e300", "serve --time-limit 0",
-    "serve --time-limit 1e300", "serve --port -1", "serve --port 65536", "serve --batch-wait -1",
-    "serve --batch-wait 1e300", "watch --every 0", "watch --every 1e300",
+    "benchmark --cache -1GB", "benchmark --jobs 0", "benchmark --subsample 0", "export --input-size 0x0",
+    "export --input-size -1x64",
+    "export --input-size nanx64", "export --input-size 1e3x64", "export --input-size 64", "serve --keep-images nan",
+    "serve --max-upload -1", "serve --max-pixels 0", "serve --max-pixels 1e300MP",
+    "serve --max-pixels 2XP", "plan --network-rate 0", "plan --network-rate nanMB",
+    "plan --round-trip -1", "plan --round-trip 1e300", "serve --time-limit 0",
+    "serve --time-limit 1e300", "serve --port -1", "serve --port 65536", "serve --batch-delay -1",
+    "serve --batch-delay 1e300", "watch --interval 0", "watch --interval 1e300",
 ]  # fmt: skip
 
 
 def numbers() -> Iterator[tuple[str, str, str]]:
     """(command, option, value) for all options of numbers that there are."""
-    for command in cli._COMMANDS:
-        for name, hint in typing.get_type_hints(inspect.unwrap(command)).items():
+    for command in cli.COMMANDS:
+        for name, hint in typing.get_type_hints(command).items():
             kinds = set(typing.get_args(hint)) or {hint}
             for kind in kinds & {int, float} if bool not in kinds else ():
                 option = f"--{name.replace('_', '-')}"
@@ -138,7 +144,7 @@ def test_true_is_no_number(name: str) -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    options = {"seed": np.int64(3), "bank_size": np.int32(5), "sigma": np.float32(2), "balance": np.bool_(True)}
+    options = {"seed": np.int64(3), "bank_size": np.int32(5), "sigma": np.float32(2), "balance_levels": np.bool_(True)}
     assert len(PatchCore(weights="random", **options).fit(image).bank_) == 5
 
 

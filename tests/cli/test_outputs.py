@@ -27,20 +27,20 @@ from tests.conftest import bad_image, good_image, small_model
 
 COMMANDS = {
     "fit": "fit {good} -o {out}/m.patchbank",
-    "predict": "predict {model} {good} -o {out}/o",
-    "evaluate": "evaluate {model} {parts} -o {out}/o",
-    "benchmark": "benchmark {parts} -o {out}/o",
-    "audit": "audit {good} -o {out}/o",
-    "show-anomalies": "show-anomalies {good} -o {out}/o",
-    "explain": "explain {model} {good} -o {out}/o",
-    "export": "export {model} -o {out}/o",
+    "predict": "predict {model} {good} -O {out}/o",
+    "evaluate": "evaluate {model} {parts} -O {out}/o",
+    "benchmark": "benchmark {parts} -O {out}/o",
+    "audit": "audit {good} -O {out}/o",
+    "show-anomalies": "show-anomalies {good} -O {out}/o",
+    "explain": "explain {model} {good} -O {out}/o",
+    "export": "export {model} -O {out}/o",
     "add": "add {model} {bad} -o {out}/m.patchbank",
     "forget": "forget {model} 000.png -o {out}/m.patchbank",
     "merge": "merge {model} {model} -o {out}/m.patchbank",
     "calibrate": "calibrate {model} {bad} -o {out}/m.patchbank",
-    "compare": "compare {out} -o {out}/o",
-    "demo": "demo -o {out}/o",
-    "watch": "watch {good} {model} -o {out}/o.csv",
+    "compare": "compare {out} -O {out}/o",
+    "demo": "demo -O {out}/o",
+    "watch": "watch {model} {good} -o {out}/o.csv",
     "serve": "serve {model} --history {out}/h.sqlite",
 }
 
@@ -101,13 +101,13 @@ def test_refused_before_libraries_are_imported(command: str, parts: Path, model_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("predict {model} {good} -o -", "-o takes a name, not -"),
+        ("predict {model} {good} -O -", "-O takes a name, not -"),
         ("fit {good} -o -", "takes a name, not -"),
         ("fit {good} -o /dev/null", "is no regular file"),
         ("fit {good} -o {image}", "is read by this command"),
         ("add {model} {image} -o {image}", "is read by this command"),
         ("merge {model} {other} -o {other}", "is read by this command"),
-        ("predict {model} {good} -o {model}", "is a file; -o takes a folder"),
+        ("predict {model} {good} -O {model}", "is a file; -O takes a folder"),
     ],
 )
 def test_places_that_make_no_sense(words: str, said: str, parts: Path, model_file: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_places_that_make_no_sense(words: str, said: str, parts: Path, model_fil
 
 def test_an_empty_argument_is_no_folder(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for words in (["predict", model_file, ".", "-o", ""], ["fit", "", "-o", "m.patchbank"], ["fit", ".", "--output="]):
+    for words in (["predict", model_file, ".", "-O", ""], ["fit", "", "-o", "m.patchbank"], ["fit", ".", "--output="]):
         done = patchbank(*words)
         assert done.returncode == 2
         assert "an argument is empty" in done.stderr
@@ -134,25 +134,25 @@ def test_an_empty_argument_is_no_folder(model_file: Path, tmp_path: Path, monkey
 
 def test_pictures_of_an_earlier_run_go(model_file: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert patchbank("predict", model_file, images, "-o", out, "--maps").returncode == 0
+    assert patchbank("predict", model_file, images, "-O", out, "--maps").returncode == 0
     (out / "overlays" / "mine.png").write_bytes(b"mine")
     (out / "notes.txt").write_text("mine")
-    assert patchbank("predict", model_file, images / "0.png", "-o", out).returncode == 0
+    assert patchbank("predict", model_file, images / "0.png", "-O", out).returncode == 0
     assert sorted(path.name for path in (out / "overlays").iterdir()) == ["0.png.png", "mine.png"]
     assert not (out / "maps").exists()
     assert (out / "notes.txt").exists()
-    assert patchbank("explain", model_file, images, "-o", tmp_path / "ex").returncode == 0
-    assert patchbank("explain", model_file, images / "0.png", "-o", tmp_path / "ex").returncode == 0
+    assert patchbank("explain", model_file, images, "-O", tmp_path / "ex").returncode == 0
+    assert patchbank("explain", model_file, images / "0.png", "-O", tmp_path / "ex").returncode == 0
     assert sorted(p.name for p in (tmp_path / "ex").glob("[0-9]*")) == ["0.png.json", "0.png.png"]
 
 
 @pytest.mark.parametrize("out", [".", "out"])
 def test_results_inside_the_folder_are_not_inspected(out: str, model_file: Path, images: Path) -> None:
     for _ in range(2):
-        done = patchbank("predict", model_file, images, "-o", images / out)
+        done = patchbank("predict", model_file, images, "-O", images / out)
         assert "6 images inspected" in done.stdout
     assert "results that patchbank wrote" in done.stderr
-    assert patchbank("explain", model_file, images, "-o", images / out).returncode == 0
+    assert patchbank("explain", model_file, images, "-O", images / out).returncode == 0
     assert [path.name for path in list_images(images)] == [f"{i}.png" for i in range(6)]
 
 
@@ -172,7 +172,7 @@ def test_files_that_go_away_during_predict(
     model_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removing(images, monkeypatch)
-    done = patchbank("predict", model_file, images, "-o", tmp_path / "out")
+    done = patchbank("predict", model_file, images, "-O", tmp_path / "out")
     assert done.returncode == 1
     rows = table(tmp_path / "out")
     assert len(rows) >= 1
@@ -194,7 +194,7 @@ def test_an_image_that_changes_is_not_drawn(
         save(self, source, prediction, path)
 
     monkeypatch.setattr(PredictionFolder, "_save_overlay", changing)
-    done = patchbank("predict", model_file, images / "0.png", "-o", tmp_path / "out")
+    done = patchbank("predict", model_file, images / "0.png", "-O", tmp_path / "out")
     assert done.returncode == 1
     assert "0.png: changed while it was inspected" in done.stderr
     assert len(table(tmp_path / "out")) == 1
@@ -208,7 +208,7 @@ def test_a_full_disk_ends_pictures_not_the_run(
     model_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PredictionFolder, "_save_overlay", full)
-    done = patchbank("predict", model_file, images, "-o", tmp_path / "out")
+    done = patchbank("predict", model_file, images, "-O", tmp_path / "out")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "0.png.png: cannot be written (No space left on device); no more pictures are written" in line
@@ -228,7 +228,7 @@ def test_a_table_that_cannot_be_written_is_rescued(
     monkeypatch.setattr(cli_results, "open_csv", full)
     monkeypatch.setattr(cli_results, "write_csv", failing)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    done = patchbank("predict", model_file, images, "-o", tmp_path / "out", "--no-overlays")
+    done = patchbank("predict", model_file, images, "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 2
     assert "predictions.csv: cannot be written (No space left on device); what was computed is in" in done.stderr
     (rescued,) = tmp_path.glob("patchbank-*/predictions.csv")
@@ -282,7 +282,7 @@ def test_links_are_followed(model_file: Path, images: Path, tmp_path: Path) -> N
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.csv").symlink_to(tmp_path / "far" / "table.csv")
     for count in (6, 1):
-        patchbank("predict", model_file, *sorted(images.iterdir())[:count], "-o", tmp_path / "out", "--no-overlays")
+        patchbank("predict", model_file, *sorted(images.iterdir())[:count], "-O", tmp_path / "out", "--no-overlays")
         assert (tmp_path / "out" / "predictions.csv").is_symlink()
         assert len((tmp_path / "far" / "table.csv").read_text().splitlines()) == count + 1
 
@@ -304,7 +304,7 @@ def test_a_closed_pipe_loses_nothing(model_file: Path, images: Path, tmp_path: P
     Image.fromarray(bad_image(1)).save(tmp_path / "bad.png")
     assert piped(0, "add", model_file, tmp_path / "bad.png", "-o", new) == (0, "")
     assert len(load(new).history) == 2
-    assert piped(1, "predict", model_file, images, "--json", "-o", tmp_path / "out") == (0, "")
+    assert piped(1, "predict", model_file, images, "--json", "-O", tmp_path / "out") == (0, "")
     assert len(table(tmp_path / "out")) == 6
     assert piped(1, "predict", model_file, images, "--json") == (0, "")
     assert piped(0, "info", model_file) == (0, "")
@@ -330,7 +330,7 @@ cli.main()
 def test_what_was_found_before_an_interruption_is_there(
     number: signal.Signals, model_file: Path, images: Path, tmp_path: Path
 ) -> None:
-    words = ["predict", str(model_file), str(images), "-o", str(tmp_path / "out")]
+    words = ["predict", str(model_file), str(images), "-O", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED.format(number=int(number), words=words)], capture_output=True, text=True,
         timeout=120, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), check=False,
@@ -376,15 +376,15 @@ def test_names_that_are_not_utf8(model_file: Path, images: Path, tmp_path: Path,
 
     run("fit", images, "-o", model, *quick)
     assert "gr\\udcfcn.png" in json.dumps(json.loads(run("info", model, "--images", "--json")))
-    run("predict", model, images, "-o", folder / "out", "--maps")
+    run("predict", model, images, "-O", folder / "out", "--maps")
     assert "gr\\udcfcn.png" in {Path(row["path"]).name for row in table(folder / "out")}
     assert len(list((folder / "out" / "overlays").iterdir())) == 6
     assert len(run("predict", model, images, "--json").splitlines()) == 6
-    run("explain", model, images, "-o", folder / "why")
-    run("audit", images, "-o", folder / "audit", *quick[:2])
+    run("explain", model, images, "-O", folder / "why")
+    run("audit", images, "-O", folder / "audit", *quick[:2])
     run("forget", model, f"{odd}.png", "--in-place")
     run("add", model, images / f"{odd}.png", "-o", folder / "new.patchbank")
-    run("export", folder / "new.patchbank", "-o", folder / "export", "--to", "openvino")
+    run("export", folder / "new.patchbank", "-O", folder / "export", "--format", "openvino")
     from patchbank.edge import runtime
 
     assert runtime.load(folder / "export").predict(images / f"{odd}.png").path.endswith(f"{odd}.png")
@@ -392,8 +392,8 @@ def test_names_that_are_not_utf8(model_file: Path, images: Path, tmp_path: Path,
     shutil.copytree(parts, root)
     (root / "test" / "spot").rename(root / "test" / odd)
     shutil.rmtree(root / "ground_truth")
-    run("evaluate", model, root, "-o", folder / "evaluated")
-    run("benchmark", root, "-o", folder / "grid", *quick)
+    run("evaluate", model, root, "-O", folder / "evaluated")
+    run("benchmark", root, "-O", folder / "grid", *quick)
     run("report", folder / "grid")
 
 
@@ -418,14 +418,14 @@ def test_files_that_go_away_during_evaluate_and_audit(
 
     shutil.copytree(parts, tmp_path / "parts")
     gone_after(monkeypatch, evaluating, "_score", tmp_path / "parts")
-    done = patchbank("evaluate", model_file, tmp_path / "parts", "-o", tmp_path / "out")
+    done = patchbank("evaluate", model_file, tmp_path / "parts", "-O", tmp_path / "out")
     assert done.returncode == 1
     assert "skipped" in done.stderr
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["image_auroc"] == 1
     assert len(list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))) == 8
     assert (tmp_path / "out" / "report.html").exists()
     gone_after(monkeypatch, auditing, "robust_deviations", images)
-    done = patchbank("audit", images, "-o", tmp_path / "audit", "--image-size", "64")
+    done = patchbank("audit", images, "-O", tmp_path / "audit", "--image-size", "64")
     assert done.returncode == 1
     assert "6 images looked over" in done.stdout
     assert (tmp_path / "audit" / "report.html").exists()
@@ -442,11 +442,11 @@ def test_a_disk_that_is_really_full(model_file: Path, parts: Path, tmp_path: Pat
     for number, words in enumerate(
         (
             ["fit", good, "-o", "tiny/m.patchbank", "--image-size", "96"],
-            ["predict", model_file, good, "-o", "tiny/out", "--maps"],
-            ["export", model_file, "-o", "tiny/export"],
-            ["export", model_file, "-o", "tiny/export", "--to", "openvino"],
-            ["evaluate", model_file, parts, "-o", "tiny/out"],
-            ["explain", model_file, good, "-o", "tiny/out"],
+            ["predict", model_file, good, "-O", "tiny/out", "--maps"],
+            ["export", model_file, "-O", "tiny/export"],
+            ["export", model_file, "-O", "tiny/export", "--format", "openvino"],
+            ["evaluate", model_file, parts, "-O", "tiny/out"],
+            ["explain", model_file, good, "-O", "tiny/out"],
         )
     ):
         command = " ".join([sys.executable, "-m", "patchbank", *map(str, words)])

@@ -68,9 +68,9 @@ NOTES = (
 def test_every_command_that_takes_a_folder_names_what_it_did_not_take(g: Path, model: Path, tmp_path: Path) -> None:
     for command in (
         ("fit", g, "-o", tmp_path / "new.patchbank", *QUICK),
-        ("predict", model, g, "-o", tmp_path / "out", "--no-overlays"),
-        ("explain", model, g, "-o", tmp_path / "why"),
-        ("audit", g, "-o", tmp_path / "audit", "--image-size", "64", "--threads", "1"),
+        ("predict", model, g, "-O", tmp_path / "out", "--no-overlays"),
+        ("explain", model, g, "-O", tmp_path / "why"),
+        ("audit", g, "-O", tmp_path / "audit", "--image-size", "64", "--threads", "1"),
         ("add", model, g, "-o", tmp_path / "added.patchbank"),
         ("calibrate", model, g, "-o", tmp_path / "calibrated.patchbank"),
     ):
@@ -95,7 +95,7 @@ def test_a_fit_counts_in_json_what_it_passed_over(g: Path, tmp_path: Path) -> No
 
 
 def test_texts_alone_are_no_failure(g: Path, model: Path, tmp_path: Path) -> None:
-    done = patchbank("predict", model, g, "-o", tmp_path / "out", "--no-overlays")
+    done = patchbank("predict", model, g, "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 0
     assert "6 images inspected" in done.stdout
     assert "1 file that is no image" in done.stderr
@@ -104,7 +104,7 @@ def test_texts_alone_are_no_failure(g: Path, model: Path, tmp_path: Path) -> Non
 def test_photographs_that_are_not_read_fail(g: Path, model: Path, tmp_path: Path) -> None:
     shutil.copy(g / "0.png", g / "heic0.heic")
     shutil.copy(g / "0.png", g / "noending")
-    done = patchbank("predict", model, g, "-o", tmp_path / "out", "--no-overlays")
+    done = patchbank("predict", model, g, "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 1
     assert "passed over 2 images in formats that are not read (such as " in done.stderr
     named = [Path(line.split(",")[0]).name for line in (tmp_path / "out/errors.csv").read_text().splitlines()]
@@ -112,7 +112,7 @@ def test_photographs_that_are_not_read_fail(g: Path, model: Path, tmp_path: Path
 
 
 def test_one_missing_path_of_several_fails_alone(g: Path, model: Path, tmp_path: Path) -> None:
-    done = patchbank("predict", model, g / "0.png", tmp_path / "gone.png", "-o", tmp_path / "out", "--no-overlays")
+    done = patchbank("predict", model, g / "0.png", tmp_path / "gone.png", "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 1
     assert "gone.png: no such file or folder" in done.stderr
     assert "1 images inspected" in done.stdout
@@ -126,7 +126,7 @@ def test_folders_with_defects_are_not_learned(pair: tuple[str, str], model: Path
         Image.fromarray(image).save(root / name / "0.png")
     for command in (
         ("fit", root, "-o", tmp_path / "no.patchbank", *QUICK),
-        ("audit", root, "-o", tmp_path / "audit"),
+        ("audit", root, "-O", tmp_path / "audit"),
         ("add", model, root, "-o", tmp_path / "no.patchbank"),
         ("calibrate", model, root, "-o", tmp_path / "no.patchbank"),
     ):
@@ -147,7 +147,7 @@ def test_a_benchmark_says_what_its_datasets_pass_over(tmp_path: Path, jobs: int)
             Image.fromarray(image(i, (64, 96))).save(root / folder / f"{i}.png")
     (root / "train/normal/closed").mkdir()
     (root / "test/NG/phone.heic").touch()
-    done = patchbank("benchmark", root, "-o", tmp_path / "out", "--jobs", str(jobs), *QUICK)
+    done = patchbank("benchmark", root, "-O", tmp_path / "out", "--jobs", str(jobs), *QUICK)
     assert done.returncode == 1
     assert "note: " in done.stderr
     assert "4 defective images without a mask" in done.stderr

@@ -39,13 +39,13 @@ def test_the_range_is_said_kept_and_shown(folder: Path, tmp_path: Path) -> None:
     assert "0..4095 is taken as the full scale; value_range (--full-scale) sets another" in done.stderr
     described = json.loads(patchbank("info", model, "--json").stdout)
     assert described["pixel_values"] == "integers 0..4095"
-    done = patchbank("predict", model, folder / "bad.png", "-o", tmp_path / "o")
+    done = patchbank("predict", model, folder / "bad.png", "-O", tmp_path / "o")
     assert (done.returncode, "1 rejected" in done.stdout) == (0, True)
     with Image.open(tmp_path / "o" / "overlays" / "bad.png.png") as overlay:
         assert np.asarray(overlay.convert("L"))[:96, :128].mean() > 60  # not nearly black
     (folder / "bright.png").write_bytes(png16(np.full((96, 128, 1), 9000, np.uint16)))
     Image.fromarray(good_image(1)).save(folder / "eight.png")
-    done = in_its_own_process("predict", model, folder / "bright.png", folder / "eight.png", "-o", tmp_path / "o2")
+    done = in_its_own_process("predict", model, folder / "bright.png", folder / "eight.png", "-O", tmp_path / "o2")
     assert "note: " + str(folder / "bright.png") + ": its values 9000..9000 lie partly outside 0..4095" in done.stderr
     assert "note: " + str(folder / "eight.png") + ": is an 8-bit image" in done.stderr
     assert done.stderr.count("note: ") == 2  # the pictures are drawn from the same files
@@ -90,7 +90,7 @@ def test_a_benchmark_takes_it(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "parts" / "train" / "good").symlink_to(folder / "good")
     (tmp_path / "parts" / "test" / "good" / "0.png").write_bytes(png16(twelve(good_image(70))))
     (tmp_path / "parts" / "test" / "spot" / "0.png").write_bytes(png16(twelve(bad_image(71))))
-    done = patchbank("benchmark", tmp_path / "parts", "-o", tmp_path / "o", *QUICK, "--full-scale", "4095")
+    done = patchbank("benchmark", tmp_path / "parts", "-O", tmp_path / "o", *QUICK, "--full-scale", "4095")
     assert done.returncode == 0, done.stderr
     (metrics,) = (tmp_path / "o").rglob("metrics.json")
     assert json.loads(metrics.read_text())["image_auroc"] == 1.0
@@ -107,7 +107,7 @@ def test_what_is_no_picture_is_named_and_the_rest_inspected(model_file: Path, tm
         tmp_path / "e.tif", save_all=True, append_images=[Image.fromarray(good_image(3))]
     )
     Image.new("RGB", (64, 64)).save(tmp_path / "f.png", format="EPS")
-    done = patchbank("predict", model_file, tmp_path, "-o", tmp_path / "out", "--no-overlays")
+    done = patchbank("predict", model_file, tmp_path, "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 1
     assert "1 images inspected" in done.stdout
     for words in (
@@ -125,7 +125,7 @@ def test_no_memory_ends_the_run(model_file: Path, parts: Path, tmp_path: Path, m
         raise MemoryError
 
     monkeypatch.setattr(ValueRange, "scaled", full)
-    done = patchbank("predict", model_file, parts / "test" / "good", "-o", tmp_path / "o")
+    done = patchbank("predict", model_file, parts / "test" / "good", "-O", tmp_path / "o")
     assert done.returncode == 2
     assert "000.png: there is not enough memory for this image of 128×96 pixels" in done.stderr
     assert "skipped" not in done.stderr
@@ -135,6 +135,6 @@ def test_a_squeezed_image_is_said_once(model_file: Path, tmp_path: Path) -> None
     long = np.tile(good_image(1), (1, 10, 1))
     for name in ("a.png", "b.png"):
         Image.fromarray(long).save(tmp_path / name)
-    done = in_its_own_process("predict", model_file, tmp_path, "-o", tmp_path / "o", "--no-overlays")
+    done = in_its_own_process("predict", model_file, tmp_path, "-O", tmp_path / "o", "--no-overlays")
     assert done.stderr.count("longer side is squeezed to 8 times") == 1
     assert "a.png: has 1280×96 pixels" in done.stderr

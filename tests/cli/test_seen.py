@@ -45,7 +45,7 @@ def model(solid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clouds_beside_overlays(model: Path, solid: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     part = solid / "test/cut/rgb/000.png"
-    done = patchbank("predict", model, part, "-o", out, "--ply", "--threshold", "0")
+    done = patchbank("predict", model, part, "-O", out, "--ply", "--threshold", "0")
     assert done.returncode == 0, done.stderr
     cloud = out / "clouds/000.png.ply"
     header = cloud.read_bytes().split(b"end_header")[0].decode()
@@ -65,7 +65,7 @@ def test_clouds_beside_overlays(model: Path, solid: Path, tmp_path: Path) -> Non
     assert calm.all() or (records["rgb"][~calm] != picture[~calm]).any()
     with Image.open(out / "overlays/000.png.png") as overlay:
         assert overlay.height > overlay.width  # picture and surface above, the map below
-    patchbank("predict", model, part, "-o", out)  # the folder belongs to one run
+    patchbank("predict", model, part, "-O", out)  # the folder belongs to one run
     assert not cloud.exists()
 
 
@@ -85,7 +85,7 @@ def test_hot_points_have_the_colours_of_the_map(solid: Path, tmp_path: Path, mod
 
 
 def test_channels_are_told(model: Path, solid: Path, tmp_path: Path) -> None:
-    done = patchbank("predict", model, solid / "test/cut/rgb", "-o", tmp_path, "--json")
+    done = patchbank("predict", model, solid / "test/cut/rgb", "-O", tmp_path, "--json")
     (row,) = csv.DictReader((tmp_path / "predictions.csv").open())
     assert list(json.loads(row["channels"])) == ["rgb", "curvature", "normals", "valid"]
     assert json.loads(done.stdout)["channels"] == json.loads(row["channels"])
@@ -94,7 +94,7 @@ def test_channels_are_told(model: Path, solid: Path, tmp_path: Path) -> None:
 def test_clouds_are_refused_in_a_sentence(model: Path, model_file: Path, parts: Path, tmp_path: Path) -> None:
     image = parts / "test/good/000.png"
     for arguments, words in (
-        ((model_file, image, "-o", tmp_path / "o"), "looks at rgb alone, so there are no points for --ply"),
+        ((model_file, image, "-O", tmp_path / "o"), "looks at rgb alone, so there are no points for --ply"),
         ((model, image, "--json"), "--ply needs a folder"),
     ):
         done = patchbank("predict", *arguments, "--ply")
@@ -102,13 +102,13 @@ def test_clouds_are_refused_in_a_sentence(model: Path, model_file: Path, parts: 
         assert words in done.stderr
         assert done.stderr.count("\n") == 1
         assert not (tmp_path / "o").exists()
-    done = patchbank("predict", model, image, "-o", tmp_path / "p", "--ply")
+    done = patchbank("predict", model, image, "-O", tmp_path / "p", "--ply")
     assert done.returncode == 2
     assert str(image) in done.stderr
 
 
 def test_explain_shows_both(model: Path, solid: Path, tmp_path: Path) -> None:
-    done = patchbank("explain", model, solid / "test/cut/rgb/000.png", "-o", tmp_path)
+    done = patchbank("explain", model, solid / "test/cut/rgb/000.png", "-O", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "standard deviations above good parts" in done.stdout
     document = json.loads((tmp_path / "000.png.json").read_text())
@@ -123,7 +123,7 @@ def test_explain_shows_both(model: Path, solid: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_says_what_found_the_defects(model: Path, solid: Path, tmp_path: Path) -> None:
-    done = patchbank("evaluate", model, solid, "-o", tmp_path)
+    done = patchbank("evaluate", model, solid, "-O", tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report.html").read_text()
     assert "The model looks at two things" in page
@@ -162,7 +162,7 @@ def test_geometry_alone_is_shown_shaded(alone: Path, tmp_path: Path) -> None:
     model, out = tmp_path / "m.patchbank", tmp_path / "out"
     detector = PatchCore(channels=("curvature", "normals"), image_size=96, bank_size=100)
     detector.fit(alone / "train/good").save(model)
-    done = patchbank("predict", model, alone / "test", "-o", out, "--ply")
+    done = patchbank("predict", model, alone / "test", "-O", out, "--ply")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     overlays = sorted((out / "overlays").rglob("*.png"))
@@ -171,9 +171,9 @@ def test_geometry_alone_is_shown_shaded(alone: Path, tmp_path: Path) -> None:
         panel = np.asarray(picture)[130:500, 20:470].astype(int)
     assert panel.std() > 15  # a surface, no flat grey
     assert (panel.max(axis=2) - panel.min(axis=2)).mean() > 5  # bluish and sandy
-    done = patchbank("explain", model, next((alone / "test/cut").iterdir()), "-o", tmp_path / "explained")
+    done = patchbank("explain", model, next((alone / "test/cut").iterdir()), "-O", tmp_path / "explained")
     assert done.returncode == 0, done.stderr
-    done = patchbank("audit", alone / "train/good", "-o", tmp_path / "audit", *QUICK[:2], *SHAPES)
+    done = patchbank("audit", alone / "train/good", "-O", tmp_path / "audit", *QUICK[:2], *SHAPES)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "audit/report.html").read_text().count("<figure>") >= 5
     audit = json.loads((tmp_path / "audit/audit.json").read_text())
@@ -185,7 +185,7 @@ def test_geometry_alone_is_evaluated(alone: Path, tmp_path: Path) -> None:
         pytest.skip("data sets are lists of images")
     done = patchbank("fit", alone, "-o", tmp_path / "m.patchbank", *QUICK, "--channels", "curvature,normals")
     assert done.returncode == 0, done.stderr
-    done = patchbank("evaluate", tmp_path / "m.patchbank", alone, "-o", tmp_path / "report")
+    done = patchbank("evaluate", tmp_path / "m.patchbank", alone, "-O", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report/report.html").read_text()
     assert "The model looks at the shape of the part." in page
@@ -199,7 +199,7 @@ def test_geometry_alone_is_evaluated(alone: Path, tmp_path: Path) -> None:
 def test_demo_with_geometry(tmp_path: Path) -> None:
     few = {"train": 4, "test_good": 1, "per_defect": 1, "size": 96}
     with mock.patch.object(demo, "_SOLID", few):
-        done = patchbank("demo", "--3d", "-o", tmp_path)
+        done = patchbank("demo", "--3d", "-O", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report.html") == 3
     assert done.stdout.count("stain (drawn in the picture alone)") == 3

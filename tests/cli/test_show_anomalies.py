@@ -42,7 +42,7 @@ def pictures_in(folder: Path) -> dict[str, bytes]:
 
 def test_images_before_and_after(good: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = patchbank("show-anomalies", good, "-o", out, "--count", "3", "--image-size", "128")
+    done = patchbank("show-anomalies", good, "-O", out, "--count", "3", "--image-size", "128")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"3 images with synthetic anomalies, side by side: {out / 'sheet.png'}\n"
     assert sorted(pictures_in(out)) == ["0.png.png", "1.png.png", "2.png.png", "sheet.png"]
@@ -56,10 +56,10 @@ def test_images_before_and_after(good: Path, tmp_path: Path) -> None:
 
 def test_the_seed_decides(good: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        patchbank("show-anomalies", good, "-o", tmp_path / name, "--seed", seed, "--count", "2")
+        patchbank("show-anomalies", good, "-O", tmp_path / name, "--seed", seed, "--count", "2")
     assert pictures_in(tmp_path / "a") == pictures_in(tmp_path / "b")
     assert pictures_in(tmp_path / "a")["0.png.png"] != pictures_in(tmp_path / "c")["0.png.png"]
-    patchbank("show-anomalies", good, "-o", tmp_path / "a", "--count", "1")
+    patchbank("show-anomalies", good, "-O", tmp_path / "a", "--count", "1")
     assert sorted(pictures_in(tmp_path / "a")) == ["0.png.png", "sheet.png"]  # those of the earlier run are gone
 
 
@@ -67,7 +67,7 @@ def test_where_anomalies_may_lie(good: Path, tmp_path: Path) -> None:
     mask = np.zeros((200, 300), np.uint8)
     mask[:100, 150:] = 255
     Image.fromarray(mask).save(tmp_path / "roi.png")
-    done = patchbank("show-anomalies", good, "-o", tmp_path / "out", "--roi", tmp_path / "roi.png", "--count", "4")
+    done = patchbank("show-anomalies", good, "-O", tmp_path / "out", "--roi", tmp_path / "roi.png", "--count", "4")
     assert done.returncode == 0, done.stderr
     for number in range(4):
         changed = panels(tmp_path / "out" / f"{number}.png.png")[2][..., 0] > 0
@@ -82,7 +82,7 @@ def test_textures_of_a_folder(good: Path, tmp_path: Path) -> None:
     colours = np.repeat(np.full((200, 300, 1), 90, np.uint8), 3, axis=2) + np.uint8([0, 40, 60])
     Image.fromarray(colours).save(good / "0.png")
     arguments = ["--kinds", "perlin", "--textures", tmp_path / "red", "--count", "1"]
-    done = patchbank("show-anomalies", good, "-o", tmp_path / "out", *arguments)
+    done = patchbank("show-anomalies", good, "-O", tmp_path / "out", *arguments)
     assert done.returncode == 0, done.stderr
     before, after, mask = panels(tmp_path / "out" / "0.png.png")
     change = (after.astype(int) - before)[mask[..., 0] > 0].mean(0)
@@ -91,14 +91,14 @@ def test_textures_of_a_folder(good: Path, tmp_path: Path) -> None:
 
 def test_unreadable_images_are_named(good: Path, tmp_path: Path) -> None:
     (good / "1.png").write_bytes((good / "1.png").read_bytes()[:200])
-    done = patchbank("show-anomalies", good, "-o", tmp_path / "out", "--count", "3")
+    done = patchbank("show-anomalies", good, "-O", tmp_path / "out", "--count", "3")
     assert done.returncode == 1
     assert done.stderr.startswith("skipped ")
     assert "1.png" in done.stderr
     assert sorted(pictures_in(tmp_path / "out")) == ["0.png.png", "2.png.png", "3.png.png", "sheet.png"]
     for path in good.iterdir():
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
-    assert patchbank("show-anomalies", good, "-o", tmp_path / "out").returncode == 2
+    assert patchbank("show-anomalies", good, "-O", tmp_path / "out").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_unreadable_images_are_named(good: Path, tmp_path: Path) -> None:
 def test_what_is_refused(options: list[str], said: str, good: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     given = [option.format(empty=tmp_path / "empty") for option in options]
-    done = patchbank("show-anomalies", good, "-o", tmp_path / "out", *given)
+    done = patchbank("show-anomalies", good, "-O", tmp_path / "out", *given)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
@@ -122,7 +122,7 @@ def test_what_is_refused(options: list[str], said: str, good: Path, tmp_path: Pa
 
 
 def test_parts_with_geometry(solid: Path, tmp_path: Path) -> None:
-    done = patchbank("show-anomalies", solid, "-o", tmp_path, "--count", "6", "--image-size", "128")
+    done = patchbank("show-anomalies", solid, "-O", tmp_path, "--count", "6", "--image-size", "128")
     assert done.returncode == 0, done.stderr
     strips = sorted((tmp_path / "train/good/rgb").glob("*.png"))
     assert len(strips) == 6
@@ -139,7 +139,7 @@ def test_a_region_without_the_part(solid: Path, tmp_path: Path) -> None:
     mask[:8, :8] = 255  # background
     Image.fromarray(mask).save(tmp_path / "roi.png")
     out = tmp_path / "out"
-    done = patchbank("show-anomalies", solid, "-o", out, "--count", "1", "--roi", tmp_path / "roi.png")
+    done = patchbank("show-anomalies", solid, "-O", out, "--count", "1", "--roi", tmp_path / "roi.png")
     assert done.returncode == 2
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped ")]
     assert len(skipped) == 2
@@ -153,7 +153,7 @@ def test_a_picture_of_another_size_than_its_points(solid: Path, tmp_path: Path) 
         for path in sorted((solid / "train/good" / channel).iterdir())[:2]:
             shutil.copy(path, tmp_path / "parts" / channel)
     Image.new("RGB", (100, 128)).save(tmp_path / "parts/rgb/001.png")
-    done = patchbank("show-anomalies", tmp_path / "parts", "-o", tmp_path / "out", "--image-size", "128")
+    done = patchbank("show-anomalies", tmp_path / "parts", "-O", tmp_path / "out", "--image-size", "128")
     assert done.returncode == 1
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("skipped "))
     assert "001.png: rgb has 100×128 pixels and xyz 128×128: the channels" in line
@@ -164,7 +164,7 @@ def test_geometry_without_pictures(tmp_path: Path) -> None:
     for i in range(2):
         shape = draw_solid("plate", None, np.random.default_rng(i), 96).shape
         write_pcd(tmp_path / "clouds" / f"{i}.pcd", shape)
-    arguments = ["show-anomalies", tmp_path / "clouds", "-o", tmp_path / "out", "--image-size", "96"]
+    arguments = ["show-anomalies", tmp_path / "clouds", "-O", tmp_path / "out", "--image-size", "96"]
     done = patchbank(*arguments)
     assert done.returncode == 0, done.stderr
     relief, new_relief, mask = panels(tmp_path / "out" / "0.pcd.png")

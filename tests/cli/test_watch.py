@@ -234,8 +234,8 @@ def test_a_webhook_that_hangs_holds_nothing_up() -> None:
 def test_the_command_ends_at_a_signal(model: PatchCore, folder: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "m.patchbank")
     save(bad_image(2), folder / "bad.png")
-    command = [sys.executable, "-m", "patchbank", "watch", str(folder), str(tmp_path / "m.patchbank")]
-    command += ["-o", str(tmp_path / "out.csv"), "--every", "0.1", "--threads", "1"]
+    command = [sys.executable, "-m", "patchbank", "watch", str(tmp_path / "m.patchbank"), str(folder)]
+    command += ["-o", str(tmp_path / "out.csv"), "--interval", "0.1", "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not (tmp_path / "out.csv").exists() or len((tmp_path / "out.csv").read_bytes().splitlines()) < 2:

@@ -83,14 +83,14 @@ def test_the_command_line(parts_there: str, model_file: Path, tmp_path: Path, st
     assert done.returncode == 0, done.stderr
     assert f"learned from 8 images of {parts_there} (mvtec layout)" in done.stdout
     store.calls.clear()
-    done = command("predict", model, f"{parts_there}/test", f"{parts_there}/none.png", "-o", out)
+    done = command("predict", model, f"{parts_there}/test", f"{parts_there}/none.png", "-O", out)
     assert done.returncode == 1
     assert f"{parts_there}/none.png: cannot be fetched: there is no such object or folder" in done.stderr
     assert "8 images inspected" in done.stdout
     assert (out / "overlays/good/000.png.png").is_file()
     assert f"{parts_there}/test/spot/003.png," in (out / "predictions.csv").read_text()
     assert max(Counter(key for key, _ in store.calls).values()) == 1, "the picture takes no second request"
-    done = command("evaluate", model, parts_there, "-o", tmp_path / "report")
+    done = command("evaluate", model, parts_there, "-O", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     assert "test/spot/000.png" in (tmp_path / "report" / "scores.csv").read_text()
     assert "AUPRO" in done.stdout
@@ -103,7 +103,7 @@ def test_a_benchmark(parts_there: str, tmp_path: Path) -> None:
 
 
 def test_results_stay_here(model_file: Path, fitted: Any, store: ObjectServer) -> None:
-    done = command("predict", model_file, "s3://bucket/x", "-o", "s3://bucket/out")
+    done = command("predict", model_file, "s3://bucket/x", "-O", "s3://bucket/out")
     assert (done.returncode, done.stdout) == (2, "")
     assert "s3://bucket/out: results are written to local files: name one with -o, and copy it" in done.stderr
     done = command("fit", "s3://bucket/x", "-o", "s3://bucket/m.patchbank")
@@ -113,7 +113,7 @@ def test_results_stay_here(model_file: Path, fitted: Any, store: ObjectServer) -
     assert done.stderr.endswith("s3://bucket/m.patchbank: models are read from local files: copy it, and name that\n")
     with pytest.raises(OptionError, match=r"s3://bucket/m.patchbank: models are written to local files: name one, and"):
         fitted.save("s3://bucket/m.patchbank")
-    done = command("watch", "s3://bucket/x", model_file)
+    done = command("watch", model_file, "s3://bucket/x")
     assert done.stderr == (
         "patchbank: s3://bucket/x: is not a local folder; watch takes the one that images arrive in\n"
     )

@@ -39,7 +39,7 @@ def test_a_run_that_was_cut_off_goes_on(parts: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("patchbank.distributed.connect", connect)
     model, out = tmp_path / "parts.patchbank", tmp_path / "out"
     alone("patchcore").save(model)
-    line = ["predict", str(model), str(parts / "test"), "-o", str(out)]
+    line = ["predict", str(model), str(parts / "test"), "-O", str(out)]
     assert CliRunner().invoke(app, line).exit_code == 0
     table = (out / "predictions.csv").read_text()
     again = CliRunner().invoke(app, [*line, "--ray", "auto", "--workers", "2"])

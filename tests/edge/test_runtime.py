@@ -82,7 +82,7 @@ def test_without_torch(model: PatchCore, folders: dict[str, Path], to: str, othe
 def test_images_it_is_not_for(folders: dict[str, Path]) -> None:
     exported = runtime.load(folders["onnx"])
     wide = good_image(0, (96, 256))
-    with pytest.raises(ImageError, match="--size 96x256"):
+    with pytest.raises(ImageError, match="--input-size 96x256"):
         exported.predict(wide)
     failed: list[str] = []
     images = [GOOD[0], wide, bad_image(3)]

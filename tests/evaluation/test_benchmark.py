@@ -166,8 +166,8 @@ def test_a_cell_is_named_by_what_its_files_hold(parts: Path, tmp_path: Path) -> 
 
 
 def test_an_ensemble_by_the_command(parts: Path, tmp_path: Path) -> None:
-    quick = ["--image-size", "64", "--bank-size", "30", "--weights", "random", "--threads", "1", "--every", "2"]
-    done = patchbank("benchmark", parts, "-o", tmp_path, "--backbones", "efficientnet_lite0+resnet18", *quick)
+    quick = ["--image-size", "64", "--bank-size", "30", "--weights", "random", "--threads", "1", "--subsample", "2"]
+    done = patchbank("benchmark", parts, "-O", tmp_path, "--backbones", "efficientnet_lite0+resnet18", *quick)
     assert done.returncode == 0, done.stderr
     (only,) = read_grid(tmp_path).configurations
     assert (only.label, only.backbone, only.seeds) == ("ensemble", "efficientnet_lite0+resnet18", [0])
@@ -208,7 +208,7 @@ def test_a_cell_is_let_go_of_before_the_next(parts: Path, tmp_path: Path, monkey
 
 def command(parts: Path, output: Path, *more: str) -> list[str]:
     options = ["--seeds", "0,1,2", "--methods", "patchcore", *QUICK, *more]
-    return [sys.executable, "-m", "patchbank", "benchmark", str(parts), "-o", str(output), *options]
+    return [sys.executable, "-m", "patchbank", "benchmark", str(parts), "-O", str(output), *options]
 
 
 def start(parts: Path, output: Path, *more: str) -> subprocess.Popen[str]:

@@ -214,7 +214,7 @@ def test_scores_of_images_without_maps_or_root(tmp_path):
 
 
 def test_the_command_writes_tables_that_agree(grid, tmp_path):
-    done = CliRunner().invoke(app, ["compare", str(grid / "padim"), str(grid / "fapm"), "-o", str(tmp_path)])
+    done = CliRunner().invoke(app, ["compare", str(grid / "padim"), str(grid / "fapm"), "-O", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "tyre, 60 images: A = padim, B = fapm" in done.output
     assert "real" in done.output

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from patchbank.cli.options import make_detector
+from patchbank.cli.detectors import make_detector
 from patchbank.data.datasets import Dataset, open_dataset
 from patchbank.errors import OptionError, WeightsError
 from patchbank.evaluation import grid

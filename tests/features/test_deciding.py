@@ -37,7 +37,7 @@ def test_xyz_images_alone_are_geometry(scans: Path, tmp_path: Path) -> None:
     done = command("fit", scans, "-o", tmp_path / "m.patchbank", "--image-size", 96, "--bank-size", 20)
     assert done.returncode == 0, done.stderr
     assert "geometry of" in done.stderr
-    done = command("predict", tmp_path / "m.patchbank", scans / "0.tiff", "-o", tmp_path / "out")
+    done = command("predict", tmp_path / "m.patchbank", scans / "0.tiff", "-O", tmp_path / "out")
     assert "1 images inspected" in done.stdout, done.stderr
 
 

@@ -42,7 +42,7 @@ def test_past_the_budget_the_features_go_to_a_file() -> None:
 
 
 def test_what_fits_neither_is_refused_with_the_ways_out() -> None:
-    with pytest.raises(MemoryBudgetError, match=r"--image-size.*--memory-budget.*--coreset stream") as refusal:
+    with pytest.raises(MemoryBudgetError, match=r"--image-size.*--memory-budget.*--streaming") as refusal:
         plan(100_000_000, 4 * GB)
     assert "78 GB" in str(refusal.value)
     assert "the memory budget leaves beside the 0.5 GB in use (3.5 GB)" in str(refusal.value)

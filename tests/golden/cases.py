@@ -149,7 +149,7 @@ class Fit:
 
     def model(self) -> Any:
         """Fitted."""
-        options = {"image_size": 64, "threads": 2, "thumbnails": 0.0, **self.options}
+        options = {"image_size": 64, "threads": 2, "thumbnails_mb": 0.0, **self.options}
         return METHODS[self.method](**options).fit(GOOD[: self.images])
 
     def __call__(self) -> Numbers:
@@ -197,7 +197,7 @@ fits(
     float16={"bank_dtype": "float16"},
     no_reweighting={"neighbours": 0},
     three_neighbours={"neighbours": 3},
-    unbalanced={"balance": False},
+    unbalanced={"balance_levels": False},
     rotations={"augment": "rotations"},
     paper={"geometry": "paper"},
     reference={"aggregation": "reference"},
@@ -242,9 +242,9 @@ fits(
     one_region={"patch_wise": False},
     one_grid={"layer_wise": False, "stride": 2},
     not_adaptive={"adaptive": False},
-    neighbour_units={"spread_unit": "neighbour"},
-    larger_spread={"spread": 0.2},
-    radius_1={"radius": 1},
+    neighbour_units={"adaptive_threshold_unit": "neighbour"},
+    larger_spread={"adaptive_threshold": 0.2},
+    radius_1={"search_radius": 1},
     weights={"level_weights": (1.0, 2.0)},
     no_reweighting={"neighbours": 0},
     three_regions={"regions": 3, "coreset": 0.3},
@@ -260,7 +260,7 @@ fits(
     float16={"bank_dtype": "float16"},
     size={"bank_size": 40},
 )
-fits("spade", three={"images_compared": 3}, float16={"bank_dtype": "float16"}, levels_23={"levels": (2, 3)})
+fits("spade", three={"k": 3}, float16={"bank_dtype": "float16"}, levels_23={"levels": (2, 3)})
 fits("mahalanobis", levels_23={"levels": (2, 3)}, paper={"geometry": "paper"})
 fits(
     "subspace",
@@ -272,19 +272,19 @@ fits(
 
 
 def _small(method: str = "patchcore", images: list[Any] | None = None, **options: Any) -> Any:
-    chosen = {"image_size": 64, "threads": 2, "thumbnails": 0.0, **options}
+    chosen = {"image_size": 64, "threads": 2, "thumbnails_mb": 0.0, **options}
     return METHODS[method](**chosen).fit(GOOD if images is None else images)
 
 
 @case("groups of three")
 def _groups() -> Numbers:
-    model = patchbank.PatchCore(image_size=64, threads=2, thumbnails=0.0)
+    model = patchbank.PatchCore(image_size=64, threads=2, thumbnails_mb=0.0)
     return of(model.fit(GOOD, groups=[i // 3 for i in range(12)]))
 
 
 @case("groups of three, k-fold")
 def _groups_of_padim() -> Numbers:
-    model = patchbank.PaDiM(image_size=64, threads=2, thumbnails=0.0)
+    model = patchbank.PaDiM(image_size=64, threads=2, thumbnails_mb=0.0)
     return of(model.fit(GOOD, groups=[i // 3 for i in range(12)]))
 
 
@@ -324,13 +324,13 @@ def _restricted() -> Numbers:
 
 @case("ensemble of two sizes")
 def _sizes() -> Numbers:
-    members = [patchbank.PatchCore(image_size=size, threads=2, thumbnails=0.0) for size in (64, 96)]
+    members = [patchbank.PatchCore(image_size=size, threads=2, thumbnails_mb=0.0) for size in (64, 96)]
     return of(patchbank.Ensemble(members=members).fit(GOOD))
 
 
 @case("ensemble of three methods")
 def _methods() -> Numbers:
-    small: dict[str, Any] = {"image_size": 64, "threads": 2, "thumbnails": 0.0}
+    small: dict[str, Any] = {"image_size": 64, "threads": 2, "thumbnails_mb": 0.0}
     members = [patchbank.PatchCore(**small), patchbank.PaDiM(**small), patchbank.SubspaceAD(**small)]
     return of(patchbank.Ensemble(members=members).fit(GOOD))
 
@@ -433,7 +433,7 @@ def _export_torchscript() -> Numbers:
 
 @case("export of an ensemble")
 def _export_ensemble() -> Numbers:
-    small: dict[str, Any] = {"image_size": 64, "threads": 2, "thumbnails": 0.0}
+    small: dict[str, Any] = {"image_size": 64, "threads": 2, "thumbnails_mb": 0.0}
     members = [patchbank.PatchCore(**small), patchbank.PaDiM(**small)]
     return _exported(patchbank.Ensemble(members=members).fit(GOOD), "onnx")
 

@@ -82,8 +82,9 @@ def test_batched_search_is_the_search_of_each_bank() -> None:
                 assert int(numbers[g, q]) == left[int(np.argmin(expected))]
 
 
-@pytest.mark.parametrize("options", [{}, {"radius": 1}, {"patch_wise": False}, {"level_weights": (0.5, 2.0)},
-                                     {"adaptive": False}, {"neighbours": 0}, {"spread_unit": "neighbour"}])  # fmt: skip
+@pytest.mark.parametrize("options", [{}, {"search_radius": 1}, {"patch_wise": False}, {"level_weights": (0.5, 2.0)},
+                                     {"adaptive": False}, {"neighbours": 0},
+                                     {"adaptive_threshold_unit": "neighbour"}])  # fmt: skip
 def test_fapm_compares_each_vector_with_its_own_region(options: dict[str, object]) -> None:
     model = FAPM(**SMALL, regions=3, image_score="max", **options).fit(GOOD)
     assert model.scorer.banks[0].regions == (RegionGrid(1, 1) if "patch_wise" in options else RegionGrid(3, 3))
@@ -201,7 +202,7 @@ def test_lmf_core_options() -> None:
 
 
 def test_spade_finds_images_then_pixels() -> None:
-    model = SPADE(**SMALL, images_compared=2).fit(GOOD)
+    model = SPADE(**SMALL, k=2).fit(GOOD)
     train, query = ([maps_of((1, 2, 3, 4), image) for image in images] for images in (GOOD, [bad_image(0)]))
 
     def pixels(maps: list[torch.Tensor]) -> torch.Tensor:
@@ -221,6 +222,6 @@ def test_spade_finds_images_then_pixels() -> None:
     assert found.distances.flatten().numpy() == pytest.approx(distances, rel=2e-3, abs=1e-2)
     for i in (0, 4):
         assert model.calibration_.scores[i] == pytest.approx(compare(train[i], train[:i] + train[i + 1 :])[0], rel=1e-3)
-    half = SPADE(**SMALL, images_compared=2, bank_dtype="float16").fit(GOOD)
+    half = SPADE(**SMALL, k=2, bank_dtype="float16").fit(GOOD)
     assert half.memory_mb < 0.6 * model.memory_mb
     assert half.predict(bad_image(0)).score == pytest.approx(score, rel=0.01)

@@ -96,12 +96,12 @@ def test_pictures_travel_with_the_model(tmp_path: Path) -> None:
     assert size == (96, 128)
     assert np.abs(pixels.astype(float) - GOOD[0]).mean() < 6  # JPEG
     assert finder({})(name) is None
-    none = small_model(thumbnails=0).fit(GOOD)
+    none = small_model(thumbnails_mb=0).fit(GOOD)
     assert none.thumbnails_ == {}
     none.save(tmp_path / "none.patchbank")
     assert (tmp_path / "none.patchbank").stat().st_size < (tmp_path / "m.patchbank").stat().st_size
     with pytest.raises(OptionError, match="thumbnails"):
-        small_model(thumbnails=-1).fit(GOOD)
+        small_model(thumbnails_mb=-1).fit(GOOD)
 
 
 def test_another_picture_under_an_old_name_is_not_shown(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_anomalydino_recipe(transformer: str, tmp_path: Path) -> None:
     model = AnomalyDINO(backbone=transformer, augment="rotations", image_size=56)
     model.fit(GOOD)
-    names = ("patch_size", "image_score", "neighbours", "balance")
+    names = ("patch_size", "image_score", "neighbours", "balance_levels")
     assert {name: model.option(name) for name in names} == {
-        "patch_size": 1, "image_score": "top", "neighbours": 0, "balance": False
+        "patch_size": 1, "image_score": "top", "neighbours": 0, "balance_levels": False
     }  # fmt: skip
     assert model.extractor.backbone.levels == (3,)  # the last layer
     assert len(model.bank_) == 4 * 8 * 4 * 5  # all patches of eight angles: 56×70 pixels, 14 a patch

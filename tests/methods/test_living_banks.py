@@ -260,7 +260,7 @@ MANY = [good_image(i, (64, 64)) for i in range(24)]
     ("method", "way"), [(name, ("held-out", "k-fold")[i % 2]) for i, name in enumerate(OF_PICTURES)]
 )
 def test_each_method_can_be_calibrated_each_way(method: str, way: str) -> None:
-    options = {"images_compared": 5} if method == "spade" else {}
+    options = {"k": 5} if method == "spade" else {}
     model: Detector = METHODS[method](image_size=64, calibration=way, false_alarm_rate=0.2, **options).fit(MANY)
     assert model.calibration_.how == way
     assert len(model.calibration_) == (5 if way == "held-out" else 24)
@@ -319,7 +319,10 @@ def test_what_auto_means() -> None:
 
 
 def test_a_memory_of_the_others_is_that_of_a_fit_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"image_size": 64, "balance": False}  # learned from all images by one, from the others by the other
+    options = {
+        "image_size": 64,
+        "balance_levels": False,
+    }  # learned from all images by one, from the others by the other
     model = small_model(**options).fit(MANY)
     monkeypatch.setattr(PatchCoreScorer, "can_reselect", False)
     refitted = small_model(**options).fit(MANY)

@@ -198,12 +198,12 @@ def test_what_is_written_about_a_method(method: str) -> None:
 def test_options_that_make_no_sense_are_refused() -> None:
     wrong = {
         "padim": [{"covariance": "round"}, {"n_features": 0}],
-        "fapm": [{"coreset": 0.0}, {"spread": 2.0}, {"spread_unit": "mile"},
-                 {"regions": 0}, {"radius": -1}, {"level_weights": (1.0,)},
+        "fapm": [{"coreset": 0.0}, {"adaptive_threshold": 2.0}, {"adaptive_threshold_unit": "mile"},
+                 {"regions": 0}, {"search_radius": -1}, {"level_weights": (1.0,)},
                  {"stride": 2}, {"aggregation": "reference"}],
         "lmf": [{"channel_share": 0.0}, {"projection": -1}, {"level_fusion": "mean"}, {"sampler": "identity"},
                 {"coreset": "stream"}, {"bank_size": 5, "coreset": 0.1}, {"aggregation": "reference"}],
-        "spade": [{"images_compared": 0}, {"bank_dtype": "int8"}, {"stride": 2}],
+        "spade": [{"k": 0}, {"bank_dtype": "int8"}, {"stride": 2}],
         "subspace": [{"variance": 1.0}],
     }  # fmt: skip
     for method, cases in wrong.items():

@@ -129,7 +129,7 @@ def test_bank_sizes(parts: Path, options: dict[str, object], count: int) -> None
     [
         {"levels": (2,)}, {"levels": (1, 2, 3)}, {"patch_size": 5}, {"stride": 2}, {"aggregation": "reference"},
         {"geometry": "paper"}, {"image_score": "top"}, {"image_score": "max"}, {"runtime": "torch"},
-        {"neighbours": 0}, {"balance": False},
+        {"neighbours": 0}, {"balance_levels": False},
     ],
 )  # fmt: skip
 def test_every_option_finds_the_spot(parts: Path, options: dict[str, object]) -> None:
@@ -143,7 +143,13 @@ def test_every_option_finds_the_spot(parts: Path, options: dict[str, object]) ->
 
 def test_paper_geometry_is_the_papers_protocol(parts: Path) -> None:
     model = PatchCore(geometry="paper", bank_size=50)
-    expected = {"image_size": 224, "aggregation": "reference", "image_score": "max", "sigma": 4.0, "balance": False}
+    expected = {
+        "image_size": 224,
+        "aggregation": "reference",
+        "image_score": "max",
+        "sigma": 4.0,
+        "balance_levels": False,
+    }
     assert expected.items() <= model.parameters().items()
     model.fit(parts / "train" / "good")
     assert model.bank_.vectors.shape == (50, 1024)
@@ -179,7 +185,7 @@ def test_training_images_may_differ_in_shape() -> None:
 
 
 def test_balance_gives_the_levels_equal_variance(parts: Path) -> None:
-    balanced, plain = (small_model(balance=b).fit(parts / "train" / "good") for b in (True, False))
+    balanced, plain = (small_model(balance_levels=b).fit(parts / "train" / "good") for b in (True, False))
     assert torch.equal(plain.scorer.balance, torch.ones(152))
     files = sorted((parts / "train" / "good").iterdir())
     patches = torch.cat([patches_of(balanced, np.asarray(Image.open(f))) for f in files])

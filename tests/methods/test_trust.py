@@ -39,7 +39,7 @@ LABELS = [part for part in range(len(PARTS)) for _ in range(3)]
 
 
 def detector(method: str, **options: Any) -> Detector:
-    of_method: dict[str, Any] = {"spade": {"images_compared": 3}, "lmf": {"normalise": False}}.get(method, {})
+    of_method: dict[str, Any] = {"spade": {"k": 3}, "lmf": {"normalise": False}}.get(method, {})
     made: Detector = METHODS[method](image_size=64, **of_method, **options)
     return made
 
@@ -120,7 +120,7 @@ def test_pictures_of_one_part_are_left_out_together(method: str, monkeypatch: py
 
 
 def test_the_scores_are_those_of_a_bank_without_the_part() -> None:
-    alone = {"image_size": 64, "sampler": "identity", "balance": False, "neighbours": 0, "position_scale": False}
+    alone = {"image_size": 64, "sampler": "identity", "balance_levels": False, "neighbours": 0, "position_scale": False}
     model = PatchCore(**alone).fit(BURSTS, groups=LABELS)
     for number in (0, 17):
         others = [image for image, label in zip(BURSTS, LABELS, strict=True) if label != LABELS[number]]
@@ -133,9 +133,9 @@ def test_the_correction_holds_out_whole_parts(monkeypatch: pytest.MonkeyPatch) -
     images = [shot(image, number) for image in parts for number in range(2)]
     labels = [part for part in range(24) for _ in range(2)]
     assert small_model(image_size=64).fit(images, groups=labels).calibration_.how == "leave-one-out"
-    model = small_model(image_size=64, balance=False, calibration=CORRECTED).fit(images, groups=labels)
+    model = small_model(image_size=64, balance_levels=False, calibration=CORRECTED).fit(images, groups=labels)
     assert model.calibration_.how == CORRECTED
-    again = small_model(image_size=64, balance=False, calibration=CORRECTED)
+    again = small_model(image_size=64, balance_levels=False, calibration=CORRECTED)
     monkeypatch.setattr(PatchCoreScorer, "can_reselect", False)
     again.fit(images, groups=labels)  # a fit to the other parts, literally
     assert np.allclose(model.calibration_.scores, again.calibration_.scores, rtol=1e-5)

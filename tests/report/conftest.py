@@ -121,7 +121,7 @@ def make_evaluation(make_prediction: Callable[..., Prediction]) -> Callable[...,
             misses=[panel(case) for case in cases if case.is_miss][:3],
             false_alarms=[panel(case) for case in cases if case.is_false_alarm][:3],
             examples=[panel(case) for case in cases if case.is_defective and case.is_anomalous][:2],
-            how={"Model": "PatchCore", "Command": "patchbank evaluate a.patchbank /data -o out"},
+            how={"Model": "PatchCore", "Command": "patchbank evaluate a.patchbank /data -O out"},
         )
 
     return make

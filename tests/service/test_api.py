@@ -132,11 +132,11 @@ def test_nothing_is_kept_where_nothing_may_be(start: Start, tmp_path: Path) -> N
 def test_a_model_learns_from_a_false_alarm(client: TestClient, tiny: Path) -> None:
     before = tiny.read_bytes()
     inspect(client)
-    assert client.get("/v1/models/parts/proposal").json() == {"items": []}
+    assert client.get("/v1/models/parts/feedback").json() == {"items": []}
     client.post("/v1/history/1/verdict", json={"verdict": "overruled"})
-    (item,) = client.get("/v1/models/parts/proposal").json()["items"]
+    (item,) = client.get("/v1/models/parts/feedback").json()["items"]
     assert item["id"] == 1
-    answer = client.post("/v1/models/parts/proposal", json={"ids": [1]})
+    answer = client.post("/v1/models/parts/feedback", json={"ids": [1]})
     assert answer.status_code == 200, answer.text
     added = answer.json()
     assert added["added"] == [1]
@@ -147,9 +147,9 @@ def test_a_model_learns_from_a_false_alarm(client: TestClient, tiny: Path) -> No
     again = inspect(client)
     assert again["is_anomalous"] is False
     assert again["version"] == added["model"]["version"]
-    assert client.get("/v1/models/parts/proposal").json() == {"items": []}
+    assert client.get("/v1/models/parts/feedback").json() == {"items": []}
     assert client.get("/v1/history/1").json()["added_at"]
-    assert client.post("/v1/models/parts/proposal", json={"ids": [1]}).status_code == 409
+    assert client.post("/v1/models/parts/feedback", json={"ids": [1]}).status_code == 409
 
 
 def test_the_same_id_of_another_history_is_another_image(tiny: Path, start: Start) -> None:
@@ -169,10 +169,10 @@ def test_the_same_id_of_another_history_is_another_image(tiny: Path, start: Star
     for service, ids, added in ((elsewhere, [1], [1]), (one, [1, 2], [])):
         for id in ids:
             service.post(f"/v1/history/{id}/verdict", json={"verdict": "overruled"})
-        answer = service.post("/v1/models/parts/proposal", json={"ids": ids})
+        answer = service.post("/v1/models/parts/feedback", json={"ids": ids})
         assert answer.status_code == 200, answer.text
         assert answer.json()["added"] == added
-        assert service.get("/v1/models/parts/proposal").json() == {"items": []}
+        assert service.get("/v1/models/parts/feedback").json() == {"items": []}
     assert patchbank.load(tiny, threads=1).training_["images"] == 10
 
 
@@ -194,7 +194,7 @@ def test_what_was_kept_in_part_is_404(client: TestClient, tiny: Path, tmp_path: 
             answer = client.get(path)
             assert answer.status_code == 404, (path, answer.text)
             assert "cannot be read" in answer.json()["detail"]
-        refused = client.post("/v1/models/parts/proposal", json={"ids": [1]})
+        refused = client.post("/v1/models/parts/feedback", json={"ids": [1]})
         assert refused.status_code == 409
         assert refused.json()["detail"]
     assert tiny.read_bytes() == before
@@ -208,7 +208,7 @@ def test_a_disk_that_is_full_is_told(client: TestClient, tiny: Path, monkeypatch
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("patchbank.service.models.keep_copy", full)
-    answer = client.post("/v1/models/parts/proposal", json={"ids": [1]})
+    answer = client.post("/v1/models/parts/feedback", json={"ids": [1]})
     assert answer.status_code == 409
     assert "No space left on device: 'parts.patchbank'" in answer.json()["detail"]
     assert client.get("/v1/models").json()["models"][0]["images"] == 8
@@ -218,10 +218,10 @@ def test_only_false_alarms_are_learned_from(client: TestClient, tiny: Path) -> N
     inspect(client)
     before = tiny.read_bytes()
     for ids, status in (([1], 409), ([7], 404), ([], 422), ([-1], 422), ([2**70], 422)):
-        answer = client.post("/v1/models/parts/proposal", json={"ids": ids})
+        answer = client.post("/v1/models/parts/feedback", json={"ids": ids})
         assert answer.status_code == status, answer.text
     client.post("/v1/history/1/verdict", json={"verdict": "confirmed"})
-    assert client.post("/v1/models/parts/proposal", json={"ids": [1]}).status_code == 409
+    assert client.post("/v1/models/parts/feedback", json={"ids": [1]}).status_code == 409
     assert tiny.read_bytes() == before
 
 
@@ -232,7 +232,7 @@ def test_a_method_without_a_bank_says_so(start: Start, tmp_path: Path) -> None:
     one = start(models=(path,))
     assert one.post("/v1/models/flat/inspect", content=BAD, headers=PNG, params={"threshold": 0}).status_code == 200
     one.post("/v1/history/1/verdict", json={"verdict": "overruled"})
-    answer = one.post("/v1/models/flat/proposal", json={"ids": [1]})
+    answer = one.post("/v1/models/flat/feedback", json={"ids": [1]})
     assert answer.status_code == 409
     assert "no bank" in answer.json()["detail"]
 
@@ -274,3 +274,12 @@ def test_sixteen_bits_and_grey(client: TestClient) -> None:
     buffer = io.BytesIO()
     Image.fromarray(bad_image(1, (64, 100))[:, :, 0].astype(np.uint16) * 257).save(buffer, format="PNG")
     assert inspect(client, buffer.getvalue())["size"] == [64, 100]
+
+
+def test_the_former_name_of_feedback_still_answers(client: TestClient) -> None:
+    """Until 0.3; it is not in the schema."""
+    assert client.get("/v1/models/parts/proposal").json() == client.get("/v1/models/parts/feedback").json()
+    answers = [client.post(f"/v1/models/parts/{name}", json={"ids": [7]}) for name in ("proposal", "feedback")]
+    assert answers[0].status_code == 404
+    assert answers[0].json() == answers[1].json()
+    assert not [path for path in client.get("/openapi.json").json()["paths"] if "proposal" in path]

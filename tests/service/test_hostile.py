@@ -118,7 +118,7 @@ def test_the_wrong_kind_of_body(client: TestClient, kind: str, body: bytes, stat
     ["../parts", "..%2fparts", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "parts.patchbank", "parts%00", "/etc/passwd", "."],
 )
 def test_a_model_is_a_name_and_no_path(client: TestClient, name: str) -> None:
-    for method, path in (("POST", "inspect"), ("GET", "drift"), ("GET", "proposal")):
+    for method, path in (("POST", "inspect"), ("GET", "drift"), ("GET", "feedback")):
         answer = client.request(method, f"/v1/models/{name}/{path}", content=BAD if method == "POST" else None)
         assert answer.status_code in (404, 405)
 
@@ -142,7 +142,7 @@ def test_a_file_name_is_for_people_only(client: TestClient, tmp_path: Path, name
     new = {p.name for p in tmp_path.rglob("*")} - {p.name for p in before}
     assert new <= {"1.image", "1.map.png", "history.sqlite-wal", "history.sqlite-shm"}
     client.post("/v1/history/1/verdict", json={"verdict": "overruled"})
-    assert client.post("/v1/models/parts/proposal", json={"ids": [1]}).status_code == 200
+    assert client.post("/v1/models/parts/feedback", json={"ids": [1]}).status_code == 200
     explained = client.get("/v1/history/1/explain").json()
     names = {n["image"] for place in explained["explanation"]["places"] for n in place["neighbours"]}
     assert names <= {f"inspection-1-{hashlib.sha256(BAD).hexdigest()[:12]}", *(f"image {i}" for i in range(8))}

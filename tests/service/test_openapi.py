@@ -49,7 +49,7 @@ def test_no_request_is_a_server_error(start: Start) -> None:
 def test_the_document_names_every_route(start: Start) -> None:
     document = start().get("/openapi.json").json()
     assert {
-        "/v1/models", "/v1/models/{name}/inspect", "/v1/models/{name}/proposal", "/v1/models/{name}/drift",
+        "/v1/models", "/v1/models/{name}/inspect", "/v1/models/{name}/feedback", "/v1/models/{name}/drift",
         "/v1/history", "/v1/history/{id}", "/v1/history/{id}/verdict", "/v1/history/{id}/image",
         "/v1/history/{id}/heat",
         "/v1/history/{id}/overlay", "/v1/history/{id}/explain", "/healthz", "/readyz", "/metrics",

@@ -448,10 +448,10 @@ def test_it_says_what_it_does_not_know(browser: object, service: Place) -> None:
     page.locator("#model").select_option("parts")
     for status, words in ((409, "The model is unchanged: no"), (500, "It is not known whether it learned: no")):
         expect(page.get_by_role("button", name="to parts")).to_be_enabled()
-        page.route("**/proposal", answering(status, '{"detail": "no"}', "POST"))
+        page.route("**/feedback", answering(status, '{"detail": "no"}', "POST"))
         page.get_by_role("button", name="to parts").click()
         expect(page.locator(".answer")).to_contain_text(words)
-        page.unroute("**/proposal")
+        page.unroute("**/feedback")
     expect(page.get_by_role("button", name="to parts")).to_be_enabled()
     context.close()
     httpx.post(verdict, json={"verdict": None})

@@ -220,8 +220,8 @@ def until(is_so: Callable[[], bool], process: subprocess.Popen, seconds: float =
 def test_a_killed_watch_loses_and_repeats_nothing(model: PatchCore, folder: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "m.patchbank")
     out, errors = tmp_path / "out.csv", tmp_path / "errors"
-    command = [sys.executable, "-m", "patchbank", "watch", str(folder), str(tmp_path / "m.patchbank"), "-o", str(out)]
-    command += ["--every", "0.1", "--threads", "1", "--weights", "random", "--pair-timeout", "0.5"]
+    command = [sys.executable, "-m", "patchbank", "watch", str(tmp_path / "m.patchbank"), str(folder), "-o", str(out)]
+    command += ["--interval", "0.1", "--threads", "1", "--weights", "random", "--pair-timeout", "0.5"]
 
     def count() -> int:
         return max(0, len(out.read_bytes().splitlines()) - 1) if out.exists() else 0
@@ -255,7 +255,7 @@ def test_the_option_needs_a_model_of_geometry(tmp_path: Path, folder: Path) -> N
     plain.fit([good_image(i, (64, 64)) for i in range(8)]).save(tmp_path / "plain.patchbank")
     out = tmp_path / "out.csv"
     done = patchbank(
-        "watch", folder, tmp_path / "plain.patchbank", "--weights", "random", "--pair-timeout", 5, "-o", out
+        "watch", tmp_path / "plain.patchbank", folder, "--weights", "random", "--pair-timeout", 5, "-o", out
     )  # fmt: skip
     assert done.returncode == 2
     assert "looks at pictures alone, which need no partner: leave out --pair-timeout" in done.stderr

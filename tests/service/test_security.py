@@ -27,7 +27,7 @@ def bearer(token: str) -> dict[str, str]:
 def test_nothing_is_answered_without_the_token(locked: TestClient) -> None:
     paths = [("GET", p) for p in ("/v1/models", "/v1/history", "/v1/history/1/image", "/metrics", "/v1/fits", "/v1/x")]
     paths.append(("GET", "/page/small/1"))
-    for method, path in [*paths, ("POST", URL), ("POST", VERDICT), ("POST", "/v1/models/parts/proposal")]:
+    for method, path in [*paths, ("POST", URL), ("POST", VERDICT), ("POST", "/v1/models/parts/feedback")]:
         for headers in ({}, bearer("wrong"), bearer(""), {"authorization": f"Basic {TOKEN}"}, {"authorization": TOKEN}):
             answer = locked.request(method, path, headers=headers)
             assert answer.status_code == 401, path

@@ -232,9 +232,9 @@ def test_an_overruled_part_is_taught_with_both_files(solid: TestClient) -> None:
     files = as_files(part(31, bad=True))
     result = inspect(solid, files, threshold=-10)
     solid.post(f"/v1/history/{result['id']}/verdict", json={"verdict": "overruled"})
-    (proposed,) = solid.get("/v1/models/parts/proposal").json()["items"]
+    (proposed,) = solid.get("/v1/models/parts/feedback").json()["items"]
     assert proposed["geometry_kept"]
-    taught = solid.post("/v1/models/parts/proposal", json={"ids": [result["id"]]})
+    taught = solid.post("/v1/models/parts/feedback", json={"ids": [result["id"]]})
     assert taught.status_code == 200, taught.text
     assert taught.json()["added"] == [result["id"]]
     assert inspect(solid, files)["score"] < result["score"]

@@ -117,7 +117,7 @@ def test_a_fit_goes_on_with_the_trainings_that_are_left(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("machine", [{"memory_budget": 8_000_000_000}, {"max_minutes": 60.0}, {"thumbnails": 0.0}])
+@pytest.mark.parametrize("machine", [{"memory_budget": 8_000_000_000}, {"max_minutes": 60.0}, {"thumbnails_mb": 0.0}])
 def test_options_that_leave_the_weights_alone(machine: dict[str, Any], tmp_path: Path) -> None:
     broken_off(simplenet(), tmp_path)
     assert trainings(simplenet(**machine), tmp_path) == {"training 2 of 4", "training 3 of 4", "training 4 of 4"}

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from patchbank.cli import (
     benchmark,
     calibrate,
     compare,
+    completion,
     datasets,
     demo,
     doctor,
@@ -36,20 +37,24 @@ from patchbank.cli import (
     show_anomalies,
     watch,
 )
-from patchbank.cli.console import flush_output, hush, notices, print_anything, say
-from patchbank.cli.help import PlainHelp
+from patchbank.cli.command import Command, Quiet, Verbose, as_command
+from patchbank.cli.console import flush_output, hush, notices, print_anything, say, set_level
 from patchbank.cli.interrupt import interruption
-from patchbank.cli.numbers import with_ordinary_numbers
 from patchbank.errors import OptionError, PatchbankError
 
 app = typer.Typer(
     name="patchbank",
     help="Show it good parts, and it finds the bad ones.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # its options depend on the shell that runs; ours take its name
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+completion.prepare()
+_SHOW = completion.shell_option(
+    "--show-completion", completion.show, "Print the script that completes commands and options in a shell."
+)
+_INSTALL = completion.shell_option("--install-completion", completion.install, "Install that script for a shell.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,9 +65,16 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    show_completion: Annotated[str | None, _SHOW] = None,
+    install_completion: Annotated[str | None, _INSTALL] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show it good parts, and it finds the bad ones."""
+    set_level(verbose, quiet, anew=True)
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
@@ -90,8 +102,11 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     methods.methods,
     datasets.datasets,
 )
-for _command in _COMMANDS:
-    app.command(cls=PlainHelp)(with_ordinary_numbers(_command))
+_WITHOUT_CONFIG = (compare.compare, report.report, info.info, doctor.doctor, backbones.backbones, methods.methods,
+                   datasets.datasets)  # fmt: skip
+COMMANDS = tuple(as_command(command, configurable=command not in _WITHOUT_CONFIG) for command in _COMMANDS)
+for _command in COMMANDS:
+    app.command(cls=Command)(_command)
 app.add_typer(models.app, name="models")
 app.add_typer(history.app, name="history")
 

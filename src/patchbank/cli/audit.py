@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from patchbank._system.files import write_csv, write_text
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.detectors import make_detector
 from patchbank.cli.outputs import check_folder
 
 if TYPE_CHECKING:
@@ -20,25 +20,23 @@ _COLUMNS = ("rank", "image", "score", "deviation", "suspicious")
 
 
 def audit(
-    good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
-    output: o.Out,
-    top: Annotated[int, typer.Option(min=1, help="So many of the strangest images are drawn.")] = 20,
+    good: o.Good,
+    output_dir: o.OutputDir,
+    machine: o.Machine,
+    top: Annotated[int, typer.Option(min=1, help="Draw the N strangest images.")] = 20,
     backbone: o.BackboneName = None,
     weights: o.Weights = None,
     image_size: o.ImageSize = None,
     roi: o.Roi = None,
     seed: o.Seed = 0,
     assignments: o.Set = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
     memory_budget: o.MemoryBudget = None,
     layout: o.Layout = "auto",
     as_json: o.Json = False,
 ) -> None:
     """Find images that do not belong among the good ones: strange, doubled, of an odd size, unreadable."""
-    check_folder(output)
-    detector = o.make_detector(
+    check_folder(output_dir)
+    detector = make_detector(
         "patchcore",
         assignments,
         backbone=backbone,
@@ -46,9 +44,7 @@ def audit(
         image_size=image_size,
         roi=roi and str(roi),
         seed=seed,
-        device=device,
-        runtime=runtime,
-        threads=threads,
+        **machine.options(),
         memory_budget=memory_budget,
     )
     from patchbank.audit import SUSPICIOUS
@@ -64,16 +60,16 @@ def audit(
         {"rank": i, **vars(suspect), "suspicious": suspect.deviation > SUSPICIOUS}
         for i, suspect in enumerate(found.ranked, 1)
     )
-    (output / "report.html").unlink(missing_ok=True)  # of an earlier run: an interruption must not leave it
-    write_csv(output / "audit.csv", _COLUMNS, rows)
+    (output_dir / "report.html").unlink(missing_ok=True)  # of an earlier run: an interruption must not leave it
+    write_csv(output_dir / "audit.csv", _COLUMNS, rows)
     document = {**found.to_dict(), "passed_over": dataset.train_found.to_list()}
-    write_text(output / "audit.json", json.dumps(document, indent=2) + "\n")
-    write_audit(found, good, output / "report.html", top, on_error=failures)
+    write_text(output_dir / "audit.json", json.dumps(document, indent=2) + "\n")
+    write_audit(found, good, output_dir / "report.html", top, on_error=failures)
     if as_json:
         say(json.dumps(document))
     else:
         say(_words(found))
-        say(f"report: {output / 'report.html'}")
+        say(f"report: {output_dir / 'report.html'}")
     raise typer.Exit(failures.exit_code)
 
 

@@ -10,16 +10,17 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.changing import InPlace, Output, check_destination, save_changed
 from patchbank.cli.console import Failures, progress_bars, threshold_words
+from patchbank.cli.opening import open_model
+from patchbank.errors import OptionError
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
 
-Model = Annotated[Path, typer.Argument(help="A model file.")]
-
 
 def add(
-    model: Model,
+    model: o.Model,
     good: Annotated[list[Path], typer.Argument(help="Further good images, or folders: overruled false alarms, say.")],
+    machine: o.Machine,
     output: Output = None,
     in_place: InPlace = False,
     representative: Annotated[
@@ -30,15 +31,11 @@ def add(
         ),
     ] = False,
     weights: o.Weights = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
 ) -> None:
     """Take further good images into a bank; they will not be rejected any more. The threshold stays."""
     check_destination(model, output, in_place, *good)
-    from patchbank.loading import load
 
-    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
+    detector = open_model(model, weights, machine)
     failures = Failures()
     with progress_bars() as progress:
         detector.add(good, representative=representative, on_error=failures, progress=progress)
@@ -49,7 +46,7 @@ def add(
 
 
 def forget(
-    model: Model,
+    model: o.Model,
     images: Annotated[list[str], typer.Argument(help="Training images, by name or the end of it.")],
     output: Output = None,
     in_place: InPlace = False,
@@ -65,14 +62,18 @@ def forget(
 
 
 def merge(
-    model: Model,
-    others: Annotated[list[Path], typer.Argument(help="Models of the same kind, such as those of other machines.")],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL", help="Models of the same kind, such as those of several machines.")
+    ],
     output: Output = None,
     in_place: InPlace = False,
     bank_size: o.BankSize = None,
     weights: o.Weights = None,
 ) -> None:
-    """Join the memories of several models."""
+    """Join the memories of two or more models; --in-place replaces the first."""
+    if len(models) < 2:
+        raise OptionError("merge joins two or more models: name another one")
+    model, *others = models
     check_destination(model, output, in_place, *others)
     from patchbank.loading import load
 

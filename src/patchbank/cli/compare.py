@@ -10,7 +10,7 @@ import typer
 
 from patchbank._system.files import write_csv, write_text
 from patchbank.cli import options as o
-from patchbank.cli.console import say
+from patchbank.cli.console import note, say
 from patchbank.cli.outputs import check_folder
 
 _NAMES = {"dataset": "dataset", "a": "A", "b": "B"}
@@ -32,14 +32,14 @@ def compare(
     b: Annotated[
         Path | None, typer.Argument(help="Another; without it, the cells of the first with each other.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for compare.csv, compare.md and compare.tex.")
+    output_dir: Annotated[
+        Path | None, typer.Option("-O", "--output-dir", help="Folder for compare.csv, compare.md and compare.tex.")
     ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Compare two results on the same images: each difference, its interval, and whether it could be chance."""
-    if output is not None:
-        check_folder(output)
+    if output_dir is not None:
+        check_folder(output_dir)
     from patchbank.evaluation.compare import Row, pairs
     from patchbank.evaluation.compare import compare as run
     from patchbank.evaluation.scores import read_results
@@ -50,13 +50,13 @@ def compare(
     chosen = pairs(first, second)
     alone = {each.folder for each in [*first, *second]} - {each.folder for pair in chosen for each in pair}
     if alone:
-        say(f"without a partner, left out: {', '.join(sorted(folder.name for folder in alone))}", err=True)
+        note(f"without a partner, left out: {', '.join(sorted(folder.name for folder in alone))}")
     found = run(chosen)
     rows = [row.to_dict() for row in found]
-    if output is not None:
-        write_csv(output / "compare.csv", list(Row.__dataclass_fields__), rows)
-        write_text(output / "compare.md", markdown(rows, _NAMES | _COLUMNS))
-        write_text(output / "compare.tex", latex(rows, _NAMES | _COLUMNS))
+    if output_dir is not None:
+        write_csv(output_dir / "compare.csv", list(Row.__dataclass_fields__), rows)
+        write_text(output_dir / "compare.md", markdown(rows, _NAMES | _COLUMNS))
+        write_text(output_dir / "compare.tex", latex(rows, _NAMES | _COLUMNS))
     if as_json:
         say(json.dumps({"rows": rows}))
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchbank._system.files import write_csv
-from patchbank.errors import PatchbankWarning, stage_of
+from patchbank.errors import OptionError, PatchbankWarning, stage_of
 
 if TYPE_CHECKING:
     from patchbank.calibration.calibration import Calibration
@@ -44,6 +44,33 @@ def say(text: object, *, err: bool = False) -> bool:
 
 
 _hushed: list[Any] = []
+_level = 0  # -1: quiet, 1: verbose
+
+
+def set_level(verbose: bool | None = False, quiet: bool | None = False, *, anew: bool = False) -> None:
+    """Say how much is printed from now on. Where nothing is asked for, it stays as it is, unless it is set `anew`."""
+    global _level
+    if verbose and quiet:
+        raise OptionError("--verbose and --quiet exclude each other: leave one of them out")
+    if anew or verbose or quiet:
+        _level = int(bool(verbose)) - int(bool(quiet))
+
+
+def is_verbose() -> bool:
+    """Whether --verbose was given."""
+    return _level > 0
+
+
+def note(text: object) -> None:
+    """Print a line on stderr that is no result and no error; --quiet leaves it out."""
+    if _level >= 0:
+        say(text, err=True)
+
+
+def detail(text: object) -> None:
+    """Print a line on stderr about what was decided, with --verbose alone."""
+    if _level > 0:
+        say(text, err=True)
 
 
 def hush(stream: Any) -> None:
@@ -103,9 +130,9 @@ class Failures:
 
 
 def show_plan(plan: Plan) -> None:
-    """What the fit is going to need, before it starts; not in a pipe."""
-    if _is_terminal() or plan.where != "memory":
-        say(plan.text, err=True)
+    """What the fit is going to need, before it starts; in a pipe only where that is unusual."""
+    if _is_terminal() or plan.where != "memory" or _level > 0:
+        note(plan.text)
 
 
 def _is_terminal() -> bool:
@@ -122,7 +149,7 @@ def notices() -> Iterator[None]:
             shown(message, category, *place, **more)
         elif str(message) not in seen:
             seen.add(str(message))
-            say(f"note: {message}", err=True)
+            note(f"note: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", PatchbankWarning)
@@ -132,8 +159,8 @@ def notices() -> Iterator[None]:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress | None]:
-    """A callback that draws one bar with an ETA per stage on a terminal; None where stderr is none."""
-    if not _is_terminal():
+    """A callback that draws one bar with an ETA per stage; None with --quiet, and where stderr is no terminal."""
+    if not _is_terminal() or _level < 0:
         yield None
         return
     from rich.console import Console

@@ -22,17 +22,15 @@ _SOLID = {"train": 36, "test_good": 10, "per_defect": 4, "size": 400}  # few: ea
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for parts, models and reports.")] = Path(
-        "patchbank-demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the drawings and the fit.")] = 0,
-    solid: Annotated[
-        bool, typer.Option("--3d", help="Parts with a picture and a depth for each pixel instead of pictures alone.")
-    ] = False,
-    threads: o.Threads = None,
+    machine: o.Machine,
+    output_dir: Annotated[
+        Path, typer.Option("-O", "--output-dir", help="Folder for parts, models and reports.")
+    ] = Path("patchbank-demo"),
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the drawings and the fit.")] = 0,
+    solid: Annotated[bool, typer.Option("--3d", help="Draw parts with a picture and a depth for each pixel.")] = False,
 ) -> None:
     """Draw some kinds of parts, learn the good ones, find the bad ones, write reports. No network, no data needed."""
-    check_folder(output)
+    check_folder(output_dir)
     from patchbank.cli.evaluate import summary, write_evaluation
     from patchbank.data.datasets import open_dataset
     from patchbank.demo.solid import SOLID_KINDS
@@ -43,12 +41,12 @@ def demo(
     started = time.perf_counter()
     failures = Failures()
     for kind in SOLID_KINDS if solid else KINDS:
-        folder = output / (f"{kind}-3d" if solid else kind)
+        folder = output_dir / (f"{kind}-3d" if solid else kind)
         draw = _draw_solid if solid else _draw_pictures
         dataset = open_dataset(_drawn(folder / f"{kind}-seed{seed}", draw, kind, seed))
         say(f"{kind}: drew {len(dataset.train)} good parts to learn from and {len(dataset.test)} parts to inspect")
         with progress_bars() as progress:
-            model = PatchCore(seed=seed, threads=threads).fit(dataset.train, on_error=failures, progress=progress)
+            model = PatchCore(seed=seed, **machine.options()).fit(dataset.train, on_error=failures, progress=progress)
             written_or_rescued(model.save, folder / f"{kind}.patchbank")
             evaluation = evaluate(
                 model, dataset, model_file=folder / f"{kind}.patchbank", on_error=failures, progress=progress

@@ -12,54 +12,54 @@ from patchbank._system.files import write_text
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, progress_bars, say
 from patchbank.cli.numbers import LARGEST_SEED
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
+from patchbank.cli.values import parse_bytes
 
 if TYPE_CHECKING:
     from patchbank.evaluation.results import Evaluation
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: o.Model,
     dataset: Annotated[Path, typer.Argument(help="A dataset with test images.")],
-    output: o.Out,
+    output_dir: o.OutputDir,
+    machine: o.Machine,
     layout: o.Layout = "auto",
     split: o.Split = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, where the layout draws one.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split, for layouts that draw one.")
+    ] = 0,
     roi: o.Roi = None,
     weights: o.Weights = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
     pixel_memory: Annotated[
         str | None,
         typer.Option(
-            help="Most memory for the scores of pixels, such as 4GB; beyond it the pixel metrics come from bins, with "
-            "their error; half of what is free where not given.",
+            metavar="SIZE",
+            help="Most memory for the scores of pixels, such as 4GB; above it, pixel metrics come from histograms, and "
+            "their error is stated [default: half of the free memory].",
             rich_help_panel="Machine",
         ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/reference/metrics.md)."""
-    check_folder(output)
+    check_folder(output_dir)
     from patchbank.data.datasets import open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
-    from patchbank.loading import load
 
-    memory = o.parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
-    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
-    if roi is not None:
-        detector.restrict(roi)
+    memory = parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
+    detector = open_model(model, weights, machine, roi)
     opened = open_dataset(dataset, layout=layout, split=split, seed=seed)
     failures = Failures()
     with progress_bars() as progress:
         evaluation = run(detector, opened, model_file=model, on_error=failures, progress=progress, pixel_memory=memory)
-    write_evaluation(evaluation, output)
+    write_evaluation(evaluation, output_dir)
     if as_json:
         say(json.dumps(evaluation.metrics))
     else:
         say(summary(evaluation))
-        say(f"report: {output / 'report.html'}")
+        say(f"report: {output_dir / 'report.html'}")
     raise typer.Exit(failures.exit_code)
 
 

@@ -12,29 +12,27 @@ from patchbank._system.files import is_full, reason, replacing, write_text
 from patchbank._system.written import Results, output_names
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: o.Model,
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    output: o.Out,
+    output_dir: o.OutputDir,
+    machine: o.Machine,
     at: Annotated[
         str | None, typer.Option(metavar="X,Y", help="This pixel (column,row) instead of the most suspicious places.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=5, help="Good parts to show for each place.")] = 5,
+    count: Annotated[int, typer.Option(min=1, max=5, help="Number of good parts to show for each place.")] = 5,
     roi: o.Roi = None,
     weights: o.Weights = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
 ) -> None:
     """Show the suspicious places of images beside the nearest patches of good ones: a picture and a JSON file each."""
     place = _position(at)
-    check_folder(output)
+    check_folder(output_dir)
     from patchbank.data import gather
-    from patchbank.loading import load
     from patchbank.pictures.channels import in_words
     from patchbank.pictures.drawing import read_again, save_png
     from patchbank.pictures.explanation import explanation_picture, finder_of
@@ -42,13 +40,11 @@ def explain(
 
     failures = Failures()
     sources = gather(images, failures)
-    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
-    if roi is not None:
-        detector.restrict(roi)
+    detector = open_model(model, weights, machine, roi)
     names = output_names(images, [source.name for source in sources])
     sources = [source.seen_in(detector.inputs_.channels[0]) for source in sources]
     find, done = finder_of(detector), 0
-    results = Results(output, "explain")
+    results = Results(output_dir, "explain")
     results.begin()
     for source in sources:
         try:

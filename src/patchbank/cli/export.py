@@ -7,45 +7,48 @@ from typing import Annotated, Any
 
 import typer
 
+from patchbank.cli import choices as c
 from patchbank.cli import options as o
 from patchbank.cli.console import say
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.errors import OptionError
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
-    output: o.Out,
-    to: Annotated[str, typer.Option(help="onnx, openvino or torchscript")] = "onnx",
-    bank: Annotated[str, typer.Option(help="The memory: inside the graph, or in external files beside it.")] = "inside",
-    size: Annotated[
+    model: o.Model,
+    output_dir: o.OutputDir,
+    machine: o.Machine,
+    format: Annotated[str, c.choice(c.FORMATS, "--format", help="Format of the graph.")] = "onnx",
+    bank: Annotated[
+        str, c.choice(c.BANKS, "--bank", help="Where the bank is: inside the graph, or in external files beside it.")
+    ] = "inside",
+    input_size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Inspected size [default: that of most training images].", show_default=False),
+        typer.Option(
+            metavar="HxW",
+            help="Height and width that the graph inspects [default: those of most training images].",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Images or folders to check the export with [default: the pictures in the model]."),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="The backbone in eight bits (onnx), its ranges from the images.")
+        bool, typer.Option("--int8", help="Run the backbone in eight bits (format onnx), with ranges from the images.")
     ] = False,
     roi: o.Roi = None,
     weights: o.Weights = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
 ) -> None:
     """Write a model as a graph, checked against the model on real images (docs/guides/export.md)."""
-    inspected = _size(size)
-    check_folder(output)
+    inspected = _size(input_size)
+    check_folder(output_dir)
     from patchbank.export import export as write
-    from patchbank.loading import load
 
-    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
-    if roi is not None:
-        detector.restrict(roi)
-    document = write(detector, output, to=to, bank=bank, size=inspected, images=images, int8=int8)
-    for line in _summary(document, output):
+    detector = open_model(model, weights, machine, roi)
+    document = write(detector, output_dir, to=format, bank=bank, size=inspected, images=images, int8=int8)
+    for line in _summary(document, output_dir):
         say(line)
 
 
@@ -75,5 +78,5 @@ def _size(text: str | None) -> tuple[int, int] | None:
         if min(height, width) < 1:
             raise ValueError
     except ValueError:
-        raise OptionError(f"--size takes a height and a width such as 384x512, not {text!r}") from None
+        raise OptionError(f"--input-size takes a height and a width such as 384x512, not {text!r}") from None
     return height, width

@@ -13,43 +13,31 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.changing import MODEL
-from patchbank.cli.console import Failures, progress_bars, say, show_plan, threshold_words
+from patchbank.cli.cluster import cluster_of
+from patchbank.cli.console import Failures, detail, is_verbose, note, progress_bars, say, show_plan, threshold_words
+from patchbank.cli.detectors import at_quality, check_untouched, make_detector
 from patchbank.cli.interrupt import calm
+from patchbank.cli.learning import Learning
+from patchbank.cli.opening import engine_words
 from patchbank.cli.outputs import check_apart, check_file, written_or_rescued
-from patchbank.cli.ray import Ray, Workers, check_workers, cluster_of
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
 
 
 def fit(
-    good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
+    good: o.Good,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write, such as parts.patchbank.")],
+    *,
     method: o.Method = "patchcore",
     quality: o.Quality = None,
     backbone: o.BackboneName = None,
-    weights: o.Weights = None,
-    levels: o.Levels = None,
-    image_size: o.ImageSize = None,
-    geometry: o.GeometryKind = None,
-    coreset: o.Coreset = None,
-    bank_size: o.BankSize = None,
-    bank_mb: o.BankMb = None,
-    false_alarm_rate: o.FalseAlarmRate = None,
-    group_by: o.GroupBy = None,
-    roi: o.Roi = None,
-    align: o.Align = False,
-    tile: o.Tile = None,
-    overlap: o.Overlap = None,
-    full_scale: o.FullScale = None,
-    channels: o.Channels = None,
-    fusion: o.Fusion = None,
-    depth_unit: o.DepthUnit = None,
-    depth_axis: o.DepthAxis = None,
-    invalid: o.Invalid = None,
-    camera: o.Camera = None,
+    learning: Learning,
+    machine: o.Machine,
+    data: o.Data,
+    cluster: o.Cluster,
     drop_suspicious: Annotated[
-        bool, typer.Option("--drop-suspicious", help="Leave out images that stand out, see `patchbank audit`.")
+        bool, typer.Option("--drop-suspicious", help="Leave out images that stand out (see `patchbank audit`).")
     ] = False,
     tune: Annotated[
         bool,
@@ -58,72 +46,39 @@ def fit(
             help="Choose image size, smoothing and position scale by defects drawn on some good images.",
         ),
     ] = False,
-    max_minutes: o.MaxMinutes = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with a training of weights, or a fit with --ray, that was interrupted."),
-    ] = False,
-    shots: o.Shots = None,
+    max_seconds: o.MaxSeconds = None,
+    resume: o.Resume = False,
     seed: o.Seed = 0,
-    assignments: o.Set = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
-    memory_budget: o.MemoryBudget = None,
-    layout: o.Layout = "auto",
-    split: o.Split = None,
-    train_list: o.TrainList = "train",
-    ray: Ray = None,
-    workers: Workers = None,
     as_json: o.Json = False,
 ) -> None:
     """Learn from good images and write a model file."""
     check_file(output, MODEL, "--output")
-    check_workers(ray, workers)
-    name = o.at_quality(method, quality)
+    cluster.check()
+    name = at_quality(method, quality)
+    assignments = learning.assignments
 
     def make(**changed: Any) -> Detector:
-        return o.make_detector(name, assignments, **(given | changed))
+        return make_detector(name, assignments, **(given | changed))
 
     given: dict[str, Any] = {
+        **learning.options(),
+        **machine.options(),
         "backbone": backbone,
-        "weights": weights,
-        "levels": levels,
-        "image_size": image_size,
-        "geometry": geometry,
-        "coreset": coreset,
-        "bank_size": bank_size,
-        "bank_mb": bank_mb,
-        "false_alarm_rate": false_alarm_rate,
-        "group_by": group_by,
-        "roi": roi and str(roi),
-        "align": align or None,
-        "tile": tile,
-        "overlap": overlap,
-        "value_range": o.range_up_to(full_scale),
-        "channels": channels,
-        "fusion": fusion,
-        "depth": o.depth_format(depth_unit, depth_axis, invalid, camera),
         "seed": seed,
-        "device": device,
-        "runtime": runtime,
-        "threads": threads,
-        "memory_budget": memory_budget,
-        "max_minutes": max_minutes,
+        "memory_budget": learning.memory_budget,
+        "max_minutes": None if max_seconds is None else max_seconds / 60,
     }
     if tune:
-        o.check_untouched("--tune", given, assignments)
+        check_untouched("--tune", given, assignments)
     if name != method:
-        o.check_untouched(f"--quality {quality}", {"image_size": image_size}, None)
+        check_untouched(f"--quality {quality}", {"image_size": learning.image_size}, None)
     detector = make()
     from patchbank.cli.info import describe
     from patchbank.data.datasets import open_dataset
     from patchbank.io.model_file import read
 
     failures = Failures()
-    dataset = open_dataset(
-        good, layout=layout, seed=seed, split=split, train_list=train_list, on_error=failures
-    ).with_shots(shots, seed)
+    dataset = open_dataset(good, seed=seed, on_error=failures, **data.options()).with_shots(learning.shots, seed)
     train = list(dataset.train)
     check_apart(output, [*train, *(sample.path for sample in dataset.test)])
     if drop_suspicious:
@@ -131,12 +86,16 @@ def fit(
     if tune:
         detector = _tuned(make, train, seed, failures)
     kept = output.with_name(f"{output.name}.training")
-    with progress_bars() as progress, _kept_training(kept), cluster_of(ray, workers, threads) as cluster:
+    with progress_bars() as progress, _kept_training(kept), cluster_of(cluster, machine.threads) as workers:
         detector.fit(
             train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume,
-            cluster=cluster,
+            cluster=workers,
         )  # fmt: skip
     written_or_rescued(detector.save, output)
+    if is_verbose():
+        detail(engine_words(detector))
+        seconds = detector.training_["fit_seconds"]
+        detail(", ".join(f"{stage} {taken:.1f} s" for stage, taken in seconds.items() if stage != "total"))
     summary = {"dataset": str(dataset.root), "layout": dataset.layout, **describe(output, read(output))}
     summary["passed_over"] = dataset.train_found.to_list()
     if as_json:
@@ -171,7 +130,7 @@ def _tuned(make: Callable[..., Detector], train: list[Path], seed: int, failures
 
     with progress_bars() as progress:
         tuned = tune(make, gather(train, failures, of="good"), seed, lambda name, error: None, progress)
-    say(f"tuned: {tuned.reason}", err=True)
+    note(f"tuned: {tuned.reason}")
     return make(**tuned.options)
 
 
@@ -184,7 +143,7 @@ def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
             train, copy.copy(detector), duplicates=False, on_error=lambda name, error: None, progress=progress
         )
     for suspect in found.suspicious:
-        say(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median", err=True)
+        note(f"left out {suspect.image}: {suspect.deviation:.1f} deviations above the median")
     names = {suspect.image for suspect in found.suspicious}
     return [path for path in train if str(path) not in names]
 

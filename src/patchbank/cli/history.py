@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from patchbank.cli.command import Command, plain
 from patchbank.cli.console import say
 from patchbank.errors import OptionError
 
 app = typer.Typer(help="Histories of `patchbank serve`.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command)
+@plain
 def migrate(
     sources: Annotated[list[str], typer.Argument(metavar="SQLITE… POSTGRESQL", help="sqlite:FILE…, then the address.")],
     images: Annotated[

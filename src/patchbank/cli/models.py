@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from patchbank.cli import options as o
+from patchbank.cli.command import Command, plain
 from patchbank.cli.console import say
 from patchbank.errors import OptionError
 
@@ -18,7 +19,8 @@ Folder = Annotated[Path, typer.Argument(help="The folder: FOLDER/NAME/VERSIONS s
 Name = Annotated[str, typer.Argument(help="The name of a model.")]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
+@plain
 def list_models(folder: Folder, as_json: o.Json = False) -> None:
     """List the models, their versions, and which is served."""
     from patchbank.service.registry import models_below
@@ -41,7 +43,8 @@ def list_models(folder: Folder, as_json: o.Json = False) -> None:
         say(f"{row['name']:24} {row['version']}  {served:6}  {row['action'] or ''} {row['at'] or ''}".rstrip())
 
 
-@app.command()
+@app.command(cls=Command)
+@plain
 def add(folder: Folder, name: Name, file: Annotated[Path, typer.Argument(help="A model file, copied in.")]) -> None:
     """Add a model file as a new version, and serve it."""
     from patchbank.io.model_file import read
@@ -52,7 +55,8 @@ def add(folder: Folder, name: Name, file: Annotated[Path, typer.Argument(help="A
     say(f"{name}: version {model.add(file)} is served now")
 
 
-@app.command()
+@app.command(cls=Command)
+@plain
 def switch(
     folder: Folder, name: Name, version: Annotated[str, typer.Argument(help="The version, or its first digits.")]
 ) -> None:
@@ -63,7 +67,8 @@ def switch(
     say(f"{name}: version {model_of(folder, name).switch(version, read)} is served now")
 
 
-@app.command()
+@app.command(cls=Command)
+@plain
 def rollback(folder: Folder, name: Name) -> None:
     """Serve the version before the present one."""
     from patchbank.io.model_file import read

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from patchbank._system.numbers import MOST_THREADS as MOST_THREADS
@@ -15,17 +14,11 @@ MOST_SECONDS = 86_400.0  # a day: timers of the system overflow at far more
 _LARGEST = 2**63 - 1
 
 
-def with_ordinary_numbers(command: Callable[..., None]) -> Callable[..., None]:
-    """The function of a command, refusing numbers that are infinite, none, or larger than the system counts."""
-
-    @functools.wraps(command)
-    def checked(**values: Any) -> None:
-        for name, value in values.items():
-            option = f"--{name.replace('_', '-')}"
-            if isinstance(value, float) and not math.isfinite(value):
-                raise OptionError(f"{option} takes a finite number, not {value}")
-            if isinstance(value, int) and abs(value) > _LARGEST:
-                raise OptionError(f"{option} is too large: {value}")
-        command(**values)
-
-    return checked
+def refuse_odd(values: Mapping[str, Any]) -> None:
+    """Raise `OptionError` for numbers that are infinite, none, or larger than the system counts."""
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"{option} takes a finite number, not {value}")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise OptionError(f"{option} is too large: {value}")

@@ -22,7 +22,7 @@ def check_file(path: Path, takes: str, option: str = "-o") -> None:
         raise OptionError(f"{path}: {why}; name another file with {option}")
 
 
-def check_folder(path: Path, option: str = "-o") -> None:
+def check_folder(path: Path, option: str = "-O") -> None:
     """Raise `OptionError` unless files can be written into that folder, which need not be there yet."""
     _refuse_other_places(path, option)
     why = why_not_folder(path)

@@ -10,34 +10,49 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.console import say
+from patchbank.cli.detectors import make_detector
+from patchbank.cli.learning import Learning
+from patchbank.cli.numbers import MOST_SECONDS
+from patchbank.cli.values import parse_bytes
+from patchbank.errors import OptionError
 
 
 def plan(
-    images: Annotated[int, typer.Option(min=1, help="How many good images.")],
-    workers: Annotated[int, typer.Option(min=1, help="How many workers, each with the cores of --threads.")],
+    images: Annotated[int, typer.Option(min=1, help="Number of good images.")],
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers, each with the cores of --threads.")],
     image_size: o.ImageSize = None,
     backbone: o.BackboneName = None,
     weights: o.Weights = None,
-    coreset: o.Coreset = None,
+    coreset_ratio: o.CoresetRatio = None,
+    streaming: o.Streaming = False,
     bank_size: o.BankSize = None,
-    worker_memory: Annotated[str, typer.Option(help="Memory of one worker, such as 8GB.")] = "8GB",
-    network_mb: Annotated[float, typer.Option(min=1, help="MB that the driver's network moves in a second.")] = 1250,
-    round_trip_ms: Annotated[float, typer.Option(min=0, help="Time of a message to a worker and back.")] = 5,
+    worker_memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of one worker.")] = "8GB",
+    network_rate: Annotated[
+        str, typer.Option(metavar="SIZE", help="Data that the driver's network moves in a second.")
+    ] = "1250MB",
+    round_trip: Annotated[
+        float, typer.Option(min=0, max=MOST_SECONDS, help="Time of a message to a worker and back, in seconds.")
+    ] = 0.005,
+    device: o.Device = "auto",
     threads: o.Threads = 1,
     as_json: o.Json = False,
 ) -> None:
     """Forecast a fit on a cluster of machines like this one, from rates that are measured here for some seconds."""
-    memory = o.parse_bytes(worker_memory, "--worker-memory")
-    detector = o.make_detector(
-        "patchcore", None, backbone=backbone, weights=weights, image_size=image_size, coreset=coreset,
-        bank_size=bank_size, threads=threads,
+    memory = parse_bytes(worker_memory, "--worker-memory")
+    rate = parse_bytes(network_rate, "--network-rate")
+    if rate < 1:
+        raise OptionError("--network-rate must be more than 0: give what the network moves in a second, such as 125MB")
+    choice = Learning(coreset_ratio=coreset_ratio, streaming=streaming, bank_size=bank_size).options()
+    detector = make_detector(
+        "patchcore", None, **choice | {"backbone": backbone, "weights": weights, "image_size": image_size},
+        device=device, threads=threads,
     )  # fmt: skip
     from patchbank.distributed.measure import measure
     from patchbank.distributed.rates import Work, advice, forecast
     from patchbank.fitting import fresh_scorer
 
     measured, extractor = measure(detector)
-    rates = dataclasses.replace(measured, bytes_per_second=network_mb * 1e6, round_trip=round_trip_ms / 1e3)
+    rates = dataclasses.replace(measured, bytes_per_second=float(rate), round_trip=round_trip)
     side = extractor.geometry.image_size
     rows, columns = extractor.grid(extractor.geometry.view(side, side))
     patches = rows * columns

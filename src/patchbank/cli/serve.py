@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchbank.cli import options as o
-from patchbank.cli.console import say
+from patchbank.cli.console import note
 from patchbank.cli.numbers import MOST_SECONDS
 from patchbank.cli.outputs import check_file, check_folder
+from patchbank.cli.values import parse_bytes, parse_pixels
 from patchbank.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 def serve(
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="MODEL…", help="Model files; a model's name is its file's.")
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Model files; a model's name is its file's.")
     ] = None,
+    *,
+    machine: o.Machine,
     models_dir: Annotated[
         Path | None, typer.Option(help="A folder whose models are served too, and where new ones go.")
     ] = None,
@@ -57,31 +60,33 @@ def serve(
         str, typer.Option(metavar="SIZE", help="Largest body of an inspection.", rich_help_panel=_LIMITS)
     ] = "32MB",
     max_pixels: Annotated[
-        float, typer.Option(min=0.001, max=1e6, help="Largest image, in million pixels.", rich_help_panel=_LIMITS)
-    ] = 64,
+        str, typer.Option(metavar="SIZE", help="Largest image.", rich_help_panel=_LIMITS)
+    ] = "64MP",
     queue: Annotated[
-        int, typer.Option(min=1, help="Images that may wait; more are refused with 429.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            min=1, help="Maximum number of waiting images; more are refused with 429.", rich_help_panel=_LIMITS
+        ),
     ] = 64,
     time_limit: Annotated[
         float,
         typer.Option(
-            min=0.001, max=MOST_SECONDS, help="Seconds for one request, its upload included.", rich_help_panel=_LIMITS
+            min=0.001, max=MOST_SECONDS, rich_help_panel=_LIMITS,
+            help="Time for one request with its upload, in seconds.",
         ),
     ] = 30,
     batch: Annotated[
-        int, typer.Option(min=1, help="Images of waiting requests that are taken together.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(min=1, help="Maximum number of waiting images inspected together.", rich_help_panel=_LIMITS),
     ] = 16,
-    batch_wait: Annotated[
+    batch_delay: Annotated[
         float | None,
         typer.Option(
-            min=0, max=60_000, metavar="MS", help="How long to wait for more of them [default: 5 on a GPU, else 0].",
+            min=0, max=60, help="Time to wait for more of them, in seconds [default: 0.005 on a GPU, else 0].",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
     weights: o.Weights = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
 ) -> None:  # fmt: skip
     """Serve models over HTTP: inspections, their history, and what people decide about them."""
     for package in _PACKAGES:
@@ -102,17 +107,15 @@ def serve(
         host=host,
         port=port,
         token=_token(token, token_file),
-        max_upload=o.parse_bytes(max_upload, "--max-upload"),
-        max_pixels=round(1e6 * max_pixels),
-        keep_images=o.parse_bytes(keep_images, "--keep-images"),
+        max_upload=parse_bytes(max_upload, "--max-upload"),
+        max_pixels=parse_pixels(max_pixels, "--max-pixels"),
+        keep_images=parse_bytes(keep_images, "--keep-images"),
         queue=queue,
         time_limit=time_limit,
         batch=batch,
-        batch_wait=None if batch_wait is None else batch_wait / 1000,
+        batch_wait=batch_delay,
         weights=weights,
-        device=device,
-        runtime=runtime,
-        threads=threads,
+        **machine.options(),
     )
     shown_history = _check_history(kept)
     if images is not None:
@@ -172,7 +175,7 @@ def _server(app: Any, greeting: str) -> uvicorn.Server:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            say(greeting, err=True)
+            note(greeting)
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:

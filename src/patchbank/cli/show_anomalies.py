@@ -12,8 +12,10 @@ import typer
 
 from patchbank._system.files import replacing
 from patchbank._system.written import Results, output_names
+from patchbank.cli import choices as c
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
+from patchbank.cli.learning import Depth
 from patchbank.cli.outputs import check_folder
 from patchbank.errors import ImageError, OptionError
 
@@ -28,14 +30,16 @@ _SHEET, _PANEL = "sheet.png", 192  # pixels of the longer side of a panel
 
 
 def show_anomalies(
-    good: Annotated[Path, typer.Argument(help="A folder of good images, or a dataset (its training split).")],
-    output: o.Out,
+    good: o.Good,
+    output_dir: o.OutputDir,
+    depth: Depth,
     count: Annotated[int, typer.Option(min=1, help="Number of images to show.")] = 8,
     kinds: Annotated[
         str | None,
-        typer.Option(
-            metavar="KIND,…",
-            help="All unless some are named: perlin, cutpaste, scar; for parts with geometry dents, bumps, missing.",
+        c.known(
+            c.ANOMALIES, "--kinds", metavar="KIND,…",
+            help="Draw only some of perlin, cutpaste, scar, and for parts with geometry dents, bumps, missing "
+            "[default: all].",
         ),
     ] = None,
     textures: Annotated[
@@ -44,15 +48,11 @@ def show_anomalies(
     image_size: o.ImageSize = None,
     roi: o.Roi = None,
     seed: o.Seed = 0,
-    depth_unit: o.DepthUnit = None,
-    depth_axis: o.DepthAxis = None,
-    invalid: o.Invalid = None,
-    camera: o.Camera = None,
     layout: o.Layout = "auto",
     threads: o.Threads = None,
-) -> None:
+) -> None:  # fmt: skip
     """Show the synthetic anomalies that networks learn from: good images before and after, and what changed."""
-    check_folder(output)
+    check_folder(output_dir)
     from patchbank.data import read_roi
     from patchbank.data.datasets import open_dataset
     from patchbank.data.pairing import Pairing
@@ -60,7 +60,7 @@ def show_anomalies(
     from patchbank.training.anomalies.examples import Examples
 
     failures, pairing = Failures(), Pairing()
-    form = o.depth_format(depth_unit, depth_axis, invalid, camera)
+    form = depth.format()
     region = None if roi is None else read_roi(roi)
     dataset = open_dataset(good, layout=layout, seed=seed, on_error=failures)
     # as many more, for those that cannot be read
@@ -73,9 +73,9 @@ def show_anomalies(
     )
     drawn = islice(_drawn(samples, examples, _chosen(kinds, samples, examples), seed, failures), count)
     names = output_names([good], [sample.name for sample in samples])
-    done = _write(drawn, names, output)
+    done = _write(drawn, names, output_dir)
     if done:
-        say(f"{done} images with synthetic anomalies, side by side: {output / _SHEET}")
+        say(f"{done} images with synthetic anomalies, side by side: {output_dir / _SHEET}")
     raise typer.Exit(failures.exit_code if done else 2)
 
 

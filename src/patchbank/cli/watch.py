@@ -11,22 +11,29 @@ import typer
 
 from patchbank._system.remote import is_remote, located
 from patchbank.cli import options as o
-from patchbank.cli.console import say
+from patchbank.cli.console import note, say
 from patchbank.cli.numbers import MOST_SECONDS
+from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_file
 from patchbank.errors import OptionError
 
 
 def watch(
+    model: o.Model,
     folder: Annotated[Path, typer.Argument(help="Where images arrive, also in folders below it.")],
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    machine: o.Machine,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="CSV that gets a row for each image; it says what was inspected.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="CSV file that gets a row for each image; images in it are not inspected again."
+        ),
     ] = Path("watch.csv"),
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Also POST each row there, as JSON.")] = None,
-    every: Annotated[
+    interval: Annotated[
         float,
-        typer.Option(min=0.01, max=MOST_SECONDS, help="Seconds between two looks; a file must be the same at both."),
+        typer.Option(
+            min=0.01, max=MOST_SECONDS, help="Seconds between two looks; a file counts when both find it the same."
+        ),
     ] = 0.5,
     pair_timeout: Annotated[
         float | None,
@@ -34,15 +41,13 @@ def watch(
             min=0,
             max=MOST_SECONDS,
             metavar="S",
-            help="With geometry: seconds after which a part whose picture or geometry is missing is named (60).",
+            help="Seconds after which a part without its picture or its geometry is named, for models that inspect "
+            "geometry [default: 60].",
         ),
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Reject above this score instead.")] = None,
+    threshold: o.Threshold = None,
     roi: o.Roi = None,
     weights: o.Weights = None,
-    device: o.Device = "auto",
-    runtime: o.Runtime = "auto",
-    threads: o.Threads = None,
 ) -> None:
     """Inspect images as they arrive in a folder, each once, also across restarts; Ctrl-C ends. A model that looks at
     geometry inspects a part when its picture and its geometry are both there."""
@@ -51,7 +56,6 @@ def watch(
     if not folder.is_dir():
         raise OptionError(f"{folder}: is not a folder; watch takes the one that images arrive in")
     check_file(output, "the CSV file to write")
-    from patchbank.loading import load
     from patchbank.sample import GEOMETRY_CHANNEL, sources_of
     from patchbank.service.pairs import Pairs
     from patchbank.service.watching import COLUMNS, PAIR_COLUMNS, Arrivals, Table
@@ -59,9 +63,7 @@ def watch(
     from patchbank.service.webhook import Webhook
 
     sender = None if webhook is None else Webhook(webhook)
-    detector = load(model, weights=weights, device=device, runtime=runtime, threads=threads)
-    if roi is not None:
-        detector.restrict(roi)
+    detector = open_model(model, weights, machine, roi)
     needs = sources_of(name for part in detector.parts() for name in part.inputs_.channels)
     has_geometry = GEOMETRY_CHANNEL in needs
     if pair_timeout is not None and not has_geometry:
@@ -89,10 +91,10 @@ def watch(
     stop = threading.Event()
     before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        say(f"watching {folder}; rows go to {output}; Ctrl-C ends", err=True)
+        note(f"watching {folder}; rows go to {output}; Ctrl-C ends")
         arrivals = Arrivals(folder, table.seen, pairs)
         watch_folder(
-            detector, arrivals, table, stop, every=every, on_row=tell, on_trouble=tell_trouble, threshold=threshold
+            detector, arrivals, table, stop, every=interval, on_row=tell, on_trouble=tell_trouble, threshold=threshold
         )
     finally:
         for number, handler in before.items():

@@ -146,7 +146,7 @@ class ExportedGraph(Exported):
             sizes = [f"{h}×{w}" for h, w in (view.inspected, self.inspected)]
             raise ImageError(
                 f"{source.name}: would be inspected at {sizes[0]} pixels, this export is for {sizes[1]}: make one with "
-                f"--size {sizes[0].replace('×', 'x')}"
+                f"--input-size {sizes[0].replace('×', 'x')}"
             )
         feeds = dict(self.memory)
         try:

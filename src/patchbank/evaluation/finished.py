@@ -12,6 +12,7 @@ from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
 
+from patchbank._system.former_names import with_new_names
 from patchbank.errors import DatasetError
 
 _FIRST = ("backbone", "geometry")  # the options that a label names first
@@ -176,13 +177,21 @@ def told_apart(datasets: Sequence[tuple[str, str]]) -> list[str]:
 def _options(cell: FinishedCell) -> dict[str, Any]:
     """The options that tell configurations apart; those of an ensemble are its members': the value that all share, or
     theirs in a list."""
-    options = dict(cell.metrics["options"])
+    options = _of_today(cell.metrics["method"], cell.metrics["options"])
     if members := options.pop("members", None):
+        members = [_of_today(member.get("method", ""), member) for member in members]
         for name in dict.fromkeys(name for member in members for name in member):
             values = [member.get(name) for member in members]
             options[name] = values[0] if all(value == values[0] for value in values) else values
         options["backbone"] = cell.metrics["backbone"]
     return {name: value for name, value in options.items() if name not in _UNTOLD}
+
+
+def _of_today(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options under the names of today, so that cells of an older version stand beside new ones."""
+    from patchbank.methods import METHODS
+
+    return with_new_names(METHODS[method].former, options) if method in METHODS else dict(options)
 
 
 def _images(cell: FinishedCell, images: dict[str, set[int]]) -> int | str:

@@ -167,7 +167,7 @@ _FAPM_NAMES = {"A": "neither", "B": "patch-wise", "C": "layer-wise", "D": "both"
 
 # aggregation to balance: what the geometry of the papers would mean, which here is not theirs
 _MSTC = {"geometry": "whole", "image_size": 256, "levels": (3, 4), "coreset": 0.1, "aggregation": "reference",
-         "image_score": "max", "sigma": 4.0, "balance": False}  # fmt: skip
+         "image_score": "max", "sigma": 4.0, "balance_levels": False}  # fmt: skip
 
 PRESETS = (
     Preset(

@@ -76,7 +76,7 @@ def read_results(folder: Path) -> list[Result]:
     if not found:
         raise DatasetError(
             f"{folder}: holds no {METRICS}, nor does any folder in it; give the folder that `patchbank evaluate` or "
-            "`patchbank benchmark` wrote with -o"
+            "`patchbank benchmark` wrote with -O"
         )
     return [_read(each) for each in found]
 

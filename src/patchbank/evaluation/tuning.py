@@ -129,7 +129,7 @@ def _of_size(
     default: tuple[int, float, bool],
 ) -> list[Choice]:
     """All choices of one image size: one fit, and one comparison of each picture."""
-    model = make(image_size=size, thumbnails=0, position_scale=True).fit(
+    model = make(image_size=size, thumbnails_mb=0, position_scale=True).fit(
         list(learned), on_error=lambda name, error: None
     )
     fitted = model.require_fitted()

@@ -255,7 +255,7 @@ def _inspected_at(detector: Detector, size: Sequence[int], sources: Sequence[Sam
         others = ", ".join(sorted({f"{h}x{w}" for _, (h, w) in views}))
         raise OptionError(
             f"none of the {len(views)} images is inspected at {size[0]}x{size[1]} pixels, but at {others}: give such "
-            "a --size, or such images (--images)"
+            "an --input-size, or such images (--images)"
         )
     return found
 

@@ -17,7 +17,7 @@ _PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates
 _PER_DRAWN = 16  # bytes of the order in which a training sees each patch
 _PAGES = 600_000_000  # of a file, mapped at one time
 _WAYS_OUT = "use fewer images or a smaller image size (--image-size), or give it more memory (--memory-budget)"
-_OF_BANKS = ", or select in chunks (--coreset stream)"
+_OF_BANKS = ", or select in chunks (--streaming)"
 
 
 _WAYS_OUT_OF_TRAINING = (

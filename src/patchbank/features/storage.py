@@ -38,7 +38,7 @@ def allocate(rows: int, columns: int, device: torch.device, on_disk: bool) -> Te
             except OSError as error:
                 raise MemoryBudgetError(
                     f"{tempfile.gettempdir()}: has no room for {4 * rows * columns / 1e9:.2g} GB of features "
-                    f"({error.strerror}): set TMPDIR to a folder that has, or select in chunks (--coreset stream)"
+                    f"({error.strerror}): set TMPDIR to a folder that has, or select in chunks (--streaming)"
                 ) from error
         array = np.memmap(file, np.float32, "w+", shape=(rows, columns))
     tensor = torch.from_numpy(array)

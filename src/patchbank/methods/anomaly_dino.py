@@ -92,7 +92,7 @@ class AnomalyDINO(PatchCore):
     image_score: str | None = "top"
     sigma: float | None = 4.0
     neighbours: int | None = 0
-    balance: bool | None = False
+    balance_levels: bool | None = False
     foreground: bool = False
 
     def check(self) -> None:

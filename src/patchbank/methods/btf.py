@@ -29,7 +29,7 @@ class BTF(Detector):
         bank_size: how many patches to keep instead.
         neighbours: b of Eq. 7 of PatchCore, 0 or 1 for no re-weighting.
         search: how neighbours are found, see `patchbank.memory.search`.
-        balance: scale the levels of the network to equal variance.
+        balance_levels: scale the levels of the network to equal variance.
     Other options: `Options`.
     """
 
@@ -39,15 +39,16 @@ class BTF(Detector):
     needs: ClassVar[str] = "geometry beside the picture: depth, height or points"
     scorer_class: ClassVar[type[PatchCoreScorer]] = PatchCoreScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"fusion": "concat", "geometry": "paper", "balance": False, "levels": (2, 3)}
+        "paper": {"fusion": "concat", "geometry": "paper", "balance_levels": False, "levels": (2, 3)}
     }
+    former: ClassVar[dict[str, str]] = Detector.former | {"balance": "balance_levels"}
 
     channels: tuple[str, ...] | None = ("rgb", "fpfh")
     coreset: float | None = None
     bank_size: int | None = None
     neighbours: int | None = 0
     search: str = "auto"
-    balance: bool | None = None
+    balance_levels: bool | None = None
 
     def check(self) -> None:
         super().check()
@@ -55,5 +56,5 @@ class BTF(Detector):
         check_bank_search(self.search, self.torch_device, self.option("neighbours"))
 
     def make_scorer(self, levels: Levels) -> PatchCoreScorer:
-        balanced = self.option("balance") and self.option("aggregation") == "mean"
+        balanced = self.option("balance_levels") and self.option("aggregation") == "mean"
         return greedy_scorer(self, levels, balanced=balanced, neighbours=self.option("neighbours"))

@@ -226,12 +226,12 @@ class FAPM(Detector):
 
     Args:
         coreset: share to keep of each region and level.
-        adaptive: keep twice as many where the vectors spread more than `spread`.
-        spread: D_th of the paper, 0..1.
-        spread_unit: what it is measured in: "reach", the median region's, or "neighbour", the median distance to the
-            nearest vector.
+        adaptive: keep twice as many where the vectors spread more than `adaptive_threshold`.
+        adaptive_threshold: D_th of the paper, 0..1.
+        adaptive_threshold_unit: what it is measured in: "reach", the median region's, or "neighbour", the median
+            distance to the nearest vector.
         regions: how many in each direction.
-        radius: also search the regions that many steps away.
+        search_radius: also search the regions up to N steps away.
         level_weights: of the levels' distances, 1 by default.
         neighbours: nearest vectors that re-weight the image score, 0 or 1 for none.
         patch_wise: the ablation switch of Table 2; False: one bank for all regions.
@@ -242,16 +242,20 @@ class FAPM(Detector):
     method: ClassVar[str] = "fapm"
     summary: ClassVar[str] = "distance to the nearest nominal patch of the same region, level by level"
     cost: ClassVar[str] = "76 ms an image, 25 MB, 23 s to learn"
-    needs: ClassVar[str] = "roughly aligned parts (radius=1 forgives a region's width)"
+    needs: ClassVar[str] = "roughly aligned parts (search_radius=1 forgives a region's width)"
     scorer_class: ClassVar[type[FAPMScorer]] = FAPMScorer
+
+    former: ClassVar[dict[str, str]] = Detector.former | {
+        "spread": "adaptive_threshold", "spread_unit": "adaptive_threshold_unit", "radius": "search_radius",
+    }  # fmt: skip
 
     aggregation: str | None = "mean"
     coreset: float = 0.1
     adaptive: bool = True
-    spread: float = 0.5
-    spread_unit: str = "reach"
+    adaptive_threshold: float = 0.5
+    adaptive_threshold_unit: str = "reach"
     regions: int = 7
-    radius: int = 0
+    search_radius: int = 0
     level_weights: tuple[float, ...] | None = None
     neighbours: int = 4
     patch_wise: bool = True
@@ -261,11 +265,13 @@ class FAPM(Detector):
         super().check()
         if not 0 < self.coreset <= 1:
             raise OptionError(f"coreset must lie in (0, 1], such as 0.1 for 10 %, not {self.coreset!r}")
-        if not 0 <= self.spread <= 1:
-            raise OptionError(f"spread must lie in 0..1, not {self.spread}")
-        if self.spread_unit not in ("reach", "neighbour"):
-            raise OptionError(f"spread_unit must be reach or neighbour, not {self.spread_unit!r}")
-        for name, least in (("regions", 1), ("radius", 0), ("neighbours", 0), ("stride", 1)):
+        if not 0 <= self.adaptive_threshold <= 1:
+            raise OptionError(f"adaptive_threshold must lie in 0..1, not {self.adaptive_threshold}")
+        if self.adaptive_threshold_unit not in ("reach", "neighbour"):
+            raise OptionError(
+                f"adaptive_threshold_unit must be reach or neighbour, not {self.adaptive_threshold_unit!r}"
+            )
+        for name, least in (("regions", 1), ("search_radius", 0), ("neighbours", 0), ("stride", 1)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.level_weights is not None and not all(weight > 0 for weight in self.level_weights):
@@ -285,8 +291,8 @@ class FAPM(Detector):
         if len(weights) != count:
             raise OptionError(f"level_weights must be {count} numbers, one for each level, not {len(weights)}")
         options = FAPMOptions(
-            self.coreset, self.spread, self.spread_unit if self.adaptive else None,
-            self.regions if self.patch_wise else 1, self.radius, weights, self.neighbours, self.layer_wise,
+            self.coreset, self.adaptive_threshold, self.adaptive_threshold_unit if self.adaptive else None,
+            self.regions if self.patch_wise else 1, self.search_radius, weights, self.neighbours, self.layer_wise,
             self.option("image_score") == "max", self.seed,
         )  # fmt: skip
         return FAPMScorer(levels, options)

@@ -280,7 +280,7 @@ class LocalScale(Detector):
             raise OptionError(f"stiffness must lie in 0..1e6, not {self.stiffness}")
 
     def make_scorer(self, levels: Levels) -> LocalScaleScorer:
-        balanced = self.in_effect("balance", None) and self.option("aggregation") == "mean"
+        balanced = self.in_effect("balance_levels", None) and self.option("aggregation") == "mean"
         bank = greedy_scorer(self, levels, balanced=balanced)
         return LocalScaleScorer(
             bank, training_of(self), self.torch_device, self.hidden, self.learning_rate, self.stiffness

@@ -139,7 +139,7 @@ class PatchCore(Detector):
         neighbours: b of Eq. 7 (9), 0 or 1 for no re-weighting.
         search: how neighbours are found, see `patchbank.memory.search`.
         bank_dtype: "float32", or "float16" for half the file.
-        balance: scale the levels to equal variance, so that none drowns the other (not in the paper).
+        balance_levels: scale the levels to equal variance, so that none drowns the other (not in the paper).
         augment: "rotations" learns each image at eight angles, for few images.
     Other options: `Options`.
     """
@@ -154,6 +154,7 @@ class PatchCore(Detector):
         "best": {"image_size": [384, 512, 768]},  # an ensemble
     }
     on_whole_images: ClassVar = {"image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True}
+    former: ClassVar[dict[str, str]] = Detector.former | {"balance": "balance_levels"}
 
     coreset: float | str | None = None
     bank_size: int | None = None
@@ -163,7 +164,7 @@ class PatchCore(Detector):
     neighbours: int | None = None
     search: str = "auto"
     bank_dtype: str = "float32"
-    balance: bool | None = None
+    balance_levels: bool | None = None
     augment: str | None = None
 
     def check(self) -> None:
@@ -183,7 +184,7 @@ class PatchCore(Detector):
         return turned_by(sources) if self.augment else sources
 
     def make_scorer(self, levels: Levels) -> PatchCoreScorer:
-        balanced = self.option("balance") and self.option("aggregation") == "mean"
+        balanced = self.option("balance_levels") and self.option("aggregation") == "mean"
         return self.scorer_class(
             levels, self._size(), self._selecting(), balanced, takes_held_out=self.geometry != "paper",
             neighbours=self.option("neighbours"), search=self.search, device=self.torch_device, seed=self.seed,

@@ -225,7 +225,7 @@ class SPADE(Detector):
     of the side. The image score is the mean distance to the K images.
 
     Args:
-        images_compared: K.
+        k: training images that are compared, K.
         bank_dtype: "float16" halves the memory and the file, which hold the features of all nominal images.
     Other options: `Options`, but aggregation and image_score.
     """
@@ -241,13 +241,15 @@ class SPADE(Detector):
     aggregation: str | None = "mean"
     image_size: int | None = 224
     patch_size: int | None = 1
-    images_compared: int = 50
+    former: ClassVar[dict[str, str]] = Detector.former | {"images_compared": "k"}
+
+    k: int = 50
     bank_dtype: str = "float32"
 
     def check(self) -> None:
         super().check()
-        if self.images_compared < 1:
-            raise OptionError(f"images_compared must be at least 1, not {self.images_compared}")
+        if self.k < 1:
+            raise OptionError(f"k must be at least 1, not {self.k}")
         if self.bank_dtype not in ("float32", "float16"):
             raise OptionError(f"bank_dtype must be float32 or float16, not {self.bank_dtype!r}")
         if self.stride != 1:
@@ -257,4 +259,4 @@ class SPADE(Detector):
         return Cells(self.option("patch_size"))
 
     def make_scorer(self, levels: Levels) -> SPADEScorer:
-        return SPADEScorer(levels, self.images_compared, self.bank_dtype)
+        return SPADEScorer(levels, self.k, self.bank_dtype)

@@ -49,18 +49,22 @@ def drifting(name: str, request: Request, days: Annotated[int, Query(ge=1, le=90
     return finite(answer)
 
 
-@router.get("/{name}/proposal", response_model=answers.Proposal, responses={404: PROBLEMS[404]})
-def proposal(name: str, request: Request) -> Any:
+_MISSING: Any = {404: PROBLEMS[404]}
+_REFUSED: Any = {code: PROBLEMS[code] for code in (404, 409, 503)}
+
+
+@router.get("/{name}/proposal", response_model=answers.Proposal, include_in_schema=False)  # its name until 0.3
+@router.get("/{name}/feedback", response_model=answers.Proposal, responses=_MISSING)
+def feedback(name: str, request: Request) -> Any:
     """False alarms that a person overruled, that the model has not learned from, and whose images are kept."""
     service = service_of(request)
     known_model(service, name)
     return {"items": [item_of(row) for row in service.history.accepted_false_alarms(name, 100)]}
 
 
-@router.post(
-    "/{name}/proposal", response_model=answers.Added, responses={code: PROBLEMS[code] for code in (404, 409, 503)}
-)
-async def accept(name: str, chosen: answers.Chosen, request: Request) -> Any:
+@router.post("/{name}/proposal", response_model=answers.Added, include_in_schema=False)  # its name until 0.3
+@router.post("/{name}/feedback", response_model=answers.Added, responses=_REFUSED)
+async def learn_feedback(name: str, chosen: answers.Chosen, request: Request) -> Any:
     """Let the model learn from some of them: its file is replaced, the old one kept beside it."""
     service = service_of(request)
     known_model(service, name)

@@ -11,7 +11,14 @@ from patchbank.errors import OptionError
 from patchbank.training.checkpoint import Checkpoints
 from patchbank.training.loop import Training
 
-_ELSEWHERE = ("memory_budget", "threads", "thumbnails", "max_minutes", "roi", "depth")  # or without effect on weights
+_ELSEWHERE = (
+    "memory_budget",
+    "threads",
+    "thumbnails_mb",
+    "max_minutes",
+    "roi",
+    "depth",
+)  # or without effect on weights
 
 
 def training_of(options: Any, **more: Any) -> Training:

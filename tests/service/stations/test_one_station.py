@@ -53,15 +53,15 @@ def test_it_learns_into_the_registry_while_no_other_station_does(
     model = model_of(tmp_path / "models", "parts")
     before = model.state().current
     with shared().turn("parts"):
-        refused = station.post("/v1/models/parts/proposal", json={"ids": [number]})
+        refused = station.post("/v1/models/parts/feedback", json={"ids": [number]})
         assert (refused.status_code, "another station" in refused.json()["detail"]) == (503, True)
         assert int(refused.headers["retry-after"]) >= 1
-    learned = station.post("/v1/models/parts/proposal", json={"ids": [number]}).json()
+    learned = station.post("/v1/models/parts/feedback", json={"ids": [number]}).json()
     state = model.state()
     assert learned["model"]["version"] == state.current != before
     assert learned["backup"] == f"{before}.patchbank"
     assert state.changes[-1].action == "learn"
-    assert station.get("/v1/models/parts/proposal").json()["items"] == []
+    assert station.get("/v1/models/parts/feedback").json()["items"] == []
     assert not list(model.folder.glob(".learn-*"))
 
 
@@ -95,7 +95,7 @@ def test_while_the_database_is_away_everything_is_503(station: TestClient, proxy
         station.get("/v1/history"), station.get(f"/v1/history/{number}"), station.get("/v1/models/parts/drift"),
         station.get(f"/v1/history/{number}/image"),
         station.post(f"/v1/history/{number}/verdict", json={"verdict": "confirmed"}),
-        station.post("/v1/models/parts/proposal", json={"ids": [number]}),
+        station.post("/v1/models/parts/feedback", json={"ids": [number]}),
     ]  # fmt: skip
     for answer in (first, at_once, *others):
         assert answer.status_code == 503, answer.text

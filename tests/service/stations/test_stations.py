@@ -145,16 +145,16 @@ def a_verdict_on_one_page_appears_on_the_other(line: Line) -> None:
     httpx.post(f"{second}{path}/verdict", json={"verdict": "overruled", "note": "dust"}).raise_for_status()
     seen = get(line, 0, path)
     assert (seen["verdict"], seen["note"]) == ("overruled", "dust")
-    assert [item["id"] for item in get(line, 0, "/v1/models/parts/proposal")["items"]] == [result["id"]]
+    assert [item["id"] for item in get(line, 0, "/v1/models/parts/feedback")["items"]] == [result["id"]]
     assert get(line, 0, "/v1/history?verdict=overruled") == get(line, 1, "/v1/history?verdict=overruled")
     pictures = [httpx.get(f"{address}{path}/overlay") for address in (first, second)]
     assert pictures[0].content == pictures[1].content
     assert pictures[0].headers["content-type"] == "image/png"
     # what one learned, the other serves, and it is not proposed again
-    learned = httpx.post(f"{second}/v1/models/parts/proposal", json={"ids": [result["id"]]}, timeout=60).json()
+    learned = httpx.post(f"{second}/v1/models/parts/feedback", json={"ids": [result["id"]]}, timeout=60).json()
     version = learned["model"]["version"]
     wait_for(lambda: get(line, 0, "/v1/models")["models"][0]["version"] == version)
-    assert get(line, 0, "/v1/models/parts/proposal")["items"] == []
+    assert get(line, 0, "/v1/models/parts/feedback")["items"] == []
     line.model.rollback(read)
     wait_for(lambda: all(get(line, i, "/v1/models")["models"][0]["version"] == line.versions[1] for i in range(2)))
 

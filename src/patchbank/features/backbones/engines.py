@@ -63,9 +63,9 @@ def choose(device: torch.device, runtime: str) -> str:
         return "openvino" if device.type == "cpu" and is_available("openvino") else "torch"
     if not is_available(runtime):
         install = {"openvino": "openvino", "onnxruntime": "patchbank[onnx]"}[runtime]
-        raise MissingPackageError(f"runtime={runtime!r} needs packages that are missing: `pip install {install}`")
+        raise MissingPackageError(f"the engine {runtime} needs packages that are missing: `pip install {install}`")
     if runtime != "torch" and device.type != "cpu":
-        raise OptionError(f"runtime={runtime!r} runs on the CPU, not on {device}: use runtime='torch'")
+        raise OptionError(f"the engine {runtime} runs on the CPU, not on {device}: use torch")
     return runtime
 
 

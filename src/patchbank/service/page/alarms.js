@@ -51,7 +51,7 @@ export function open(root) {
 }
 
 function path(model) {
-  return `v1/models/${encodeURIComponent(model.name)}/proposal`;
+  return `v1/models/${encodeURIComponent(model.name)}/feedback`;
 }
 
 function inWords({ added, threshold }, model, asked) {
