@@ -53,6 +53,13 @@ def test_a_table_says_where_it_comes_from(results: Path) -> None:
     assert "1\u00a0000\u00a0±\u00a02" in text
 
 
+def test_runs_of_different_days_are_all_said(results: Path) -> None:
+    runs = {"a": {"x": 1}, "b": {"environment": {"date": "2026-11-28"}}, "c": {"environment": {"date": "2026-11-27"}}}
+    (results / "runs.json").write_text(json.dumps(runs))
+    text = table.Table(["a"], [["1"]], ["runs.json"], "make x").markdown()
+    assert "date: 2026-11-27 and 2026-11-28 and not recorded; commit: not recorded; machine: not recorded;" in text
+
+
 def test_a_result_that_no_table_knows_is_shown(results: Path) -> None:
     (results / "list.json").write_text(json.dumps([{"kind": "ring", "image_auroc": 0.91234, "odd": [1]}]))
     (results / "named.json").write_text(json.dumps({"one": {"ms": 12.34}, "environment": {"date": "2026-01-02"}}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,38 +84,41 @@ def _unbroken(cell: str) -> str:
 
 
 def _origin(name: str, command: str) -> str:
-    """A line on one file: date, commit, machine, command."""
-    content = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    found = _environment(content)
-    repeat = found.get("command") or command
+    """A line on one file: date, commit, machine, command; of runs that differ all of each."""
+    runs = _environments(json.loads((RESULTS / name).read_text(encoding="utf-8")))
+    repeat = [run["command"] for run in runs if run.get("command")] or [command]
+    commands = ", ".join(f"`{each}`" for each in dict.fromkeys(repeat) if each != "not kept")
     facts = [
         f"`benchmarks/results/{name}`",
-        f"date: {found.get('date') or NOT_RECORDED}",
-        f"commit: {found.get('commit') or NOT_RECORDED}",
-        f"machine: {_machine(found)}",
-        f"command: {NOT_RECORDED if repeat == 'not kept' else f'`{repeat}`'}",
+        f"date: {_all(run.get('date') for run in runs)}",
+        f"commit: {_all(run.get('commit') for run in runs)}",
+        f"machine: {_all(map(_machine, runs))}",
+        f"command: {commands or NOT_RECORDED}",
     ]
     return f"<sub>{'; '.join(facts)}.</sub>"
 
 
-def _environment(content: Any) -> dict[str, Any]:
-    """The first environment in a file: of the whole, or of its first run."""
+def _all(values: Iterable[str | None]) -> str:
+    """Each different value once, those that are not recorded last."""
+    found = sorted({value or NOT_RECORDED for value in values}, key=lambda value: (value == NOT_RECORDED, value))
+    return " and ".join(found)
+
+
+def _environments(content: Any) -> list[dict[str, Any]]:
+    """The environment of a file as a whole, or those of its runs, empty where none was kept; at least one."""
     if isinstance(content, dict):
         if isinstance(content.get("environment"), dict):
-            return dict(content["environment"])
+            return [content["environment"]]
         content = list(content.values())
-    if isinstance(content, list):
-        for part in content:
-            if isinstance(part, dict) and (found := _environment(part)):
-                return found
-    return {}
+    runs = [part.get("environment") or {} for part in content if isinstance(part, dict)]
+    return runs or [{}]
 
 
-def _machine(found: dict[str, Any]) -> str:
+def _machine(found: dict[str, Any]) -> str | None:
     if found.get("machine"):
         return str(found["machine"])
     if not found.get("processor"):
-        return NOT_RECORDED
+        return None
     cores = f"{found['cores']} cores, {found['threads']} threads"
     gpu = f", {found['gpu']}" if found.get("gpu") else ""
     return f"{found['processor']}, {cores}{gpu}, Python {found['python']}, torch {found['torch']}"
