@@ -80,7 +80,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         there = posixpath.relpath(_PAGES.get(full, _copy_of(full)), posixpath.dirname(page.file.src_uri) or ".")
         return f"{before}{there}{anchor or ''}{after}"
 
-    return _LINK.sub(led, markdown)
+    return _LINK.sub(led, command_pages.listed(markdown))
 
 
 def _in_repository(target: str, file: File) -> str | None:
