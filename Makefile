@@ -11,10 +11,11 @@ BENCH_ARGS ?=
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -O $(DEMO_OUT)
 
-# compiled loops are kept beside their source, and a change in one file does not invalidate those of another
+# Compiled loops are kept beside their source, and a change in one file does not invalidate those of another.
+# Each process has a core for itself: threads of OpenMP that wait for one another would take most of the time.
 test: lint
 	find src -name '*.nb[ic]' -delete
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

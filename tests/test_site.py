@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +45,21 @@ def test_pages_that_are_made_from_code_are_there(site: Path) -> None:
     assert "/v1/models/" in (site / "reference/http.html").read_text(encoding="utf-8")
     assert "<math" in (site / "methods/patchcore.html").read_text(encoding="utf-8")
     assert "covering radius" in (site / "reference/api/detector.html").read_text(encoding="utf-8")
+
+
+def test_every_page_is_two_clicks_from_home(site: Path) -> None:
+    """By the tabs and by links in the text, without the list of pages at the side."""
+    first = links(site, "index.html")
+    near = {"index.html", *first}.union(*(links(site, page) for page in first))
+    assert sorted(set(browse.pages(site)) - near) == []
+
+
+def links(site: Path, page: str) -> set[str]:
+    """Pages that the text of a page and the tabs above it lead to."""
+    html = (site / page).read_text(encoding="utf-8")
+    shown = re.findall(r"<article.*?</article>|<li class=\"md-tabs__item.*?</li>", html, re.DOTALL)
+    targets = re.findall(r'href="([^"#:]+\.html)', "".join(shown))
+    return {posixpath.normpath(posixpath.join(posixpath.dirname(page), target)) for target in targets}
 
 
 def test_every_page_shows_without_a_problem(site: Path, chromium: Any) -> None:

@@ -168,7 +168,7 @@ def test_two_levels_of_a_resnet(method: str) -> None:
     assert model.predict(good_image(50)).score < model.predict(bad_image(60)).score
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", ["patchcore", "padim", "subspace"])  # the way out is the same for all
 def test_an_interrupted_fit_leaves_nothing(method: str, tmp_path: Path) -> None:
     images, output = tmp_path / "good", tmp_path / "out"
     images.mkdir()

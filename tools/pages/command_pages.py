@@ -15,6 +15,19 @@ _ARGUMENTS = "Arguments"
 _OPTIONS = "Options"
 
 
+LIST = "<!-- commands -->"  # on a page of the reference: where the list of commands goes
+
+
+def listed(markdown: str) -> str:
+    """A page of the reference, with links to all commands where it has the line for them."""
+    if LIST not in markdown:
+        return markdown
+    from patchbank.cli import app
+
+    paths = [path[1:] for path, _ in _commands(typer.main.get_command(app), ("patchbank",))]
+    return markdown.replace(LIST, ", ".join(f"[`{' '.join(path)}`](cli/{'-'.join(path)}.md)" for path in paths))
+
+
 def command_pages() -> dict[str, str]:
     """Markdown of each page by its path below docs/: an index, and a page for each command."""
     from patchbank.cli import app

@@ -24,6 +24,7 @@ _PAGES = {
     "SECURITY.md": "contribute/security.md",
     "CODE_OF_CONDUCT.md": "contribute/conduct.md",
 }
+_further: dict[str, str] = {}  # pages that the navigation does not name, with their titles
 _LESS = 0.4  # weight of a page in the search
 _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 
@@ -61,8 +62,12 @@ def on_files(files: Files, config: Any) -> Files:
         made |= {f"{folder}/{name}": data for name, data in pictures.items()}
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
-    pages = [file.src_uri for file in files.documentation_pages()]
-    _fill_in(config["nav"], [p for p in pages if p not in set(_mentioned(config["nav"]))])
+    mentioned = set(_mentioned(config["nav"]))
+    _further.clear()
+    _further.update(
+        {f.src_uri: _title(f.content_string) for f in files.documentation_pages() if f.src_uri not in mentioned}
+    )
+    _fill_in(config["nav"], list(_further))
     return files
 
 
@@ -80,7 +85,24 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         there = posixpath.relpath(_PAGES.get(full, _copy_of(full)), posixpath.dirname(page.file.src_uri) or ".")
         return f"{before}{there}{anchor or ''}{after}"
 
-    return _LINK.sub(led, markdown)
+    return _LINK.sub(led, command_pages.listed(_with_further(markdown, page.file.src_uri)))
+
+
+def _title(markdown: str) -> str:
+    """The first heading of a page."""
+    found = re.search(r"^# (.+)$", markdown, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _with_further(markdown: str, path: str) -> str:
+    """The first page of a folder, with links to pages of the folder that neither it nor the navigation names."""
+    folder, name = posixpath.split(path)
+    if name != "index.md":
+        return markdown
+    further = {p[len(folder) + 1 :]: title for p, title in _further.items() if posixpath.dirname(p) == folder}
+    missing = [f"- [{title}]({page})" for page, title in sorted(further.items()) if f"({page}" not in markdown]
+    missing = [line for line in missing if "(index.md)" not in line]
+    return markdown + ("\n\n## More\n\n" + "\n".join(missing) + "\n" if missing else "")
 
 
 def _in_repository(target: str, file: File) -> str | None:
