@@ -93,16 +93,17 @@ def test_what_is_printed_gives_the_same_values(name: str, tmp_path: Path, monkey
     file.write_text(done.stdout)
     monkeypatch.setattr(Command, "invoke", lambda self, ctx: seen.append(dict(ctx.params)))
     assert patchbank(name, "--config", file).returncode == 0
-    first, second = ({k: absolute(v, tmp_path, k) for k, v in s.items() if k != "config"} for s in seen)
+    paths = {key for key, kind in COMMANDS[name].callback.kinds.items() if kind[0] is Path}
+    paths |= {"weights", "group_by", "history"}
+    first, second = ({k: absolute(v, tmp_path, k in paths) for k, v in s.items() if k != "config"} for s in seen)
     assert first == second
     assert any(value != parameter.default for parameter in COMMANDS[name].params for value in [first[parameter.name]])
 
 
-def absolute(value: Any, folder: Path, name: str) -> Any:
+def absolute(value: Any, folder: Path, is_path: bool) -> Any:
     if isinstance(value, list | tuple):
-        return [absolute(one, folder, name) for one in value]
-    is_path = isinstance(value, Path) or (name in ("weights", "group_by", "history") and value)
-    return str(folder / value) if is_path else value
+        return [absolute(one, folder, is_path) for one in value]
+    return str(folder / value) if is_path and value else value
 
 
 def test_all_but_the_smallest_commands_take_a_file() -> None:

@@ -103,7 +103,7 @@ def test_fapm_compares_each_vector_with_its_own_region(options: dict[str, object
                 here = (cell[0] * sides[0] // 6, cell[1] * sides[1] // 8)
                 near = [
                     (there // sides[1], there % sides[1]) for there in range(sides[0] * sides[1])
-                    if max(abs(there // sides[1] - here[0]), abs(there % sides[1] - here[1])) <= model.radius
+                    if max(abs(there // sides[1] - here[0]), abs(there % sides[1] - here[1])) <= model.search_radius
                 ]  # fmt: skip
                 mine = np.isin(banks.region, [a * sides[1] + b for a, b in near])
                 away = (banks.vectors[torch.from_numpy(mine)].double() - local[:, r, c]).norm(dim=1)

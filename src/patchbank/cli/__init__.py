@@ -48,6 +48,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,  # its options depend on the shell that runs; ours take its name
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",  # the default differs between versions, and `PlainHelp` must know it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 completion.prepare()

@@ -164,7 +164,8 @@ class Command(PlainHelp):
     def invoke(self, ctx: Any) -> Any:
         if ctx.meta.get("printing"):
             summary = (self.help or "").strip().partition("\n")[0]
-            say(config.as_toml(ctx.info_name, summary, self.params, ctx.params))
+            kinds = self.callback.kinds  # type: ignore[union-attr]
+            say(config.as_toml(ctx.info_name, summary, self.params, kinds, ctx.params))
             return None
         started = time.perf_counter()
         try:

@@ -140,7 +140,13 @@ def _never(text: str) -> bool:
     return False
 
 
-def as_toml(command: str, summary: str, parameters: Sequence[Any], values: Mapping[str, Any]) -> str:
+def as_toml(
+    command: str,
+    summary: str,
+    parameters: Sequence[Any],
+    kinds: Mapping[str, tuple[type, bool]],
+    values: Mapping[str, Any],
+) -> str:
     """A file with the values of all parameters; those without a value are comments."""
     lines = [f"# {summary}", "# Relative paths are relative to the folder of this file.", f"[{command}]"]
     for parameter in parameters:
@@ -150,14 +156,14 @@ def as_toml(command: str, summary: str, parameters: Sequence[Any], values: Mappi
         if value is None or (isinstance(value, list | tuple) and not value):
             lines.append(f"# {key} = ")
         else:
-            lines.append(f"{key} = {_toml(parameter.name, value)}")
+            lines.append(f"{key} = {_toml(parameter.name, kinds[parameter.name][0], value)}")
     return "\n".join(lines)
 
 
-def _toml(name: str, value: Any) -> str:
+def _toml(name: str, kind: type, value: Any) -> str:
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(name, one) for one in value)}]"
-    if isinstance(value, Path):
+        return f"[{', '.join(_toml(name, kind, one) for one in value)}]"
+    if kind is Path:  # of the parameter: older parsers make a text of it until the command runs
         return _quoted(str(located(value)) if is_remote(value) else os.path.abspath(value))
     if isinstance(value, str):
         return _quoted(os.path.abspath(value) if _PATHS.get(name, _never)(value) else value)
