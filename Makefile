@@ -7,7 +7,7 @@ DEMO_OUT ?= out/demo
 BENCH_ARGS ?=
 WHEEL_ARGS ?=
 
-.PHONY: demo test lint bench tutorials wheel-test release-check clean
+.PHONY: demo test lint bench experiments docs tutorials wheel-test release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -O $(DEMO_OUT)
@@ -36,6 +36,15 @@ wheel-test: $(VENV)/.installed-dev
 
 release-check: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.release_check
+
+# the tables of measurements, from benchmarks/results
+experiments: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.pages
+
+# the documentation site, into out/site; a broken link or a missing docstring fails
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'open out/site/index.html, or for the search: $(BIN)/python -m http.server --directory out/site'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

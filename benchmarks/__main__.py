@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks import baselines, shapes
+from benchmarks.record import environment
 from patchbank import FAPM, LMFCore, PatchCore
-from patchbank._system.environment import environment
 from patchbank.data import gather
 from patchbank.demo.synthetic import draw
 from patchbank.fitting import fresh_scorer

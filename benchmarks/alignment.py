@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from patchbank._system.environment import environment
+from benchmarks.record import environment
 from patchbank.data import Sample, read_image
 from patchbank.data.datasets import GOOD, Dataset, LabelledImage, open_dataset, read_mask
 from patchbank.detector import Detector

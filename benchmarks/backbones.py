@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from patchbank._system.environment import environment
+from benchmarks.record import environment
 from patchbank.features.backbones import list_backbones, open_backbone
 from patchbank.features.backbones.engines import RUNTIMES, is_available
 

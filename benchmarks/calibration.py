@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.calibration.calibration import CORRECTED
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import Calibrator

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.distributed.measure import measure
 from patchbank.distributed.rates import Rates, Work, forecast, round_seconds, rounds_of, setup_seconds
 

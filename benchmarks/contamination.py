@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.audit import audit
 from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.evaluation.evaluate import evaluate

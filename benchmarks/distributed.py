@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.distributed import connect
 from patchbank.distributed.cluster import ClusterFit
 from patchbank.distributed.measure import measure

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.record import environment
 from patchbank.data import gather
 from patchbank.data.datasets import GOOD, Dataset, open_dataset
 from patchbank.errors import give_up
@@ -149,11 +150,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     channels = tuple(name for name in given.channels.split(",") if name)
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    results.pop("environment", None)
     with tempfile.TemporaryDirectory() as scratch:
         paths = given.data or drawn(given, Path(scratch))
         if given.cost:
             results["cost"] = cost(open_dataset(paths[0]))
-            given.out.write_text(json.dumps(results, indent=1))
+            keep(results, given.out)
             print(json.dumps(results["cost"], indent=1))
             return
         for path in paths:
@@ -164,11 +166,16 @@ def main() -> None:
             for name in given.methods.split():
                 if name not in found:
                     found[name] = of_method(dataset, name, seed=0)
-            given.out.write_text(json.dumps(results, indent=1))
+            keep(results, given.out)
             print(f"{path.name}: {time.perf_counter() - started:.0f} s", flush=True)
     if given.table:
         defects = sorted({key for row in next(iter(results.values()))["channels"].values() for key in row} - {"mean"})
         print(markdown(results, given.table.split(), defects))
+
+
+def keep(results: dict[str, Any], path: Path) -> None:
+    """Write what is there so far, with the machine of the last run."""
+    path.write_text(json.dumps({"environment": environment(), **results}, indent=1))
 
 
 def drawn(given: Any, scratch: Path) -> list[Path]:

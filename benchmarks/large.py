@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patchbank._system.environment import environment
+from benchmarks.record import environment
 from patchbank.demo.synthetic import draw
 
 RESULTS = Path(__file__).parent / "results" / "large.json"

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.data.datasets import Dataset, open_dataset
 from patchbank.evaluation.evaluate import evaluate
 

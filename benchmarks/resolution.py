@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.data import Sample, read_image
 from patchbank.data.datasets import GOOD, open_dataset
 

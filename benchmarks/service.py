@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from patchbank._system.environment import environment
+from benchmarks.record import environment
 from patchbank._system.files import write_text
 
 CLIENTS = (1, 8, 32)

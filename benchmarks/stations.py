@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.record import environment
 from benchmarks.service import load, serving
-from patchbank._system.environment import environment
 from patchbank._system.files import write_text
 from patchbank.service.history import History
 from patchbank.service.records import Record

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.data import Sample, read_image
 from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning

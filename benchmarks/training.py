@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank._system.environment import environment
+from benchmarks.record import environment
 from patchbank.calibration.calibration import standardised
 from patchbank.data.datasets import GOOD, Dataset, open_dataset
 from patchbank.evaluation.evaluate import evaluate

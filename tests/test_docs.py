@@ -1,25 +1,36 @@
-"""The Python and the commands in the pages on geometry run as they stand there, on drawn parts."""
+"""The pages: their Python and their commands run as they stand there, on drawn parts; their tables are those of the
+results."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-import shlex
+import shutil
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from benchmarks.pages import compared
+from benchmarks.pages.__main__ import outdated
 from numpy.typing import NDArray
-from typer.testing import CliRunner
+from tools.pages import docstrings
+from tools.pages.notebooks import notebook_page
 
-from patchbank.cli import app
+import patchbank
 from patchbank.data.channels import READERS
+from patchbank.data.datasets import open_dataset
 from patchbank.demo.solid import draw_solid
+from patchbank.evaluation.evaluate import evaluate
+from patchbank.io.model_file import FORMAT_VERSION, read
+from patchbank.registry import METHODS
 from patchbank.shape import Shape, write_depth_png, write_pcd, write_ply, write_xyz
+from tests.pages import DOCS, blocks, commands, lay_out, run
 
-DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (
     "guides/geometry.md",
     "guides/channels.md",
@@ -28,15 +39,18 @@ PAGES = (
     "methods/m3dm.md",
     "methods/cfm.md",
 )
-TRAINED = ("simplenet", "fastflow", "cflow", "rd4ad", "localscale", "draem", "efficientad", "easynet", "hyads")
-LINKING = (
-    *PAGES,
-    "guides/stations.md",
-    "guides/service.md",
-    "methods/training.md",
-    "guides/synthetic-anomalies.md",
-    *(f"methods/{name}.md" for name in TRAINED),
-)
+PICTURES = (
+    "start/first-model.md",
+    "start/choosing.md",
+    *(
+        f"guides/{name}.md"
+        for name in (
+            "images", "camera", "thresholds", "regions", "large-images", "alignment", "audit", "banks", "teaching",
+            "drift", "explanations", "embedding", "deploy-edge", "export", "synthetic-anomalies",
+        )
+    ),
+    *(f"methods/{name}.md" for name in ("padim", "fapm", "lmf", "spade", "mahalanobis", "subspace")),
+)  # fmt: skip
 RUN = (*PAGES[:2], "methods/m3dm.md")  # the others say the same of another method
 SIZE, PARTS = 96, 6
 
@@ -87,25 +101,110 @@ def write_picture(path: Path, pixels: NDArray[np.generic]) -> None:
 @pytest.mark.usefixtures("parts")
 def test_what_a_page_shows_runs(page: str) -> None:
     """Commands and Python in the order of the page, for some of them need the files of others."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    for language, block in re.findall(r"^```(python|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        if language == "python":
-            exec(compile(block, page, "exec"), names)
-        else:
-            for line in block.splitlines():
-                run(line)
+    run_blocks(page, {})
 
 
-def run(line: str) -> None:
-    program, *arguments = shlex.split(line, comments=True)
-    assert program == "patchbank"
-    result = CliRunner().invoke(app, [*arguments, "--threads", "1"])
-    assert result.exit_code == 0, f"{line}\n{result.output}"
+@pytest.fixture(scope="session")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    lay_out(folder)
+    return folder
 
 
-@pytest.mark.parametrize("page", LINKING)
-def test_what_a_page_links_to_is_there(page: str) -> None:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (DOCS / page).parent.joinpath(link).exists(), link
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::patchbank.errors.PatchbankWarning")
+@pytest.mark.parametrize("page", PICTURES)
+def test_a_page_on_pictures_runs(page: str, laid_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(laid_out, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    frames = [cv2.imread(str(path)) for path in sorted(Path("today").iterdir())]
+    model, other = patchbank.load("parts.patchbank"), patchbank.load("line-2.patchbank")
+    run_blocks(page, {"frames": lambda: iter(frames), "model": model, "other": other})
+
+
+@pytest.mark.filterwarnings("ignore::patchbank.errors.PatchbankWarning")
+def test_the_worked_example_of_a_method_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = set(METHODS)
+    try:
+        run_blocks("contribute/method.md", {})
+    finally:
+        for name in set(METHODS) - known:
+            del METHODS[name]
+
+
+def run_blocks(page: str, names: dict[str, object]) -> None:
+    """Commands and Python in the order of the page, for some of them need the files of others."""
+    module = types.ModuleType("page")  # where dataclasses look for the names of their annotations
+    vars(module).update(names)
+    sys.modules["page"] = module
+    try:
+        for language, block in blocks(page):
+            if language == "python":
+                exec(compile(block, page, "exec"), vars(module))
+            else:
+                for arguments in commands(block):
+                    run(arguments)
+    finally:
+        del sys.modules["page"]
+
+
+def test_tables_are_those_of_the_results() -> None:
+    """`make experiments` writes them anew."""
+    assert [page.name for page in outdated()] == []
+
+
+def test_each_written_down_table_is_shown() -> None:
+    shown = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    assert [name for name in compared.names_recorded() if f"<!-- results: {name} -->" not in shown] == []
+
+
+def test_the_page_on_metrics_has_every_key(laid_out: Path) -> None:
+    model = patchbank.load(laid_out / "parts.patchbank")
+    metrics = evaluate(model, open_dataset(laid_out / "dataset"), pictures=False).metrics
+    text = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    assert [key for key in metrics if f"`{key}`" not in text] == []
+
+
+def test_the_page_on_the_model_file_has_every_key(laid_out: Path) -> None:
+    file = read(laid_out / "parts.patchbank")
+    text = (DOCS / "reference" / "model-file.md").read_text(encoding="utf-8")
+    assert [key for key in (*file.document, *file.tensors) if f"`{key}`" not in text] == []
+    assert f"`format_version` (now {FORMAT_VERSION})" in text
+
+
+def test_a_notebook_becomes_a_page(tmp_path: Path) -> None:
+    picture = {"data": {"image/jpeg": base64.b64encode(b"jpeg").decode(), "text/plain": "<Figure>"}}
+    printed = {"text": ["\x1b[31mred\x1b[0m\n", "line\n"]}
+    code = {"cell_type": "code", "source": ["print(1)"], "outputs": [printed, picture]}
+    cells = [{"cell_type": "markdown", "source": ["# Title"]}, code, {"cell_type": "code", "source": []}]
+    (tmp_path / "one.ipynb").write_text(json.dumps({"cells": cells}))
+    text, pictures = notebook_page(tmp_path / "one.ipynb")
+    assert text.startswith("# Title\n\n```python\nprint(1)\n```\n\n``` {.text .output}\nred\nline\n```\n\n![")
+    assert pictures == {"one-1-0.jpeg": b"jpeg"}
+    assert "(one-1-0.jpeg)" in text
+    assert "<Figure>" not in text
+
+
+def test_the_reference_has_all_that_is_public() -> None:
+    assert docstrings.not_documented(DOCS / "reference" / "api") == []
+    assert docstrings.without_docstring(DOCS / "reference" / "api") == []
+
+
+def test_what_has_no_docstring_is_found(tmp_path: Path) -> None:
+    (tmp_path / "api.md").write_text("::: tests.test_docs.Bare\n\n::: tests.test_docs.run_blocks\n")
+    assert docstrings.without_docstring(tmp_path) == ["tests.test_docs.Bare", "tests.test_docs.Bare.method"]
+    assert "PatchCore" in docstrings.not_documented(tmp_path)
+
+
+class Bare:
+    def method(self) -> None: ...
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    """On a disk as on the site: pages that are made while the site is built are left out."""
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "/cli/" not in f"/{link}" and not link.endswith("http.md"):
+            target = page.parent / link
+            assert target.exists() or target.with_suffix(".ipynb").exists(), link

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.distances import SETS, Distances, Split, distances_of, options_from, split_of
 from benchmarks.accuracy.variants import Scored, Variant, scored, together
-from patchbank._system.environment import environment
+from benchmarks.record import environment
 from patchbank.features.cache import FeatureCache
 from patchbank.metrics import PixelMetrics, auroc
 

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.__main__ import drawn
 from benchmarks.baselines import greedy_loop
+from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank._system.environment import environment
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
 from patchbank.memory.search import make_index
 

@@ -139,25 +139,26 @@ class Detector(Options):
         resume: bool = False,
         cluster: Cluster | None = None,
     ) -> Self:
-        """Learn from nominal images: paths, folders, arrays (H×W, H×W×C, N×H×W×C; integers or floats), PIL images, or
-        the bytes of image files. A folder that also holds defects, by its sub-folders, is refused. Exact copies are
-        used once, and said.
+        """Learn from nominal images. Exact copies are used once, with a warning.
 
         Args:
-            images: see above.
-            groups: a label for each image that says which part it shows, where parts have several pictures (instead of
-                the option group_by).
+            images: a folder, paths, arrays (H×W, H×W×C or N×H×W×C; integers or floats), PIL images, or the bytes of
+                image files. A folder whose sub-folders also hold defects is refused.
+            groups: a label for each image that says which part it shows, where parts have several pictures. It replaces
+                the option `group_by`.
             on_error: called with (name, error) for each image that cannot be read; the rest goes on.
             progress: called with (stage, done, total).
             on_plan: called with the plan of where the features will go, before the work starts.
             checkpoints: a folder where a method that learns weights keeps its unfinished training, every two minutes
-                and when it is interrupted; gone when the fit is complete.
+                and when it is interrupted. It is removed when the fit is complete.
             resume: go on with the training that is kept there.
-            cluster: workers that share the fit, of `patchbank.distributed.connect`; the memory is the same.
+            cluster: workers that share the fit, from `patchbank.distributed.connect`. The bank is the same.
+
+        Returns:
+            The detector itself.
 
         Raises:
-            PatchbankError: options or data cannot be used, or the memory cannot hold them. The detector is then as it
-                was before.
+            PatchbankError: options or data cannot be used, or do not fit into memory. The detector is then unchanged.
         """
         self.check()
         with self.context.active():
@@ -211,17 +212,30 @@ class Detector(Options):
     # ---- predict -----------------------------------------------------------------------------------------------------
 
     def predict(self, image: Any) -> Prediction:
-        """The prediction for one image. Raises `ImageError` where it cannot be read."""
+        """Inspect one image.
+
+        Args:
+            image: a path, an array H×W or H×W×C, a PIL image, the bytes of an image file, or a mapping of channels.
+
+        Raises:
+            ImageError: it cannot be read.
+            OptionError: the detector is not fitted, or this is more than one image.
+        """
         sources = gather(image)
         if len(sources) != 1:
             raise OptionError(f"predict takes one image, not {len(sources)}: use predict_many")
         return next(self.predictions(sources, give_up))
 
     def predict_many(self, images: Images, *, on_error: OnError = warn) -> Iterator[Prediction]:
-        """Predictions in order, one at a time; `on_error(name, error)` hears of each image that cannot be read.
+        """Inspect several images, in their order.
 
-        An iterator, such as the frames of a camera, is asked for the next image after the prediction before it was
-        taken; it may be endless. An N×H×W×C array is N images.
+        Args:
+            images: as for `fit`. An iterator may be endless, such as the frames of a camera: it is asked for the next
+                image after the prediction before it was taken.
+            on_error: called with (name, error) for each image that cannot be read; the rest goes on.
+
+        Returns:
+            An iterator over predictions, one at a time.
         """
         return self.predictions(stream(images, on_error), on_error)
 
@@ -266,22 +280,32 @@ class Detector(Options):
     def explain(
         self, image: Any, at: tuple[int, int] | None = None, count: int = 5, without_image: int | None = None
     ) -> Explanation:
-        """What the decision on one image rests on: the peaks of its regions (of the map where there is none), three at
-        most, or the pixel column and row `at`; for each, the nearest patches of `count` training images.
-        `without_image`: the number of this image in the memory, which is left out.
+        """Show what the decision on one image rests on: suspicious places, and the nearest good patches of each.
 
-        Raises `ImageError` where the image cannot be read, `OptionError` for a position outside it, or for several
-        images.
+        Args:
+            image: as for `predict`.
+            at: pixel column and row of the one place to explain. None: the peaks of at most three regions, or of the
+                map where there is no region.
+            count: training images that each place is compared with, the nearest patch of each.
+            without_image: number of this image in the bank, whose own patches are then left out.
+
+        Raises:
+            ImageError: the image cannot be read.
+            OptionError: `at` lies outside the image, or this is more than one image.
         """
         with self.context.active():
             return explain(self, image, at, count, without_image)
 
     def nearest(self, prediction: Prediction, x: int, y: int) -> Neighbour:
-        """The nominal patch that pixel column `x`, row `y` of an image was compared with: its training image, its box
-        in pixels of that image, and the distance. An ensemble names that of its first member.
+        """Name the nominal patch that a position was compared with. An ensemble names that of its first member.
 
-        Predictions are plain data, so this one may have been pickled or copied; the image is not needed again. For
-        more than one patch at a position: `explain`.
+        Args:
+            prediction: may have been pickled or copied; the image is not needed again.
+            x: pixel column of the input image.
+            y: pixel row of the input image.
+
+        Returns:
+            The training image, the box in its pixels, and the distance. `explain` gives more than one patch.
 
         Raises:
             OptionError: the method keeps no patches, the prediction is of an exported model, or the position lies
@@ -327,7 +351,8 @@ class Detector(Options):
             groups: a label for each good image that says which part it shows (by default by the option group_by, or
                 where near-copies are found).
             cost_ratio: how many false alarms cost as much as a missed defect: the threshold is the one of least cost.
-            on_error, progress: as for `fit`.
+            on_error: as for `fit`.
+            progress: as for `fit`.
 
         Raises:
             OptionError: the model was learned from some of the images.
@@ -344,40 +369,62 @@ class Detector(Options):
         on_error: OnError = warn,
         progress: Progress | None = None,
     ) -> Self:
-        """Take further good images in, such as false alarms that a person overruled; those in the bank already are
-        passed over.
+        """Take further good images into the bank, such as false alarms that a person overruled.
 
-        Patches enter that are farther from the bank than its covering radius, farthest first, so the radius holds for
-        the new images as it did for the old ones (where it is not known: the same share of them, at random). Where
-        a new image would still be rejected, more of its patches enter until it is not.
+        Patches enter that are farther from the bank than its covering radius, farthest first. Where a new image would
+        still be rejected, more of its patches enter until it is accepted. Images that the bank knows are passed over.
 
-        The threshold stays: images that were picked for their high scores say nothing of how good parts score. With
-        `representative` (a fair sample of good parts, not picked) the new images' scores join the calibration, each
-        without the image's own patches; those of the old images stay, and can only be too high.
+        Args:
+            images: as for `fit`.
+            representative: True for a fair sample of good parts, not picked for their scores. Their scores then join
+                the calibration, each without the image's own patches. False: the threshold stays.
+            on_error: as for `fit`.
+            progress: as for `fit`.
+
+        Raises:
+            OptionError: the method keeps no bank that could grow.
         """
         with self.context.active():
             self.fitted = add(self, images, representative, on_error, progress)
         return self
 
     def forget(self, names: str | Sequence[str]) -> Self:
-        """Take the patches and scores of training images out. `names`: as the model knows them, or the end of them
-        where that is clear. The covering radius becomes a bound; other images' scores stay, and can only be too low."""
+        """Take the patches and scores of training images out of the bank. The covering radius becomes a bound.
+
+        Args:
+            names: training images as the model knows them, or the end of a name where only one image has it.
+
+        Raises:
+            OptionError: the method keeps no bank, or no training image has that name.
+        """
         with self.context.active():
             self.fitted = forget(self, [names] if isinstance(names, str) else names)
         return self
 
     def merge(self, *others: Detector, bank_size: int | None = None) -> Self:
-        """Take the memories and calibrations of other models in, which must see images as this one does; with
-        `bank_size` a bank is thinned to that many vectors again, farthest first. Images that several learned from count
-        once."""
+        """Take in the banks and calibrations of other models, which must see images as this one does.
+
+        Args:
+            others: models of the same method. Images that several learned from count once.
+            bank_size: thin the bank to that many patches again, farthest first.
+
+        Raises:
+            OptionError: the models differ in something that decides their features; the message names it.
+        """
         with self.context.active():
             self.fitted = merge(self, others, bank_size)
         return self
 
     def restrict(self, roi: str | PathLike[str] | RegionOfInterest) -> Self:
-        """From now on inspect a region of interest only, within the one that was learned from, if any; of an aligned
-        model, in pixels of its reference. The threshold stays, and what lies outside still reaches into patches near
-        the border; the model file does not change."""
+        """From now on inspect a region of interest only. The threshold and the model file stay as they are.
+
+        Args:
+            roi: a mask image, a JSON file with polygons, or a `RegionOfInterest`, in pixels of the input images; of an
+                aligned model in pixels of its reference. It applies within the region of the fit, if there was one.
+
+        Raises:
+            OptionError: the method sees whole images only, or the file cannot be read.
+        """
         if not self.localizes:
             raise OptionError(f"{self.method} sees whole images only: give the region of interest when it is fitted")
         given = roi if isinstance(roi, RegionOfInterest) else read_roi(roi)
@@ -390,7 +437,11 @@ class Detector(Options):
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a `.patchbank` file: complete under its final name, or not at all."""
+        """Write a `.patchbank` file: complete under its final name, or not at all.
+
+        Args:
+            path: the file to write.
+        """
         write(path, *document_of(self))
 
     def memory_state(self) -> tuple[Memory, dict[str, Any]]:
@@ -424,6 +475,7 @@ class Detector(Options):
 
     @property
     def is_fitted(self) -> bool:
+        """Whether there is something to predict with: `fit` was called, or a model file was loaded."""
         return self.fitted is not None
 
     # what people read; the names are those of the first version

@@ -34,7 +34,9 @@ def load(
     Args:
         path: the file.
         weights: the backbone's weight file, where the model was fitted with one that is no longer at its place.
-        device, runtime, threads: as of `Options`; they are not in the file.
+        device: as in `Options`; it is not in the file.
+        runtime: as in `Options`; it is not in the file.
+        threads: as in `Options`; it is not in the file.
 
     Raises:
         ModelFileError: the file is truncated, altered, newer, or not a model.

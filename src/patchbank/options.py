@@ -63,7 +63,9 @@ class Options(metaclass=TakesFormerNames):
         image_size: maximum length of the shorter inspected side, in pixels.
         enlarge: bring pictures that are all smaller than `image_size` up to it, by one factor of at most 3.
         geometry: "whole", or "paper": a central crop.
-        aggregation, patch_size, stride: see `patchbank.features.aggregation`.
+        aggregation: how the levels become one feature: "mean" of each channel, or "reference", the authors' code.
+        patch_size: side of the neighbourhood that features are averaged over, in cells of the grid.
+        stride: keep every N-th position of the grid in both directions.
         image_score: "max", "smoothed" or "top".
         sigma: of the map's Gaussian, in pixels at the inspected size.
         position_scale: divide the map by what good parts reach at each place (`calibration.position_scale`); takes 24
@@ -87,7 +89,8 @@ class Options(metaclass=TakesFormerNames):
             for one memory of their features side by side.
         depth: what the numbers of depths, heights or points mean, a `shape.DepthFormat`; None to find out.
         align: lay each image over one of the training images first, in whose pixels the roi is then.
-        tile, overlap: inspect images at their own size in tiles of N pixels, see `patchbank.data.tiling`.
+        tile: inspect images at their own size, in tiles of this many pixels.
+        overlap: pixels that neighbouring tiles share.
         value_range: the (low, high) of pixel values that mean black and white in images of more than eight bits, None
             to decide from the training images (docs/guides/pixel-values.md).
     """

@@ -21,8 +21,10 @@ if TYPE_CHECKING:  # an exported model predicts without torch
 class Region:
     """A connected part of the map above the map threshold, in pixels of the input image.
 
-    `box` is (left, top, right, bottom), right and bottom exclusive; `area` in pixels; `score` the peak of the map
-    inside.
+    Attributes:
+        box: (left, top, right, bottom); right and bottom are exclusive.
+        area: in pixels.
+        score: peak of the map inside.
     """
 
     box: tuple[int, int, int, int]
@@ -34,9 +36,13 @@ class Region:
 class Neighbour:
     """The nominal patch that a position was compared with.
 
-    `image` names the training image; `row` and `column` are the patch's place on that image's grid; `box` is the same
-    place in pixels of the training image, (left, top, right, bottom); `distance` is the Euclidean distance of the
-    patch features; where several channels are inspected, in standard deviations above that of good patches.
+    Attributes:
+        image: name of the training image.
+        row: of the patch on the grid of that image.
+        column: of the patch on the grid of that image.
+        box: the same place in pixels of the training image, (left, top, right, bottom).
+        distance: Euclidean distance of the patch features; of several channels, in standard deviations above that of
+            good patches.
     """
 
     image: str
@@ -50,13 +56,21 @@ class Neighbour:
 class Prediction:
     """What a detector says about one image.
 
-    `score` is the raw image score (a distance: larger is stranger, no fixed scale); `threshold` the score above which
-    the image is called anomalous; `p_value` the share of good parts expected to score at least this high. `map` is
-    float32, H×W of the input image, NaN where the image was not inspected; `map_threshold` is the value of `map` from
-    which `regions` are drawn; an accepted image has none, a rejected one at least one. `channels`: where several are
-    inspected, how far the patches at the peak are from good ones in each, in standard deviations of good ones. Plain
-    data: it can be pickled, does not hold the model, and equals another of the same image, scores, map and regions,
-    whatever the timings.
+    Plain data: it can be pickled and does not hold the model. Two predictions are equal if image, scores, map and
+    regions are, whatever the timings.
+
+    Attributes:
+        path: name of the image.
+        score: raw image score, a distance; larger is stranger, and there is no fixed scale.
+        p_value: share of good parts that are expected to score at least this high.
+        threshold: score above which the image is called anomalous.
+        is_anomalous: whether the score is above the threshold.
+        map: float32, H×W of the input image; NaN where the image was not inspected.
+        map_threshold: value of `map` from which `regions` are drawn.
+        regions: largest first; an accepted image has none, a rejected one at least one.
+        timings: milliseconds of each stage.
+        channels: of several channels, how far the patches at the peak are from good ones in each, in standard
+            deviations of good ones.
     """
 
     path: str
@@ -126,9 +140,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Place:
-    """A position of an image and what good parts have there: pixel column `x`, row `y`; the `box` of its patch, (left,
-    top, right, bottom); `value` of the map; the nearest patch of each of some training images, nearest first;
-    `channel`: of several, the one that they were found in, "" of one."""
+    """A position of an image, and what good parts have there.
+
+    Attributes:
+        x: pixel column.
+        y: pixel row.
+        box: of its patch, (left, top, right, bottom).
+        value: of the map.
+        neighbours: the nearest patch of each of some training images, nearest first.
+        channel: of several channels, the one that they were found in; "" of one.
+    """
 
     x: int
     y: int
@@ -147,7 +168,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction and the places that it rests on, the most suspicious first."""
+    """A prediction and the places that it rests on.
+
+    Attributes:
+        prediction: of the image.
+        places: the most suspicious first.
+    """
 
     prediction: Prediction
     places: tuple[Place, ...]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numpy.typing import NDArray
 from PIL import Image
-from typing_extensions import Self
 
 from patchbank.errors import ImageError
+
+if TYPE_CHECKING:  # an exported model predicts without this package
+    from typing_extensions import Self
 
 Data: TypeAlias = "Path | bytes | NDArray[Any] | Image.Image"
 RGB_CHANNEL = "rgb"

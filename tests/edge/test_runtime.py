@@ -32,7 +32,7 @@ import numpy as np
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in ("torch", "numba", "safetensors", "typer", "rich", "matplotlib", "jinja2", *sys.argv[4:]):
+        if name.partition(".")[0] in ("torch", "numba", "safetensors", "typer", "rich", "matplotlib", "jinja2", "psutil", "typing_extensions", *sys.argv[4:]):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())

@@ -14,13 +14,14 @@ from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
-from typing import IO, Any, Protocol, cast
-
-from typing_extensions import Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from patchbank._system import object_store
 from patchbank._system.object_store import STORES, NoFolder, NoSuchObject, StoreError
 from patchbank.errors import DatasetError
+
+if TYPE_CHECKING:  # an exported model predicts without this package
+    from typing_extensions import Self
 
 _HEAD = 32 << 10  # bytes that headers are looked for in
 _KEPT = 128 << 20  # bytes of contents that wait for their second use, such as the picture of a result

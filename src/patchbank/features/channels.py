@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from patchbank.features.aggregation import Arrangement
     from patchbank.features.backbones import Backbone
 
-# what was best on average over the drawn parts (docs/experiments/geometry-results.md)
+# what was best on average over the drawn parts (docs/experiments/geometry.md)
 WITH_GEOMETRY = ("rgb", "curvature", "normals", "valid")
 Painted = Callable[[RGB], RGB]
 

@@ -131,7 +131,8 @@ class PatchCore(Detector):
     Args:
         coreset: share of all patches to keep (by default 10 %, but no more than 10 000 patches), or "stream" to select
             chunk by chunk where not all patches fit into memory.
-        bank_size, bank_mb: how many patches, or MB of patches, to keep instead.
+        bank_size: how many patches to keep instead.
+        bank_mb: MB of patches to keep instead.
         coreset_radius: stop as soon as every patch is that close to a kept one.
         sampler: "greedy", "approximate", "random", "identity", or "proxies": vectors learned after Eq. 8, each said to
             come from the patch nearest to it.
