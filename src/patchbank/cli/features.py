@@ -37,6 +37,7 @@ FEATURES = (
     Feature("gs", "images at gs://", ("fsspec", "gcsfs")),
     Feature("az", "images at az://", ("fsspec", "adlfs")),
     Feature("yaml", "--config FILE.yaml", ("yaml",)),
+    Feature("docs", "the documentation site: make docs", ("mkdocs", "material", "mkdocstrings", "latex2mathml")),
 )
 
 
