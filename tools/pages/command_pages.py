@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def _tables(command: Any, path: tuple[str, ...]) -> str:
             continue
         is_argument = parameter.param_type_name == "argument"
         panel = getattr(parameter, "rich_help_panel", None) or (_ARGUMENTS if is_argument else _OPTIONS)
-        panels.setdefault(panel, []).append(f"| `{_cell(record[0])}` | {_linked(_escaped(_cell(record[1])))} |")
+        panels.setdefault(panel, []).append(f"| {_code(record[0])} | {_linked(_escaped(_cell(record[1])))} |")
     return "".join(
         f"## {panel}\n\n| {'argument' if panel == _ARGUMENTS else 'option'} | meaning |\n|---|---|\n"
         + "\n".join(rows)
@@ -99,6 +100,11 @@ def _context(command: Any, path: tuple[str, ...]) -> Any:
 def _sentence(command: Any) -> str:
     """The first paragraph of a command's help."""
     return _escaped(" ".join((command.help or "").strip().split("\n\n")[0].split()))
+
+
+def _code(text: str) -> str:
+    """An option with its choices as code that a table may hold, and may break between two choices."""
+    return "<code>" + html.escape(" ".join(text.split())).replace("|", "&#124;<wbr>") + "</code>"
 
 
 def _cell(text: str) -> str:
