@@ -40,6 +40,7 @@ PAGES = (
     "methods/cfm.md",
 )
 PICTURES = (
+    "../README.md",
     "start/first-model.md",
     "start/choosing.md",
     *(
@@ -120,6 +121,15 @@ def test_a_page_on_pictures_runs(page: str, laid_out: Path, tmp_path: Path, monk
     frames = [cv2.imread(str(path)) for path in sorted(Path("today").iterdir())]
     model, other = patchbank.load("parts.patchbank"), patchbank.load("line-2.patchbank")
     run_blocks(page, {"frames": lambda: iter(frames), "model": model, "other": other})
+
+
+def test_the_readme_fits_a_page_and_its_links_lead_somewhere() -> None:
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 110
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
+    assert len(links) > 20
+    for link in links:
+        assert (DOCS.parent / link).exists(), link
 
 
 @pytest.mark.filterwarnings("ignore::patchbank.errors.PatchbankWarning")
