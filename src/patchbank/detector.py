@@ -71,7 +71,7 @@ class Detector(Options):
 
     method: ClassVar[str]
     summary: ClassVar[str]  # one line for `patchbank methods`
-    cost: ClassVar[str] = ""  # another, as measured (docs/start/choosing.md)
+    cost: ClassVar[str] = ""  # another: what an image and learning take (docs/experiments/methods.md measures)
     needs: ClassVar[str] = "nothing: parts may lie anywhere, images may differ in shape"
     scorer_class: ClassVar[type[Scorer]]
     stores_features: ClassVar[bool] = True  # whether the features of all images are wanted at once

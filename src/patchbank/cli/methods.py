@@ -9,7 +9,7 @@ from patchbank.cli.console import say
 
 
 def methods(as_json: o.Json = False) -> None:
-    """List the methods: what each computes, what it needs, what it was measured to cost."""
+    """List the methods: what each computes, what it needs, what it costs."""
     from patchbank.methods import METHODS
 
     rows = [{"name": name, "computes": d.summary, "needs": d.needs, "cost": d.cost} for name, d in METHODS.items()]
@@ -20,4 +20,4 @@ def methods(as_json: o.Json = False) -> None:
         say(f"{row['name']:12} {row['computes']}")
         cost = f"; {row['cost']}" if row["cost"] else ""
         say(f"{'':12} needs {row['needs']}{cost}")
-    say("costs: 210 photographs of 600×800 pixels at 384×512, 2 CPU cores (docs/start/choosing.md has more)")
+    say("Measured times and sizes: docs/experiments/methods.md")

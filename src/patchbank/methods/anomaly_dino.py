@@ -81,7 +81,7 @@ class AnomalyDINO(PatchCore):
 
     method: ClassVar[str] = "anomalydino"
     summary: ClassVar[str] = "cosine distance of each patch to its nearest in few nominal images; for transformers"
-    cost: ClassVar[str] = "not measured here: an image takes what its transformer takes"
+    cost: ClassVar[str] = "an image takes what its transformer takes; seconds to learn"
     needs: ClassVar[str] = "a vision transformer (--backbone dinov2_vits14)"
     scorer_class: ClassVar[type[PatchCoreScorer]] = AnomalyDINOScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {}

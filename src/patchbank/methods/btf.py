@@ -35,7 +35,7 @@ class BTF(Detector):
 
     method: ClassVar[str] = "btf"
     summary: ClassVar[str] = "PatchCore on the picture and on FPFH of the points; for RGB + 3D"
-    cost: ClassVar[str] = "116 ms an image, 12 s to learn from 40"
+    cost: ClassVar[str] = "an image takes a network, FPFH and two searches; seconds to learn"
     needs: ClassVar[str] = "geometry beside the picture: depth, height or points"
     scorer_class: ClassVar[type[PatchCoreScorer]] = PatchCoreScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {

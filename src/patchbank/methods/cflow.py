@@ -177,7 +177,7 @@ class CFLOW(Detector):
 
     method: ClassVar[str] = "cflow"
     summary: ClassVar[str] = "how unlikely a vector is where it lies, by flows that were learned"
-    cost: ClassVar[str] = "not measured here: an image costs a network, learning minutes"
+    cost: ClassVar[str] = "an image takes a network and its flows; minutes to learn"
     needs: ClassVar[str] = "parts that lie in the same place; it works with others, but gains nothing by places there"
     scorer_class: ClassVar[type[CFlowScorer]] = CFlowScorer
     without_effect: ClassVar[frozenset[str]] = frozenset({"aggregation"})

@@ -108,7 +108,7 @@ class CFM(Detector):
 
     method: ClassVar[str] = "cfm"
     summary: ClassVar[str] = "how badly the picture predicts the geometry and the other way round; for RGB + 3D"
-    cost: ClassVar[str] = "not measured here: an image costs two small networks, learning a minute or more"
+    cost: ClassVar[str] = "an image takes two networks and two small ones; a minute or more to learn"
     needs: ClassVar[str] = "two channels, such as geometry beside the picture"
     scorer_class: ClassVar[type[CFMScorer]] = CFMScorer
     without_effect: ClassVar[frozenset[str]] = frozenset({"fusion"})

@@ -63,7 +63,7 @@ class CPMF(Detector):
 
     method: ClassVar[str] = "cpmf"
     summary: ClassVar[str] = "PatchCore on drawings of the points from several sides, and FPFH; for 3D"
-    cost: ClassVar[str] = "245 ms an image, 16 s to learn from 40"
+    cost: ClassVar[str] = "an image takes a network for each view, and a search; seconds to learn"
     needs: ClassVar[str] = "geometry: depth, height or points"
     scorer_class: ClassVar[type[CPMFScorer]] = CPMFScorer
     without_effect: ClassVar[frozenset[str]] = frozenset({"fusion"})

@@ -179,7 +179,7 @@ class DRAEM(Detector):
 
     method: ClassVar[str] = "draem"
     summary: ClassVar[str] = "networks that repair drawn anomalies and mark them"
-    cost: ClassVar[str] = "estimated: 0.3 s of one core an image, 1.4 hours of one core to learn"
+    cost: ClassVar[str] = "an image takes two networks at full resolution; hours to learn"
     scorer_class: ClassVar[type[DRAEMScorer]] = DRAEMScorer
     without_effect: ClassVar[frozenset[str]] = OF_NETWORKS
 

@@ -217,7 +217,7 @@ class EasyNet(Detector):
 
     method: ClassVar[str] = "easynet"
     summary: ClassVar[str] = "networks that rebuild picture and depth, and mark what they changed; for RGB + 3D"
-    cost: ClassVar[str] = "estimated: 0.35 s of one core an image with depth, 4 hours of one core to learn"
+    cost: ClassVar[str] = "an image takes networks at full resolution; hours to learn"
     scorer_class: ClassVar[type[EasyNetScorer]] = EasyNetScorer
     without_effect: ClassVar[frozenset[str]] = OF_NETWORKS | {"fusion"}
     with_geometry: ClassVar[tuple[str, ...]] = (RGB_CHANNEL, RELIEF)

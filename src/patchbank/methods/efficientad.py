@@ -254,7 +254,7 @@ class EfficientAD(Detector):
 
     method: ClassVar[str] = "efficientad"
     summary: ClassVar[str] = "a student that imitates a teacher on good parts, and an autoencoder"
-    cost: ClassVar[str] = "estimated: 0.1 s of one core an image, 45 minutes of one core to learn"
+    cost: ClassVar[str] = "an image takes three small networks; most of an hour to learn"
     scorer_class: ClassVar[type[EfficientADScorer]] = EfficientADScorer
     without_effect: ClassVar[frozenset[str]] = OF_NETWORKS
 

@@ -241,7 +241,7 @@ class FAPM(Detector):
 
     method: ClassVar[str] = "fapm"
     summary: ClassVar[str] = "distance to the nearest nominal patch of the same region, level by level"
-    cost: ClassVar[str] = "76 ms an image, 25 MB, 23 s to learn"
+    cost: ClassVar[str] = "an image takes a network and small searches; seconds to learn"
     needs: ClassVar[str] = "roughly aligned parts (search_radius=1 forgives a region's width)"
     scorer_class: ClassVar[type[FAPMScorer]] = FAPMScorer
 

@@ -135,7 +135,7 @@ class FastFlow(Detector):
 
     method: ClassVar[str] = "fastflow"
     summary: ClassVar[str] = "how unlikely a place is, by flows that were learned on whole feature maps"
-    cost: ClassVar[str] = "not measured here: an image costs a network, learning minutes"
+    cost: ClassVar[str] = "an image takes a network and its flows; minutes to learn"
     scorer_class: ClassVar[type[FastFlowScorer]] = FastFlowScorer
     without_effect: ClassVar[frozenset[str]] = frozenset({"aggregation"})
 

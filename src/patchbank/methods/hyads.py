@@ -225,7 +225,7 @@ class HyADS(Detector):
 
     method: ClassVar[str] = "hyads"
     summary: ClassVar[str] = "rebuilds good parts, matches textures, and marks what fails both (after the abstract)"
-    cost: ClassVar[str] = "estimated: 0.13 s of one core an image, half an hour of one core to learn"
+    cost: ClassVar[str] = "an image takes two networks at full resolution; half an hour or more to learn"
     scorer_class: ClassVar[type[HyADSScorer]] = HyADSScorer
     without_effect: ClassVar[frozenset[str]] = OF_NETWORKS
 

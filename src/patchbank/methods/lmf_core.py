@@ -158,7 +158,7 @@ class LMFCore(Detector):
 
     method: ClassVar[str] = "lmf"
     summary: ClassVar[str] = "distance to a random share of nominal patches, projected at random"
-    cost: ClassVar[str] = "110 ms an image, 33 MB, 21 s to learn"
+    cost: ClassVar[str] = "an image takes a network and a search in a larger bank; seconds to learn"
     scorer_class: ClassVar[type[LMFCoreScorer]] = LMFCoreScorer
 
     aggregation: str | None = "mean"

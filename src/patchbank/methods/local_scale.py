@@ -255,7 +255,7 @@ class LocalScale(Detector):
 
     method: ClassVar[str] = "localscale"
     summary: ClassVar[str] = "distance to the nearest in a coreset, over a scale that is learned there"
-    cost: ClassVar[str] = "not measured here: an image costs what patchcore costs and a small network, learning minutes"
+    cost: ClassVar[str] = "an image takes what patchcore takes and a small network; minutes to learn"
     scorer_class: ClassVar[type[LocalScaleScorer]] = LocalScaleScorer
 
     coreset: float | None = None

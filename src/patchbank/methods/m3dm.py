@@ -177,7 +177,7 @@ class M3DM(Detector):
 
     method: ClassVar[str] = "m3dm"
     summary: ClassVar[str] = "memories of picture, points and a learned fusion of both; for RGB + 3D"
-    cost: ClassVar[str] = "129 ms an image (m3dm.lite), 22 s to learn from 40"
+    cost: ClassVar[str] = "an image takes two or three banks; seconds to learn (m3dm.lite)"
     needs: ClassVar[str] = "geometry beside the picture, and weights of Point-MAE (m3dm.lite: none)"
     scorer_class: ClassVar[type[M3DMScorer]] = M3DMScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {"lite": {"channels": ("rgb", "curvature")}}

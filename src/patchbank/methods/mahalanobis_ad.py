@@ -145,7 +145,7 @@ class MahalanobisAD(Detector):
 
     method: ClassVar[str] = "mahalanobis"
     summary: ClassVar[str] = "Mahalanobis distance of the averaged levels; no map"
-    cost: ClassVar[str] = "52 ms an image, 0.5 MB, 9 s to learn"
+    cost: ClassVar[str] = "an image takes a network; seconds to learn, and the smallest memory"
     needs: ClassVar[str] = "parts that look alike as a whole"
     scorer_class: ClassVar[type[MahalanobisADScorer]] = MahalanobisADScorer
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)

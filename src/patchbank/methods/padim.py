@@ -243,7 +243,7 @@ class PaDiM(Detector):
 
     method: ClassVar[str] = "padim"
     summary: ClassVar[str] = "Mahalanobis distance to a normal distribution at each position"
-    cost: ClassVar[str] = "69 ms an image, 253 MB, 35 s to learn"
+    cost: ClassVar[str] = "an image takes a network; seconds to learn, and a large memory"
     needs: ClassVar[str] = "aligned parts, images of one shape"
     scorer_class: ClassVar[type[PaDiMScorer]] = PaDiMScorer
     stores_features: ClassVar[bool] = False

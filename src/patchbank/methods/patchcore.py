@@ -146,7 +146,7 @@ class PatchCore(Detector):
 
     method: ClassVar[str] = "patchcore"
     summary: ClassVar[str] = "distance of each patch to its nearest in a coreset of all nominal patches"
-    cost: ClassVar[str] = "55 ms an image, 6 MB, 20 s to learn"
+    cost: ClassVar[str] = "an image takes a network and a search; seconds to learn"
     scorer_class: ClassVar[type[PatchCoreScorer]] = PatchCoreScorer
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"geometry": "paper"},

@@ -193,7 +193,7 @@ class RD4AD(Detector):
 
     method: ClassVar[str] = "rd4ad"
     summary: ClassVar[str] = "how badly a decoder gives back the levels of the backbone from a narrow embedding"
-    cost: ClassVar[str] = "not measured here: an image costs a network, learning minutes"
+    cost: ClassVar[str] = "an image takes two networks; minutes to learn"
     scorer_class: ClassVar[type[RD4ADScorer]] = RD4ADScorer
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3)
     without_effect: ClassVar[frozenset[str]] = frozenset({"aggregation"})

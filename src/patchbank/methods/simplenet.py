@@ -115,7 +115,7 @@ class SimpleNet(Detector):
 
     method: ClassVar[str] = "simplenet"
     summary: ClassVar[str] = "a small network that tells good patches from the same with noise"
-    cost: ClassVar[str] = "not measured here: an image costs a small network, learning minutes"
+    cost: ClassVar[str] = "an image takes a network and a small one; a minute or more to learn"
     scorer_class: ClassVar[type[SimpleNetScorer]] = SimpleNetScorer
 
     noise: float = 0.5

@@ -232,7 +232,7 @@ class SPADE(Detector):
 
     method: ClassVar[str] = "spade"
     summary: ClassVar[str] = "distance to the most similar nominal images and to their pixels"
-    cost: ClassVar[str] = "2.6 s an image, 156 MB, 140 s to learn, at 224×288"
+    cost: ClassVar[str] = "an image takes seconds; a minute or more to learn, and a large memory"
     needs: ClassVar[str] = "few nominal images: it keeps the features of all of them"
     scorer_class: ClassVar[type[SPADEScorer]] = SPADEScorer
     default_levels: ClassVar[tuple[int, ...] | None] = (1, 2, 3, 4)

@@ -179,7 +179,7 @@ class SubspaceAD(Detector):
 
     method: ClassVar[str] = "subspace"
     summary: ClassVar[str] = "what the principal components of nominal patches leave unexplained"
-    cost: ClassVar[str] = "53 ms an image, 0.1 MB, 18 s to learn"
+    cost: ClassVar[str] = "an image takes a network; seconds to learn, and a small memory"
     scorer_class: ClassVar[type[SubspaceADScorer]] = SubspaceADScorer
     stores_features: ClassVar[bool] = False
 
