@@ -94,7 +94,7 @@ def benchmark(
     Finished cells are not run again; the report shows all that are in the folder.
     """
     check_folder(output_dir)
-    from patchbank.data.datasets import open_datasets
+    from patchbank.data.datasets import check_tested, open_datasets
     from patchbank.evaluation.benchmark import Runner
     from patchbank.evaluation.grid import Wanted, of_options, of_preset
     from patchbank.evaluation.presets import get_preset
@@ -114,14 +114,13 @@ def benchmark(
         found = [
             dataset.with_every(subsample or (chosen.every if chosen else 1))
             for path in datasets
-            for dataset in open_datasets(path, seed=seed, on_error=once, **data.options())
+            for dataset in open_datasets(path, seed=seed, on_error=once, needs="both", **data.options())
             if categories_wanted is None or dataset.name in categories_wanted
         ]
         if not found:
             raise DatasetError(f"--categories {categories}: none of these is in {', '.join(map(str, datasets))}")
         for dataset in found:
-            if not dataset.test:
-                raise DatasetError(f"{dataset.root}: the {dataset.layout} layout of this folder has no test images")
+            check_tested(dataset, "both")
         return found
 
     options = learning.options()

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: o.Model,
-    dataset: Annotated[Path, typer.Argument(help="A dataset with test images.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset with test images, or a folder with `good` beside folders of defects.")
+    ],
     output_dir: o.OutputDir,
     machine: o.Machine,
     layout: o.Layout = "auto",
@@ -45,12 +47,13 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images: metrics.json, scores.csv and report.html (docs/reference/metrics.md)."""
     check_folder(output_dir)
-    from patchbank.data.datasets import open_dataset
+    from patchbank.data.datasets import check_tested, open_dataset
     from patchbank.evaluation.evaluate import evaluate as run
 
     memory = parse_bytes(pixel_memory, "--pixel-memory") if pixel_memory is not None else None
+    opened = open_dataset(dataset, layout=layout, split=split, seed=seed, needs="test")
+    check_tested(opened)
     detector = open_model(model, weights, machine, roi)
-    opened = open_dataset(dataset, layout=layout, split=split, seed=seed)
     failures = Failures()
     with progress_bars() as progress:
         evaluation = run(detector, opened, model_file=model, on_error=failures, progress=progress, pixel_memory=memory)

@@ -14,7 +14,7 @@ import numpy as np
 from patchbank._system.environment import environment
 from patchbank._system.ram import peak_rss_mb
 from patchbank.calibration.calibration import Calibration
-from patchbank.data.datasets import GOOD, Dataset, LabelledImage
+from patchbank.data.datasets import GOOD, Dataset, LabelledImage, check_tested
 from patchbank.detector import Detector
 from patchbank.errors import DatasetError, ImageError, OnError, Progress, notify, warn
 from patchbank.evaluation.galleries import galleries, tiling_of
@@ -58,10 +58,7 @@ def evaluate(
     `pixel_memory`: bytes that the scores of pixels may take before the pixel metrics come from bins (None: half of what
     is free). Raises `DatasetError` where the dataset has no test images or none can be read.
     """
-    if not dataset.test:
-        raise DatasetError(
-            f"{dataset.root}: the {dataset.layout} layout of this folder has no test images to evaluate on"
-        )
+    check_tested(dataset)
     run = _Run(PixelRun(detector.calibration_.map_threshold, pixel_memory))
     _score(run, detector, dataset, on_error, progress)
     if not run.cases:

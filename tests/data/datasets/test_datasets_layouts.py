@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from patchbank.data.datasets import LAYOUTS, Dataset, open_dataset, open_datasets
+from patchbank.data.datasets import LAYOUTS, Dataset, check_tested, open_dataset, open_datasets
 from patchbank.data.datasets.found import Found
 from patchbank.errors import DatasetError, PatchbankWarning
 
@@ -74,6 +74,57 @@ class TestFolder:
         with pytest.raises(DatasetError, match="no train/good folder"):
             open_dataset(tmp_path)
         assert len(open_dataset(tmp_path, layout="folder").train) == 2
+
+    def test_a_benchmark_is_not_told_to_take_defects_as_good(self, tmp_path: Path) -> None:
+        write(tmp_path, "good/0.png", "bent/0.png")
+        with pytest.raises(DatasetError, match=r"DATASET/train/good, DATASET/test/good") as refused:
+            open_datasets(tmp_path, needs="both")
+        assert "layout folder" not in str(refused.value)
+
+
+class TestTestSets:
+    """Folders that are only tested on."""
+
+    @pytest.mark.parametrize("layout", ["auto", "mvtec"])
+    def test_good_beside_defects(self, tmp_path: Path, layout: str) -> None:
+        write(tmp_path, "good/0.png", "dent/0.png", "scratch/0.png", "scratch/1.png")
+        write(tmp_path, "ground_truth/scratch/0_mask.png")
+        dataset = open_dataset(tmp_path, layout=layout, needs="test")
+        assert (dataset.layout, dataset.train) == ("mvtec", ())
+        assert listing(dataset)[1] == [
+            ("dent/0.png", "dent", None),
+            ("good/0.png", "good", None),
+            ("scratch/0.png", "scratch", "ground_truth/scratch/0_mask.png"),
+            ("scratch/1.png", "scratch", None),
+        ]
+
+    def test_folders_of_labels_are_masks_and_no_defects(self, tmp_path: Path) -> None:
+        write(tmp_path, "ok/0.png", "dent/0.png", "label/dent/0.png")
+        dataset = open_dataset(tmp_path, needs="test")
+        assert listing(dataset)[1] == [("dent/0.png", "dent", "label/dent/0.png"), ("ok/0.png", "good", None)]
+
+    @pytest.mark.parametrize("root", ["d", "d/test"])
+    def test_a_category_without_training_images(self, tmp_path: Path, root: str) -> None:
+        write(tmp_path, "d/test/good/0.png", "d/test/dent/0.png", "d/ground_truth/dent/0_mask.png")
+        dataset = open_dataset(tmp_path / root, needs="test")
+        assert [(s.defect, s.mask and s.mask.name) for s in dataset.test] == [("dent", "0_mask.png"), ("good", None)]
+
+    def test_the_test_folder_of_3d(self, tmp_path: Path) -> None:
+        write(tmp_path, "good/rgb/0.png", "cut/rgb/0.png", "cut/xyz/0.tiff", "cut/gt/0.png")
+        dataset = open_dataset(tmp_path, needs="test")
+        assert dataset.layout == "mvtec3d"
+        assert listing(dataset)[1] == [("cut/rgb/0.png", "cut", "cut/gt/0.png"), ("good/rgb/0.png", "good", None)]
+
+    @pytest.mark.parametrize("names", [("0.png",), ("good/0.png",), ("scratch/0.png", "dent/0.png")])
+    def test_without_good_or_without_defects(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        write(tmp_path, *names)
+        with pytest.raises(DatasetError, match=r"DATASET/test/good and DATASET/test/<defect>, or one with `good`"):
+            check_tested(open_dataset(tmp_path, needs="test"))
+
+    def test_defects_alone_by_their_name(self, tmp_path: Path) -> None:
+        write(tmp_path, "defect/0.png", "a/1.png")
+        with pytest.raises(DatasetError, match=r"no folders of test images, and holds defective parts.*`good` beside"):
+            open_dataset(tmp_path, needs="test")
 
 
 class TestMvtec:
@@ -190,7 +241,7 @@ class TestNamesOfOtherTools:
     )
     def test_a_folder_that_holds_more_than_good_parts_is_refused(self, tmp_path: Path, names: tuple[str, ...]) -> None:
         write(tmp_path, *names)
-        with pytest.raises(DatasetError, match=r"no train/good folder.*and holds .*or name layout folder"):
+        with pytest.raises(DatasetError, match=r"no train/good folder.*and holds .*or give --layout folder"):
             open_dataset(tmp_path)
         assert len(open_dataset(tmp_path, layout="folder").train) == len(names)
 

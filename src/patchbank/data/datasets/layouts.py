@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from patchbank._system.remote import RemotePath, forget, located
 from patchbank.data.datasets import mtd, mvtec, visa
@@ -18,6 +19,7 @@ _NO_CATEGORY: Reason = ("folder of images that is no category", "folders of imag
 # In the order in which a folder is tried; "folder" takes any folder, so only as the last resort.
 _MATCHES = {"mtd": mtd.matches, "mvtec3d": mvtec.matches_3d, "mvtec": mvtec.matches, "visa": visa.matches}
 LAYOUTS = ("folder", "mvtec", "mvtec3d", "mtd", "visa")
+Needs: TypeAlias = Literal["train", "test", "both"]
 
 
 def open_dataset(
@@ -29,6 +31,7 @@ def open_dataset(
     train_list: str = "train",
     on_error: OnError | None = None,
     quiet: bool = False,
+    needs: Needs = "train",
 ) -> Dataset:
     """The one dataset (or category) in the folder `root`.
 
@@ -41,11 +44,13 @@ def open_dataset(
         on_error: called with (name, error) for what should have been trained on and cannot be, such as a folder that
             may not be opened. What else is not trained on is said in a `PatchbankWarning`.
         quiet: say neither; `Dataset.train_found` has both.
+        needs: which images the caller uses. With "test", a folder without training images is taken too; with "train",
+            an error says how to learn from every image.
 
     Raises:
         DatasetError: the folder is missing, has no images, holds several categories, or is not of that layout.
     """
-    dataset = _read(_existing(root), layout, seed, split, train_list)
+    dataset = _read(_existing(root), layout, seed, split, train_list, needs)
     if quiet:
         return dataset
     if words := dataset.train_found.sentence(dataset.root, "training"):
@@ -56,9 +61,11 @@ def open_dataset(
     return dataset
 
 
-def _read(root: Path, layout: str, seed: int, split: str | Path | None, train_list: str) -> Dataset:
+def _read(root: Path, layout: str, seed: int, split: str | Path | None, train_list: str, needs: Needs) -> Dataset:
+    if needs == "test" and split is None and _is_test_set(root, layout):
+        return mvtec.read_test_set(root)
     if layout == "auto":
-        layout = _recognise(root)
+        layout = _recognise(root, needs)
     elif layout not in LAYOUTS:
         raise DatasetError(f"There is no dataset layout {layout!r}; choose one of auto, {', '.join(LAYOUTS)}.")
     if split is None and train_list != "train":
@@ -78,6 +85,7 @@ def open_datasets(
     split: str | Path | None = None,
     train_list: str = "train",
     on_error: OnError | None = None,
+    needs: Needs = "train",
 ) -> list[Dataset]:
     """The datasets in the folder `root`: one per category where it holds categories, else just the one.
 
@@ -94,9 +102,26 @@ def open_datasets(
         if others:
             notify(f"{root}: passed over {PassedOver(_NO_CATEGORY, len(others), others[0])}")
     return [
-        open_dataset(folder, layout=layout, seed=seed, split=split, train_list=train_list, on_error=on_error)
+        open_dataset(
+            folder, layout=layout, seed=seed, split=split, train_list=train_list, on_error=on_error, needs=needs
+        )
         for folder in folders
     ]
+
+
+def check_tested(dataset: Dataset, needs: Needs = "test") -> None:
+    """Raise `DatasetError` where a dataset has no test images."""
+    if dataset.test:
+        return
+    wanted = _WANTED_TO_MEASURE if needs == "both" else _WANTED_TO_TEST
+    raise DatasetError(f"{dataset.root}: has no test images ({dataset.layout} layout); {wanted}")
+
+
+_WANTED_TO_MEASURE = "name a folder DATASET with DATASET/train/good, DATASET/test/good and DATASET/test/<defect>"
+_WANTED_TO_TEST = (
+    "name a folder DATASET with DATASET/test/good and DATASET/test/<defect>, or one with `good` beside folders of "
+    "defects"
+)
 
 
 def _read_folder(root: Path) -> Dataset:
@@ -123,7 +148,14 @@ def _existing(root: str | Path) -> Path:
     return root
 
 
-def _recognise(root: Path) -> str:
+def _is_test_set(root: Path, layout: str) -> bool:
+    """Whether `root` has test images alone, and is read as such under that layout."""
+    if layout == "auto":
+        return _layout_of(root) is None and mvtec.is_test_set(root)
+    return layout in ("mvtec", "mvtec3d") and not _MATCHES[layout](root) and mvtec.is_test_set(root)
+
+
+def _recognise(root: Path, needs: Needs) -> str:
     """The layout of `root`; an error where it is none but shows signs of holding defective parts too."""
     layout = _layout_of(root)
     if layout is not None:
@@ -138,9 +170,15 @@ def _recognise(root: Path) -> str:
     if mixed is not None or mvtec.half_matches(root):
         holds = f", and holds {mixed.words} ({mixed.example})" if mixed else ""
         instead = f", such as {mixed.instead}" if mixed and mixed.instead else ""
+        if needs == "test":
+            raise DatasetError(f"{root} has no folders of test images{holds}: {_WANTED_TO_TEST}.")
+        if needs == "both":
+            raise DatasetError(
+                f"{root} has no train/good folder, which the mvtec layout needs{holds}: {_WANTED_TO_MEASURE}."
+            )
         raise DatasetError(
             f"{root} has no train/good folder, which the mvtec layout needs{holds}: name the folder of good images"
-            f"{instead}, or name layout folder to take every image below it as a good part."
+            f"{instead}, or give --layout folder to take every image below it as a good part."
         )
     return "folder"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchbank._system.remote import child_of, entries_of
@@ -51,6 +51,50 @@ def matches_3d(root: Path) -> bool:
 def half_matches(root: Path) -> bool:
     """Whether `root` has some of the folders of a category: its images are then not all good parts."""
     return any(kind_of(folder.name) in (Kind.TRAIN, Kind.TEST, Kind.MASK) for folder in subfolders(root))
+
+
+def is_test_set(root: Path) -> bool:
+    """Whether `root` is for testing alone: it has a folder of test images, or is one: good parts beside defects."""
+    folders = subfolders(root)
+    if any(joined_name(folder.name) in _TEST for folder in folders):
+        return True
+    parts = [folder for folder in folders if not _holds_masks(folder)]
+    return any(_is_good_part(folder) for folder in parts) and any(
+        not _is_good_part(folder) and _images_in(folder, deep=True) for folder in parts
+    )
+
+
+def read_test_set(root: Path) -> Dataset:
+    """The test images at `root`, which has no training images or needs none.
+
+    Masks lie in `root`, or beside it where it is the test folder of a category.
+    """
+    tests = [folder for folder in subfolders(root) if joined_name(folder.name) in _TEST]
+    is_category = bool(tests)
+    tests = tests or [root]
+    below = "rgb" if any(_below(folder, "rgb") for test in tests for folder in subfolders(test)) else ""
+    tested = _Tested(below)
+    beside = [root] if is_category or joined_name(root.resolve().name) not in _TEST else [root, root.resolve().parent]
+    masks = [folder for place in beside for folder in subfolders(place) if _holds_masks(folder)]
+    for test in tests:
+        listing = list_folder(test)
+        files = tuple(file for file in listing.files if not any(file.is_relative_to(folder) for folder in masks))
+        tested.take(replace(listing, files=files))
+    masks.sort(key=lambda folder: kind_of(folder.name) is not Kind.MASK)  # folders of labels are the second choice
+    for folder in masks:
+        if kind_of(folder.name) is Kind.MASK or not tested.masks.everything:
+            tested.take_masks(list_folder(folder))
+    return Dataset(
+        root.resolve().name, root, "mvtec3d" if below else "mvtec", (), tested.samples(), 0, NOTHING, tested.found
+    )
+
+
+def _holds_masks(folder: Path) -> bool:
+    return kind_of(folder.name) is Kind.MASK or joined_name(folder.name) in ANNOTATIONS
+
+
+def _is_good_part(folder: Path) -> bool:
+    return kind_of(folder.name) is Kind.GOOD
 
 
 def read(root: Path) -> Dataset:
