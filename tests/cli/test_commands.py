@@ -117,6 +117,9 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     command = ["benchmark", parts, "-O", tmp_path, "--methods", "patchcore", "--seeds", "0,1", *QUICK]
     done = patchbank(*command)
     assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed[0].startswith("| dataset | method | backbone | seed | trained on | image AUROC |")
+    assert [line.split(" | ")[1:4:2] for line in printed[2:4]] == [["patchcore", "0"], ["patchcore", "1"]]
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [row["seed"] for row in rows] == ["0", "1"]
     assert rows[0]["image_auroc"] == "1.0"

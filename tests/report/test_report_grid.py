@@ -14,7 +14,7 @@ import pytest
 
 from patchbank.evaluation.finished import read_grid
 from patchbank.report import gallery, grid, grid_plots, grid_tables
-from patchbank.report.advice import advise, pareto
+from patchbank.report.advice import advise, pareto, winners
 from patchbank.report.gallery import read_gallery, write_gallery
 from patchbank.report.grid import write_grid_report
 from tests.finished_cells import write_cell
@@ -102,6 +102,22 @@ def test_one_seed_ties_only_what_three_decimals_do_not_show(tmp_path: Path) -> N
     assert "lmf" in advice.sentence
     assert "is the highest" in advice.sentence
     assert "Only one seed" in advice.more[-1]
+
+
+def test_the_best_in_one_line(tmp_path: Path) -> None:
+    write_cell(tmp_path, "a", "padim", image_auroc=0.95, recall_at_threshold=0.8)
+    assert winners(read_grid(tmp_path)) == ""  # nothing to choose from
+    write_cell(tmp_path, "a", "lmf", image_auroc=0.96, recall_at_threshold=0.8)
+    write_cell(tmp_path, "a", "spade", image_auroc=0.5, recall_at_threshold=0.7)
+    assert winners(read_grid(tmp_path)) == (
+        "Best by image AUROC: lmf (0.960). "
+        "No clear winner by recall at the threshold: lmf and padim are level at 0.800."
+    )
+    for method in ("padim", "lmf", "spade"):
+        write_cell(tmp_path, "b", method, image_auroc=None, recall_at_threshold=0.9)
+    assert winners(read_grid(tmp_path)) == (
+        "No clear winner by mean recall at the threshold: lmf and padim are level at 0.850."
+    )
 
 
 def test_advice_for_a_single_one_for_gaps_and_for_nothing_measured(tmp_path: Path) -> None:

@@ -96,9 +96,11 @@ def benchmark(
     check_folder(output_dir)
     from patchbank.data.datasets import check_tested, open_datasets
     from patchbank.evaluation.benchmark import Runner
+    from patchbank.evaluation.finished import read_grid
     from patchbank.evaluation.grid import Wanted, of_options, of_preset
     from patchbank.evaluation.presets import get_preset
-    from patchbank.evaluation.tables import markdown
+    from patchbank.evaluation.tables import SHOWN, markdown
+    from patchbank.report.advice import winners
     from patchbank.report.grid import write_grid_report
 
     chosen = get_preset(preset) if preset else None
@@ -138,11 +140,13 @@ def benchmark(
     )
     cells = of_preset(chosen, wanted, say) if chosen else of_options(wanted)
     runner = Runner(output_dir, write_cell, parse_bytes(cache, "--cache"), jobs)
-    rows = []
+    shown = {key: name for key, name in SHOWN.items() if key != "label" or any(cell.label for cell in cells)}
+    rows: list[dict[str, Any]] = []
     with progress_bars() as progress:
         for row in runner.run(cells, on_error=failures, progress=progress):
+            table = markdown([row], shown).rstrip()
+            say(table.splitlines()[-1] if rows else table)  # its heading above the first row
             rows.append(row)
-            say(markdown([row]).splitlines()[-1])
     place = {(cell.name, cell.label): i for i, cell in enumerate(cells)}  # several jobs end in any order
     rows.sort(key=lambda row: place[row["cell"], row["label"]])
     failures.write(output_dir / "errors.csv")
@@ -154,6 +158,8 @@ def benchmark(
     if rows:
         write_grid_report(output_dir)
         say(f"report: {output_dir / 'report.html'}")
+        if best := winners(read_grid(output_dir)):
+            say(best)
     raise typer.Exit(failures.exit_code if rows else 2)
 
 

@@ -9,6 +9,7 @@ from patchbank.evaluation.finished import Configuration, Grid, Summary
 
 # What decides, in this order; only where it cannot tell configurations apart is the next one asked.
 MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO", "pixel_auroc": "pixel AUROC"}
+_NAMED_AT_THE_END = {"image_auroc": "image AUROC", "recall_at_threshold": "recall at the threshold"}
 COST = "latency_ms_p50"
 _AS_FAST = 1.25  # times the latency of the fastest still counts as fast
 
@@ -56,6 +57,27 @@ def advise(grid: Grid) -> Advice:
     others = [c for c in equal[0] if c is not take]
     more = [_faster(take, complete, grid, first), _level(others, grid, first), _missing(grid, complete)]
     return Advice(sentence, tuple(filter(None, [*more, _means(take, grid)])), take, complete)
+
+
+def winners(grid: Grid) -> str:
+    """One line that names the best by image AUROC and by recall at the threshold; "" without a choice to make."""
+    complete = [c for c in grid.configurations if set(grid.datasets) <= c.cells.keys()]
+    mean = "mean " if len(grid.datasets) > 1 else ""
+    found = []
+    for key, name in _NAMED_AT_THE_END.items():
+        level = [c for c in level_with_best(complete, grid.datasets, key) if c.over(grid.datasets, key)]
+        if len(complete) < 2 or not level:
+            continue
+        if len(level) == 1:
+            found.append(f"Best by {mean}{name}: {level[0].label} ({number_words(_value(level[0], grid, key))}).")
+            continue
+        names = (
+            [c.label for c in level] if len(level) <= 4 else [*(c.label for c in level[:4]), f"{len(level) - 4} more"]
+        )
+        labels = f"{', '.join(names[:-1])} and {names[-1]}"
+        top = max(_value(c, grid, key).mean for c in level)
+        found.append(f"No clear winner by {mean}{name}: {labels} are level at {top:.3f}.")
+    return " ".join(found)
 
 
 def best_on(grid: Grid, dataset: str) -> Configuration:
