@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import patchbank
-from patchbank.cli.detectors import maker_for
+from patchbank.cli.detectors import make_detector, maker_for
 from patchbank.detector import Detector
 from patchbank.errors import OptionError, PatchbankWarning
 from patchbank.methods import METHODS, Ensemble
@@ -99,5 +99,20 @@ def test_one_method_must_take_all_that_is_given() -> None:
         make("mahalanobis", {"coreset": 0.2})
     with pytest.raises(OptionError, match=r"^sigma has no effect on mahalanobis: leave it out$"):
         make("mahalanobis", {}).check()
-    with pytest.raises(OptionError, match="--method must be one of"):
+
+
+def test_what_was_meant_by_a_misspelt_name() -> None:
+    with pytest.raises(OptionError, match=r"^--methods must be one of .*, not 'padlm'; did you mean padim"):
         maker_for(["padlm"], {}, None)
+    with pytest.raises(OptionError, match=r"^--method must be one of .*, not 'patchcor'; did you mean patchcore\?$"):
+        make_detector("patchcor", None)
+    with pytest.raises(OptionError, match=r"^method must be one of .*, not 'patchcor'; did you mean patchcore\?$"):
+        patchbank.create("patchcor")
+    with pytest.raises(OptionError, match=r"no preset 'papr' \(.*\); did you mean patchcore.paper\?$"):
+        patchbank.create("patchcore.papr")
+    with pytest.raises(
+        OptionError, match=r"^--set neighbors: patchcore has no such option; did you mean neighbours\?$"
+    ):
+        make_detector("patchcore", ["neighbors=3"])
+    with pytest.raises(OptionError, match=r"not 'magic'$"):
+        patchbank.create("magic")

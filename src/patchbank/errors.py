@@ -6,7 +6,8 @@ The command line prints the message of a `PatchbankError` and exits with 2; it n
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import TypeAlias
 
 OnError: TypeAlias = Callable[[str, Exception], None]
@@ -71,3 +72,10 @@ def warn(name: str, error: Exception) -> None:
 def give_up(name: str, error: Exception) -> None:
     """What happens where a single image was asked for and cannot be read."""
     raise error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question for the end of a message about an unknown name, such as "did you mean a or b?"; "" where none is
+    near."""
+    near = get_close_matches(name, list(known))
+    return f"did you mean {' or '.join(near)}?" if near else ""

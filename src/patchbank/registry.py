@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from patchbank.errors import OptionError
+from patchbank.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -38,10 +38,12 @@ def find_method(name: str) -> tuple[type[Detector], dict[str, Any]]:
     method, _, preset = name.partition(".")
     found = METHODS.get(method)
     if found is None:
-        raise OptionError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
+        advice = did_you_mean(method, METHODS)
+        raise OptionError(f"method must be one of {', '.join(METHODS)}, not {name!r}{advice and f'; {advice}'}")
     if preset and preset not in found.presets:
         known = ", ".join(_presets_of(found)) or "none"
-        raise OptionError(f"{method} has no preset {preset!r} (it has {known})")
+        advice = did_you_mean(name, _presets_of(found))
+        raise OptionError(f"{method} has no preset {preset!r} (it has {known}){advice and f'; {advice}'}")
     return found, dict(found.presets[preset]) if preset else {}
 
 

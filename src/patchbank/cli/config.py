@@ -9,12 +9,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from patchbank._system.remote import is_remote, located
-from patchbank.errors import MissingPackageError, OptionError
+from patchbank.errors import MissingPackageError, OptionError, did_you_mean
 
 OWN = ("config", "print_config", "help", "verbose", "quiet")  # parameters that no file has
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
@@ -98,8 +97,7 @@ def values_of(
     for key, value in section.items():
         name = known.get(str(key).replace("_", "-"))
         if name is None:
-            near = get_close_matches(str(key).replace("_", "-"), known)
-            advice = f"did you mean {' or '.join(near)}?" if near else "its --help lists them"
+            advice = did_you_mean(str(key).replace("_", "-"), known) or "its --help lists them"
             raise OptionError(f"{path}: {key}: is no option of this command; {advice}")
         kind, is_list = kinds[name]
         if is_list:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from patchbank.cli.choices import QUALITIES
 from patchbank.cli.old_spellings import GONE_IN
 from patchbank.cli.values import parse_as, parse_bytes
-from patchbank.errors import OptionError, notify
+from patchbank.errors import OptionError, did_you_mean, notify
 
 if TYPE_CHECKING:
     from patchbank.detector import Detector
@@ -50,7 +50,8 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
         if not equals:
             raise OptionError(f"--set takes key=value, not {assignment!r}")
         if key not in names:
-            raise OptionError(f"--set {key}: {method} has no such option; it has {', '.join(names)}")
+            advice = did_you_mean(key, names) or f"it has {', '.join(names)}"
+            raise OptionError(f"--set {key}: {method} has no such option; {advice}")
         given[key] = parse_bytes(text, bare=True) if key == "memory_budget" else parse_as(key, text, hints[key])
     if "+" in given.get("backbone", ""):
         given["backbone"] = given["backbone"].split("+")
@@ -60,13 +61,13 @@ def make_detector(method: str, assignments: list[str] | None, **options: Any) ->
 def maker_for(
     methods: Iterable[str], options: Mapping[str, Any], assignments: list[str] | None
 ) -> Callable[[str, Mapping[str, Any]], Detector]:
-    """As `make_detector`, for several methods with the same options.
+    """As `make_detector`, for several methods with the same options, those of `--methods`.
 
     An option that only some of the methods take is left out for the others, and a warning says so once.
 
     Raises `OptionError` for unknown methods.
     """
-    classes = {method: _find_method(method)[0] for method in methods}
+    classes = {method: _find_method(method, "--methods")[0] for method in methods}
     assignments = _of_today(assignments, {old: new for kind in classes.values() for old, new in kind.former.items()})
     words_of = {key: spelled(key, value) for key, value in options.items() if value is not None}
     words_of |= {_key(assignment): f"--set {_key(assignment)}" for assignment in assignments}
@@ -120,11 +121,12 @@ def _key(assignment: str) -> str:
     return assignment.partition("=")[0]
 
 
-def _find_method(method: str) -> tuple[type[Detector], dict[str, Any]]:
+def _find_method(method: str, option: str = "--method") -> tuple[type[Detector], dict[str, Any]]:
     from patchbank.methods import find_method
 
     try:
         return find_method(method)
     except OptionError as error:
         words = str(error)
-        raise OptionError(f"--{words}" if words.startswith("method ") else f"--method: {words}") from None
+        rest = words.removeprefix("method ")
+        raise OptionError(f"{option}: {words}" if rest == words else f"{option} {rest}") from None
