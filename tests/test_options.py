@@ -108,8 +108,6 @@ def test_what_was_meant_by_a_misspelt_name() -> None:
         make_detector("patchcor", None)
     with pytest.raises(OptionError, match=r"^method must be one of .*, not 'patchcor'; did you mean patchcore\?$"):
         patchbank.create("patchcor")
-    with pytest.raises(OptionError, match=r"no preset 'papr' \(.*\); did you mean patchcore.paper\?$"):
-        patchbank.create("patchcore.papr")
     with pytest.raises(
         OptionError, match=r"^--set neighbors: patchcore has no such option; did you mean neighbours\?$"
     ):

@@ -42,8 +42,7 @@ def find_method(name: str) -> tuple[type[Detector], dict[str, Any]]:
         raise OptionError(f"method must be one of {', '.join(METHODS)}, not {name!r}{advice and f'; {advice}'}")
     if preset and preset not in found.presets:
         known = ", ".join(_presets_of(found)) or "none"
-        advice = did_you_mean(name, _presets_of(found))
-        raise OptionError(f"{method} has no preset {preset!r} (it has {known}){advice and f'; {advice}'}")
+        raise OptionError(f"{method} has no preset {preset!r} (it has {known})")
     return found, dict(found.presets[preset]) if preset else {}
 
 
