@@ -102,7 +102,7 @@ def test_one_method_must_take_all_that_is_given() -> None:
 
 
 def test_what_was_meant_by_a_misspelt_name() -> None:
-    with pytest.raises(OptionError, match=r"^--methods must be one of .*, not 'padlm'; did you mean padim"):
+    with pytest.raises(OptionError, match=r"^--methods must be one of .*, not 'padlm'; did you mean padim\?$"):
         maker_for(["padlm"], {}, None)
     with pytest.raises(OptionError, match=r"^--method must be one of .*, not 'patchcor'; did you mean patchcore\?$"):
         make_detector("patchcor", None)

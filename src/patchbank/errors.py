@@ -77,5 +77,5 @@ def give_up(name: str, error: Exception) -> None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question for the end of a message about an unknown name, such as "did you mean a or b?"; "" where none is
     near."""
-    near = get_close_matches(name, list(known))
+    near = get_close_matches(name, list(known), cutoff=0.7)
     return f"did you mean {' or '.join(near)}?" if near else ""
