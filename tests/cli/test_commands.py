@@ -273,6 +273,16 @@ def test_a_mistake_is_one_clear_line(
     assert not (tmp_path / "m.patchbank").exists()
 
 
+def test_without_the_packages_of_the_command_line() -> None:
+    without = "import sys; sys.modules['typer'] = None; from patchbank.__main__ import start; start()"
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "patchbank: the command line needs typer: `pip install patchbank` brings it, and exported models run without "
+        "it by `python -m patchbank.edge.runtime`\n"
+    )
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of a POSIX system")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_fit_leaves_no_model(number: signal.Signals, tmp_path: Path) -> None:

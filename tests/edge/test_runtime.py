@@ -151,7 +151,21 @@ def test_from_the_command_line(
     assert runtime.main([str(folders["onnx"]), str(tmp_path / "a.png")]) == 0
     assert runtime.main([str(folders["onnx"]), str(tmp_path / "b.png")]) == 2
     assert runtime.main([str(tmp_path), str(tmp_path / "a.png")]) == 2
+    capsys.readouterr()
     assert runtime.main([]) == 2
+    assert "FOLDER  the folder that `patchbank export` wrote" in capsys.readouterr().err
+
+
+def test_what_is_no_export_is_named_as_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("parts.patchbank").write_bytes(b"a model file")
+    for given in ("parts.patchbank", "nowhere"):
+        assert runtime.main([given, "a.png"]) == 2
+        assert capsys.readouterr().err == (
+            f"patchbank: {given}: is not an exported model: give the folder that `patchbank export` wrote\n"
+        )
 
 
 def test_a_model_of_one_image_has_no_threshold(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def load(folder: str | PathLike[str], *, threads: int | None = None) -> Exported
     path = Path(folder)
     if path.name == DOCUMENT or path.is_file():
         path = path.parent
-    document = _read_document(path)
+    document = _read_document(path, given=Path(folder))
     for name, digest in document["files"].items():
         if not (path / name).is_file():
             raise ModelFileError(f"{path}: its file {name} is missing: export the model again")
@@ -214,12 +214,14 @@ def _number(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _read_document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path, given: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads((path / DOCUMENT).read_text(encoding="utf-8"))
         version = document["export_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{path}: is not an exported model (`patchbank export` makes one)") from error
+        raise ModelFileError(
+            f"{given}: is not an exported model: give the folder that `patchbank export` wrote"
+        ) from error
     if version > EXPORT_VERSION:
         raise ModelFileError(f"{path}: was exported by a newer patchbank ({document['library_version']}): upgrade")
     return document
@@ -301,10 +303,15 @@ def _torchscript(path: Path, document: dict[str, Any], threads: int) -> Run:
 _RUNTIMES = {"onnx": _onnx, "openvino": _openvino, "torchscript": _torchscript}
 
 
+_USAGE = """usage: python -m patchbank.edge.runtime FOLDER IMAGE…
+  FOLDER  the folder that `patchbank export` wrote
+  IMAGE   images, or folders of images"""
+
+
 def main(arguments: list[str]) -> int:
     """`python -m patchbank.edge.runtime FOLDER IMAGE…`. Exit codes as of the command line."""
     if len(arguments) < 2:
-        print("usage: python -m patchbank.edge.runtime FOLDER IMAGE…", file=sys.stderr)
+        print(_USAGE, file=sys.stderr)
         return 2
     failed = done = 0
 
