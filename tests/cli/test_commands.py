@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank.methods import METHODS
+from patchbank.audit import Audit, Suspect
+from patchbank.cli.audit import _words
+from patchbank.methods import METHODS, PatchCore
 from tests.cli.running import in_its_own_process, patchbank
 from tests.conftest import bad_image, good_image
 
@@ -136,6 +139,29 @@ def test_benchmark_writes_a_table_and_resumes(parts: Path, tmp_path: Path) -> No
     assert 'alt="spot/' in report  # a picture of a defect found
     assert patchbank(*command).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.json")} == first
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from patchbank.evaluation.benchmark import Runner
+
+    whole = Runner.one
+
+    def interrupted(self: Runner, cell: Any, *arguments: Any, **options: Any) -> None:
+        if cell.detector.seed == 1:
+            raise KeyboardInterrupt
+        whole(self, cell, *arguments, **options)
+
+    monkeypatch.setattr(Runner, "one", interrupted)
+    command = ["benchmark", parts, "-O", tmp_path, "--seeds", "0,1", *QUICK]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "_exit", lambda code: sys.exit(code))
+        done = patchbank(*command)
+    assert done.returncode == 130
+    assert f"1 of 2 cells are in {tmp_path}: the same command goes on" in done.stderr
+    monkeypatch.undo()
+    assert patchbank(*command).stdout.count("| patchcore |") == 2
 
 
 def test_a_preset_prints_what_is_published_beside_ours(parts: Path, tmp_path: Path) -> None:
@@ -271,6 +297,31 @@ def test_a_mistake_is_one_clear_line(
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "m.patchbank").exists()
+
+
+def test_one_image_is_no_plural(parts: Path, tmp_path: Path) -> None:
+    image, model = parts / "train" / "good" / "000.png", tmp_path / "m.patchbank"
+    (tmp_path / "one").mkdir()
+    shutil.copy(image, tmp_path / "one")
+    assert "learned from 1 image of" in patchbank("fit", tmp_path / "one", "-o", model, *QUICK).stdout
+    assert "1 image inspected, 0 rejected" in patchbank("predict", model, image, "-O", tmp_path / "out").stdout
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (
+            1,
+            ["2 images looked over: 1 stands out", "1 pair looks like", "1 image is not 2×1", "1 image cannot be read"],
+        ),
+        (2, ["4 images looked over: 2 stand out", "2 pairs look like", "2 images are not", "2 images cannot be read"]),
+    ],
+)
+def test_what_an_audit_says_of_one_and_of_two(n: int, said: list[str]) -> None:
+    ranked = (*[Suspect("a", 9.0, 99.0)] * n, *[Suspect("b", 1.0, 0.0)] * n)
+    found = Audit(ranked, (("a", "b", 0.0),) * n, (("c", (3, 3)),) * n, (1, 2), (("d", "no"),) * n, PatchCore())
+    lines = [line for line in _words(found).splitlines() if not line.startswith(" ")]
+    assert [line[: len(words)] for line, words in zip(lines, said, strict=True)] == said
 
 
 def test_without_the_packages_of_the_command_line() -> None:

@@ -115,7 +115,7 @@ def test_one_missing_path_of_several_fails_alone(g: Path, model: Path, tmp_path:
     done = patchbank("predict", model, g / "0.png", tmp_path / "gone.png", "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 1
     assert "gone.png: no such file or folder" in done.stderr
-    assert "1 images inspected" in done.stdout
+    assert "1 image inspected" in done.stdout
 
 
 @pytest.mark.parametrize("pair", [("normal", "abnormal"), ("pass", "fail"), ("good_parts", "bad_parts"), ("iO", "niO")])

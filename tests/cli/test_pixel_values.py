@@ -109,7 +109,7 @@ def test_what_is_no_picture_is_named_and_the_rest_inspected(model_file: Path, tm
     Image.new("RGB", (64, 64)).save(tmp_path / "f.png", format="EPS")
     done = patchbank("predict", model_file, tmp_path, "-O", tmp_path / "out", "--no-overlays")
     assert done.returncode == 1
-    assert "1 images inspected" in done.stdout
+    assert "1 image inspected" in done.stdout
     for words in (
         "b.tif: is a kind of TIFF that is not supported (5 channels of 16 bits",
         "c.tif: 1 of its 12288 values are NaN or infinite",

@@ -245,7 +245,7 @@ def test_the_command_ends_at_a_signal(model: PatchCore, folder: Path, tmp_path: 
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=30)
     assert process.returncode == 0, error
-    assert "1 images inspected, 1 rejected, 0 skipped" in out
+    assert "1 image inspected, 1 rejected, 0 skipped" in out
     assert "Traceback" not in error
 
 

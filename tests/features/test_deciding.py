@@ -38,7 +38,7 @@ def test_xyz_images_alone_are_geometry(scans: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "geometry of" in done.stderr
     done = command("predict", tmp_path / "m.patchbank", scans / "0.tiff", "-O", tmp_path / "out")
-    assert "1 images inspected" in done.stdout, done.stderr
+    assert "1 image inspected" in done.stdout, done.stderr
 
 
 def test_the_name_of_a_folder_tells_geometry(tmp_path: Path) -> None:

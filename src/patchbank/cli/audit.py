@@ -9,7 +9,7 @@ import typer
 
 from patchbank._system.files import write_csv, write_text
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.console import Failures, counted, progress_bars, say
 from patchbank.cli.detectors import make_detector
 from patchbank.cli.outputs import check_folder
 
@@ -74,14 +74,15 @@ def audit(
 
 
 def _words(found: Audit) -> str:
-    lines = [f"{len(found.ranked)} images looked over: {len(found.suspicious)} stand out"]
+    stand_out = "1 stands out" if len(found.suspicious) == 1 else f"{len(found.suspicious)} stand out"
+    lines = [f"{counted(len(found.ranked), 'image')} looked over: {stand_out}"]
     lines += [f"  {s.image}: {s.deviation:.1f} deviations above the median" for s in found.suspicious[:10]]
     height, width = found.usual_size
-    for count, words in (
-        (len(found.duplicates), "pairs look like the same picture twice"),
-        (len(found.odd_sizes), f"images are not {width}×{height} as the others"),
-        (len(found.unreadable), "images cannot be read"),
+    for count, noun, one, several in (
+        (len(found.duplicates), "pair", "looks like the same picture twice", "look like the same picture twice"),
+        (len(found.odd_sizes), "image", *(f"{be} not {width}×{height} as the others" for be in ("is", "are"))),
+        (len(found.unreadable), "image", "cannot be read", "cannot be read"),
     ):
         if count:
-            lines.append(f"{count} {words}")
+            lines.append(f"{counted(count, noun)} {one if count == 1 else several}")
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +11,10 @@ import typer
 
 from patchbank.cli import choices as c
 from patchbank.cli import options as o
-from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.console import Failures, counted, progress_bars, say
 from patchbank.cli.detectors import maker_for, spelled
 from patchbank.cli.evaluate import write_evaluation
+from patchbank.cli.interrupt import calm
 from patchbank.cli.learning import Learning
 from patchbank.cli.outputs import check_folder
 from patchbank.cli.values import parse_bytes, parse_seed
@@ -142,7 +145,7 @@ def benchmark(
     runner = Runner(output_dir, write_cell, parse_bytes(cache, "--cache"), jobs)
     shown = {key: name for key, name in SHOWN.items() if key != "label" or any(cell.label for cell in cells)}
     rows: list[dict[str, Any]] = []
-    with progress_bars() as progress:
+    with _kept_cells(output_dir, rows, len(cells)), progress_bars() as progress:
         for row in runner.run(cells, on_error=failures, progress=progress):
             table = markdown([row], shown).rstrip()
             say(table.splitlines()[-1] if rows else table)  # its heading above the first row
@@ -150,7 +153,7 @@ def benchmark(
     place = {(cell.name, cell.label): i for i, cell in enumerate(cells)}  # several jobs end in any order
     rows.sort(key=lambda row: place[row["cell"], row["label"]])
     failures.write(output_dir / "errors.csv")
-    say(f"{len(rows)} cells in {output_dir / 'results.csv'}, the table in {output_dir / 'results.md'}")
+    say(f"{counted(len(rows), 'cell')} in {output_dir / 'results.csv'}, the table in {output_dir / 'results.md'}")
     if chosen and rows:
         given = {"backbones": backbones, "shots": learning.shots, "subsample": subsample, **options}
         whole_sets = learning.shots is None and subsample in (None, chosen.every)
@@ -161,6 +164,17 @@ def benchmark(
         if best := winners(read_grid(output_dir)):
             say(best)
     raise typer.Exit(failures.exit_code if rows else 2)
+
+
+@contextmanager
+def _kept_cells(folder: Path, rows: list[dict[str, Any]], wanted: int) -> Iterator[None]:
+    """Say what is kept of a grid that was interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        calm()
+        say(f"{len(rows)} of {counted(wanted, 'cell')} are in {folder}: the same command goes on", err=True)
+        raise
 
 
 def _compare(

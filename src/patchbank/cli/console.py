@@ -204,10 +204,15 @@ def threshold_words(calibration: Calibration) -> str:
 
 def calibration_words(calibration: Calibration) -> str:
     """Where the scores come from: the scheme, and how many images or parts."""
-    count = f"{len(calibration)} good images"
+    count = counted(len(calibration), "good image")
     if calibration.groups:
-        count += f" of {calibration.parts} parts"
+        count += f" of {counted(calibration.parts, 'part')}"
     return f"{calibration.how}, {count}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 image, 2 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def percent(share: float) -> str:

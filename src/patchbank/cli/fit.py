@@ -14,7 +14,17 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.changing import MODEL
 from patchbank.cli.cluster import cluster_of
-from patchbank.cli.console import Failures, detail, is_verbose, note, progress_bars, say, show_plan, threshold_words
+from patchbank.cli.console import (
+    Failures,
+    counted,
+    detail,
+    is_verbose,
+    note,
+    progress_bars,
+    say,
+    show_plan,
+    threshold_words,
+)
 from patchbank.cli.detectors import at_quality, check_untouched, make_detector
 from patchbank.cli.interrupt import calm
 from patchbank.cli.learning import Learning
@@ -101,7 +111,7 @@ def fit(
     if as_json:
         say(json.dumps(summary))
     else:
-        say(f"learned from {summary['images']} images of {dataset.root} ({dataset.layout} layout)")
+        say(f"learned from {counted(summary['images'], 'image')} of {dataset.root} ({dataset.layout} layout)")
         say(_memory_words(summary))
         say(threshold_words(detector.calibration_))
         say(_resolution_words(detector))

@@ -10,7 +10,7 @@ import typer
 
 from patchbank.cli import options as o
 from patchbank.cli.cluster import inspecting
-from patchbank.cli.console import Failures, progress_bars, say
+from patchbank.cli.console import Failures, counted, progress_bars, say
 from patchbank.cli.interrupt import calm
 from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
@@ -112,5 +112,5 @@ def predict(
     if results is not None:
         results.finish()
         if not as_json:
-            say(f"{count} images inspected, {rejected} rejected; results in {output_dir}")
+            say(f"{counted(count, 'image')} inspected, {rejected} rejected; results in {output_dir}")
     raise typer.Exit(failures.exit_code if count else 2)

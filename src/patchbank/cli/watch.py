@@ -11,7 +11,7 @@ import typer
 
 from patchbank._system.remote import is_remote, located
 from patchbank.cli import options as o
-from patchbank.cli.console import note, say
+from patchbank.cli.console import counted, note, say
 from patchbank.cli.numbers import MOST_SECONDS
 from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_file
@@ -106,5 +106,6 @@ def watch(
     lost = f", {sender.lost} not sent to the webhook" if sender is not None and sender.lost else ""
     overdue = pairs.overdue if pairs else 0
     waiting = f", {overdue} not complete" if overdue else ""
-    say(f"{inspected} images inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{waiting}{lost}")
+    images = counted(inspected, "image")
+    say(f"{images} inspected, {counts['rejected']} rejected, {counts['skipped']} skipped{waiting}{lost}")
     raise typer.Exit(1 if counts["skipped"] or waiting or lost or (troubles and troubles[-1]) else 0)
