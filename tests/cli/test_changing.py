@@ -77,14 +77,14 @@ def test_explain(model_file: Path, images: Path, monkeypatch: pytest.MonkeyPatch
     (images / "bad" / "broken.png").write_bytes(b"nothing")
     assert run(monkeypatch, "explain", model_file, images / "bad", "-O", out) == 1
     assert capsys.readouterr().out.count("rejected") == 3
-    document = json.loads((out / "0.png.json").read_text())
+    document = json.loads((out / "0.json").read_text())
     assert document["is_anomalous"]
     assert len(document["places"][0]["neighbours"]) == 5
-    assert np.asarray(Image.open(out / "0.png.png")).shape[1] > 900
+    assert np.asarray(Image.open(out / "0.png")).shape[1] > 900
     assert (
         run(monkeypatch, "explain", model_file, images / "good" / "0.png", "-O", out, "--at", "5,6", "--count", 1) == 0
     )
-    place = json.loads((out / "0.png.json").read_text())["places"][0]
+    place = json.loads((out / "0.json").read_text())["places"][0]
     assert (place["x"], place["y"], len(place["neighbours"])) == (5, 6, 1)
 
 

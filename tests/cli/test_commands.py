@@ -312,7 +312,7 @@ def test_one_image_is_no_plural(parts: Path, tmp_path: Path) -> None:
     [
         (
             1,
-            ["2 images looked over: 1 stands out", "1 pair looks like", "1 image is not 2×1", "1 image cannot be read"],
+            ["2 images looked over: 1 stands out", "1 pair looks like", "1 image is not", "1 image cannot be read"],
         ),
         (2, ["4 images looked over: 2 stand out", "2 pairs look like", "2 images are not", "2 images cannot be read"]),
     ],

@@ -143,7 +143,27 @@ def test_pictures_of_an_earlier_run_go(model_file: Path, images: Path, tmp_path:
     assert (out / "notes.txt").exists()
     assert patchbank("explain", model_file, images, "-O", tmp_path / "ex").returncode == 0
     assert patchbank("explain", model_file, images / "0.png", "-O", tmp_path / "ex").returncode == 0
-    assert sorted(p.name for p in (tmp_path / "ex").glob("[0-9]*")) == ["0.png.json", "0.png.png"]
+    assert sorted(p.name for p in (tmp_path / "ex").glob("[0-9]*")) == ["0.json", "0.png"]
+
+
+def test_explanations_replace_nothing_and_stay_apart(model_file: Path, tmp_path: Path) -> None:
+    seen, out = tmp_path / "seen", tmp_path / "out"
+    for name in ("0.png", "a/0.png", "b/0.png", "b/0.bmp"):
+        (seen / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(good_image(1)).save(seen / name)
+    before = {name: (seen / name).read_bytes() for name in ("0.png", "a/0.png")}
+    assert patchbank("explain", model_file, seen, "-O", out).returncode == 0
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert made == ["0.png", "a/0.png", "b/0.bmp.png", "b/0.png.png"]
+    for _ in range(2):
+        assert patchbank("explain", model_file, seen / "0.png", seen / "a", "-O", seen).returncode == 0
+        assert {name: (seen / name).read_bytes() for name in before} == before
+        assert (seen / "0.png.png").is_file()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "0.json").write_text("labels")
+    assert patchbank("explain", model_file, seen / "0.png", "-O", tmp_path / "mine").returncode == 0
+    assert (tmp_path / "mine" / "0.json").read_text() == "labels"
+    assert (tmp_path / "mine" / "0.png.json").is_file()
 
 
 @pytest.mark.parametrize("out", [".", "out"])

@@ -111,7 +111,7 @@ def test_explain_shows_both(model: Path, solid: Path, tmp_path: Path) -> None:
     done = patchbank("explain", model, solid / "test/cut/rgb/000.png", "-O", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "standard deviations above good parts" in done.stdout
-    document = json.loads((tmp_path / "000.png.json").read_text())
+    document = json.loads((tmp_path / "000.json").read_text())
     assert document["places"][0]["channel"] in ("rgb", "curvature", "normals", "valid")
     detector = load(model)
     name = document["places"][0]["neighbours"][0]["image"]
