@@ -78,11 +78,10 @@ def _words(found: Audit) -> str:
     lines = [f"{counted(len(found.ranked), 'image')} looked over: {stand_out}"]
     lines += [f"  {s.image}: {s.deviation:.1f} deviations above the median" for s in found.suspicious[:10]]
     height, width = found.usual_size
-    for count, noun, one, several in (
-        (len(found.duplicates), "pair", "looks like the same picture twice", "look like the same picture twice"),
-        (len(found.odd_sizes), "image", *(f"{be} not {width}×{height} as the others" for be in ("is", "are"))),
-        (len(found.unreadable), "image", "cannot be read", "cannot be read"),
-    ):
-        if count:
-            lines.append(f"{counted(count, noun)} {one if count == 1 else several}")
+    if pairs := len(found.duplicates):
+        lines.append(f"{counted(pairs, 'pair')} {'looks' if pairs == 1 else 'look'} like the same picture twice")
+    if odd := len(found.odd_sizes):
+        lines.append(f"{counted(odd, 'image')} {'is' if odd == 1 else 'are'} not {width}×{height} as the others")
+    if found.unreadable:
+        lines.append(f"{counted(len(found.unreadable), 'image')} cannot be read")
     return "\n".join(lines)
