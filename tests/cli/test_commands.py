@@ -255,6 +255,8 @@ MISTAKES = {
     "fit {parts} -o m.patchbank --levels two": "levels takes numbers such as 2,3",
     "fit {parts} -o m.patchbank --levels 9": "has the levels",
     "fit {parts} -o m.patchbank --set colour=1": "has no such option",
+    "fit {parts} -o m.patchbank --false-alarm-rate 5%": "--false-alarm-rate': it takes a share, such as 0.05, not '5%'",
+    "predict {model} {parts} -O out --false-discovery-rate 5%": "it takes a share, such as 0.05, not '5%'",
     "fit {parts} -o m.patchbank --method padim --coreset-ratio 0.1": "--coreset-ratio: padim has no such option",
     "fit {parts} -o m.patchbank --shots 9": "--shots must lie in 1..8",
     "fit {parts} -o m.patchbank --method fapm --set regions=0": "regions must be at least 1",

@@ -10,6 +10,7 @@ import typer
 
 from patchbank.cli import choices as c
 from patchbank.cli.numbers import LARGEST_SEED, MOST_SECONDS, MOST_THREADS
+from patchbank.cli.values import parse_share
 from patchbank.errors import OptionError
 
 LEARNING, _MACHINE, _CLUSTER = "What is learned", "Machine", "Cluster"
@@ -87,7 +88,13 @@ Streaming: TypeAlias = Annotated[
     ),
 ]  # fmt: skip
 FalseAlarmRate: TypeAlias = Annotated[
-    float | None, typer.Option(help="Fraction of good parts that may be rejected.", rich_help_panel=LEARNING)
+    float | None,
+    typer.Option(
+        parser=parse_share,
+        metavar="SHARE",
+        help="Fraction of good parts that may be rejected.",
+        rich_help_panel=LEARNING,
+    ),
 ]
 GroupBy: TypeAlias = Annotated[
     str | None,

@@ -15,6 +15,7 @@ from patchbank.cli.interrupt import calm
 from patchbank.cli.opening import open_model
 from patchbank.cli.outputs import check_folder
 from patchbank.cli.results import KeptRun, PredictionFolder, check_has_points, identity_of_run
+from patchbank.cli.values import parse_share
 from patchbank.errors import OptionError
 
 
@@ -33,12 +34,17 @@ def predict(
     overlays: Annotated[bool, typer.Option(help="Draw a picture for each image.")] = True,
     threshold: o.Threshold = None,
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Reject at this rate of false alarms instead of the model's.")
+        float | None,
+        typer.Option(
+            parser=parse_share, metavar="SHARE", help="Reject at this rate of false alarms instead of the model's."
+        ),
     ] = None,
     false_discovery_rate: Annotated[
         float | None,
         typer.Option(
-            help="Decide on all images together: fraction of the rejected that may be good (Benjamini-Hochberg)."
+            parser=parse_share,
+            metavar="SHARE",
+            help="Decide on all images together: fraction of the rejected that may be good (Benjamini-Hochberg).",
         ),
     ] = None,
     roi: o.Roi = None,

@@ -8,6 +8,8 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from patchbank.cli.numbers import LARGEST_SEED
 from patchbank.errors import OptionError
 
@@ -75,6 +77,14 @@ def range_up_to(full_scale: float | None) -> tuple[float, float] | None:
     if not (math.isfinite(full_scale) and full_scale > 0):
         raise OptionError(f"--full-scale must be a positive number such as 4095, not {full_scale}")
     return 0.0, full_scale
+
+
+def parse_share(text: str | float) -> float:
+    """ "0.05" → 0.05. Raises `typer.BadParameter`, to which the command line adds the name of the option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"it takes a share, such as 0.05, not {text!r}") from None
 
 
 def parse_seed(text: str) -> int:
