@@ -117,6 +117,7 @@ def test_a_template_needs_no_arguments() -> None:
     assert "[fit]" in done.stdout
     assert "# good = " in done.stdout
     assert 'method = "patchcore"' in done.stdout
+    assert "as a TOML file for --config" in " ".join(patchbank("fit", "--help").stdout.replace("│", " ").split())
 
 
 def test_sections(tmp_path: Path) -> None:
@@ -189,6 +190,12 @@ def test_a_mistake_in_a_file_is_one_sentence(text: str, tmp_path: Path) -> None:
         ("c.ini", "", "takes a file that ends with .toml, .yaml or .yml"),
         ("c.yaml", "a: [", "is no YAML that can be read"),
         ("c.yaml", "- a", "must hold keys with values"),
+        (
+            "c.yaml",
+            "[fit]\nseed = 3\n",
+            "holds TOML, as --print-config prints it: give the file a name that ends with .toml",
+        ),
+        ("c.yml", "seed = 3\n", "holds TOML"),
         ("none.toml", None, "cannot be read (No such file or directory)"),
     ],
 )

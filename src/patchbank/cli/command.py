@@ -40,7 +40,7 @@ Config = Annotated[
     ),
 ]
 PrintConfig = Annotated[
-    bool, typer.Option("--print-config", help="Print the options as such a file, and do nothing else.")
+    bool, typer.Option("--print-config", help="Print the options as a TOML file for --config, and do nothing else.")
 ]
 _OF_ALL = {"verbose": (Verbose, False), "quiet": (Quiet, False)}
 _OF_CONFIG = {"config": (Config, None), "print_config": (PrintConfig, False)}

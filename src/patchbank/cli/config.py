@@ -54,17 +54,33 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse_toml(path: Path, text: str) -> Any:
+    try:
+        return _loads_toml(text)
+    except ValueError as error:
+        raise OptionError(f"{path}: is no TOML that can be read ({error}): mend that place") from None
+
+
+def _loads_toml(text: str) -> dict[str, Any]:
+    """What a TOML text says. Raises `ValueError`."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
+    document: dict[str, Any] = tomllib.loads(text)
+    return document
+
+
+def _is_toml(text: str) -> bool:
+    """Whether a text sets values in TOML, such as what --print-config prints."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path}: is no TOML that can be read ({error}): mend that place") from None
+        return bool(_loads_toml(text))
+    except ValueError:
+        return False
 
 
 def _parse_yaml(path: Path, text: str) -> Any:
+    if _is_toml(text):
+        raise OptionError(f"{path}: holds TOML, as --print-config prints it: give the file a name that ends with .toml")
     try:
         import yaml
     except ImportError:
