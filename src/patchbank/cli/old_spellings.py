@@ -72,7 +72,7 @@ _UNITS = {
     ),
     "--max-pixels": "MP",
 }
-_LEAST_BYTES = 1_000_000  # fewer were never meant: whoever gives 4 means GB
+_LEAST_BYTES = 1_000  # fewer were never meant: whoever gives 4 means GB
 
 
 def old_options(command: str, options: Iterable[str]) -> dict[str, New]:
