@@ -1,4 +1,4 @@
-"""The site as a reader sees it: every page in Chromium, as wide as a desktop and as a phone."""
+"""The site as a reader sees it: pages in Chromium, as wide as a desktop and as a phone."""
 
 from __future__ import annotations
 
@@ -62,10 +62,13 @@ def links(site: Path, page: str) -> set[str]:
     return {posixpath.normpath(posixpath.join(posixpath.dirname(page), target)) for target in targets}
 
 
-def test_every_page_shows_without_a_problem(site: Path, chromium: Any) -> None:
+def test_pages_show_without_a_problem(site: Path, chromium: Any) -> None:
+    """A fifth of them, of every folder; `python -m tools.pages.browse` opens all."""
+    assert len(browse.pages(site)) > 100
+    chosen = {*browse.pages(site)[::5], "tutorials/first-station.html"}
     with browse.served(site) as address:
-        found = {path: browse.problems(chromium, f"{address}/{path}") for path in browse.pages(site)}
-    assert len(found) > 100
+        found = {path: browse.problems(chromium, f"{address}/{path}") for path in sorted(chosen)}
+    assert {posixpath.dirname(path) for path in found} >= {"guides", "methods", "experiments", "tutorials"}
     assert {path: problems for path, problems in found.items() if problems} == {}
 
 

@@ -126,14 +126,19 @@ def _geometry_runs(content: Any) -> list[dict[str, Any]]:
         return _records(content)
     sets = {name: found for name, found in content.items() if name not in ("environment", "cost")}
     by_name: dict[str, list[dict[str, Any]]] = {}
-    for found in sets.values():
+    of: dict[str, list[str]] = {}
+    for name_of_set, found in sets.items():
         channels = {name: row for name, row in found.get("channels", {}).items() if "+" not in name or name in _SUMS}
         for name, row in {**channels, **found}.items():
             if name != "channels":
                 by_name.setdefault(name, []).append(_scalars(row))
-    over = f"mean of {', '.join(sets)}"
+                of.setdefault(name, []).append(name_of_set)
     return [
-        {"set": over, "method": name, **{key: mean(row[key] for row in rows) for key in rows[0]}}
+        {
+            "set": of[name][0] if len(of[name]) == 1 else f"mean of {', '.join(of[name])}",
+            "method": name,
+            **{key: mean(row[key] for row in rows) for key in rows[0]},
+        }
         for name, rows in by_name.items()
     ]
 

@@ -306,7 +306,7 @@ def test_one_image_is_no_plural(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     shutil.copy(image, tmp_path / "one")
     assert "learned from 1 image of" in patchbank("fit", tmp_path / "one", "-o", model, *QUICK).stdout
-    assert "1 image inspected, 0 rejected" in patchbank("predict", model, image, "-O", tmp_path / "out").stdout
+    assert "1 image inspected, " in patchbank("predict", model, image, "-O", tmp_path / "out").stdout
 
 
 @pytest.mark.parametrize(

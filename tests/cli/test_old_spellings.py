@@ -39,8 +39,8 @@ CASES = [
     ("serve m --keep-images 1000", "serve m --keep-images 1000B", "--keep-images 1000 is now"),
     ("fit x -o m --memory-budget 1000", "fit x -o m --memory-budget 1000B", "--memory-budget 1000 is now"),
     ("benchmark x -O o --cache 1000", "benchmark x -O o --cache 1000B", "--cache 1000 is now --cache 1000B"),
-    ("evaluate m x -O o --pixel-memory 9", "evaluate m x -O o --pixel-memory 9B", "--pixel-memory 9 is now"),
-    ("plan --worker-memory 9", "plan --worker-memory 9B", "--worker-memory 9 is now --worker-memory 9B"),
+    ("evaluate m x -O o --pixel-memory 9000", "evaluate m x -O o --pixel-memory 9000B", "--pixel-memory 9000 is now"),
+    ("plan --worker-memory 9000", "plan --worker-memory 9000B", "--worker-memory 9000 is now --worker-memory 9000B"),
     ("plan --network-mb 125", "plan --network-rate 125MB", "--network-mb is now --network-rate, such as 1250MB"),
     ("plan --round-trip-ms 5", "plan --round-trip 0.005", "--round-trip-ms is now --round-trip, in seconds"),
     ("fit x -o m --coreset 0.1", "fit x -o m --coreset-ratio 0.1", "--coreset is now --coreset-ratio"),
@@ -128,3 +128,9 @@ def test_a_command_in_old_spellings(model_file: Path, parts: Path, tmp_path: Pat
 def test_keys_of_files_are_new_spellings() -> None:
     keys = {key_of(parameter) for command in COMMANDS.values() for parameter in command.params}
     assert not keys & {"every", "runtime", "coreset", "bank-mb", "max-minutes", "size", "to", "batch-wait"}
+
+
+def test_a_size_without_a_unit_that_nobody_means_is_refused() -> None:
+    done = patchbank("fit", "good", "-o", "m.patchbank", "--memory-budget", "4")
+    assert done.returncode == 2
+    assert "--memory-budget 4: has no unit: write 4GB or 4MB" in done.stderr

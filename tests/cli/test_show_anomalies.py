@@ -14,9 +14,9 @@ from patchbank.demo.solid import draw_solid
 from patchbank.shape import write_pcd
 from tests.cli.running import patchbank
 from tests.conftest import good_image
-from tests.test_docs import DOCS, run
+from tests.pages import DOCS, commands, run
 
-PAGE = DOCS / "synthetic-anomalies.md"
+PAGE = DOCS / "guides" / "synthetic-anomalies.md"
 
 
 @pytest.fixture
@@ -189,5 +189,5 @@ def test_what_the_page_shows_runs(good: Path, tmp_path: Path, monkeypatch: pytes
         if language == "python":
             exec(compile(block, str(PAGE), "exec"), {})
         else:
-            for line in block.splitlines():
-                run(line)
+            for arguments in commands(block):
+                run(arguments)

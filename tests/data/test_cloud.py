@@ -105,7 +105,7 @@ def test_a_benchmark(parts_there: str, tmp_path: Path) -> None:
 def test_results_stay_here(model_file: Path, fitted: Any, store: ObjectServer) -> None:
     done = command("predict", model_file, "s3://bucket/x", "-O", "s3://bucket/out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "s3://bucket/out: results are written to local files: name one with -o, and copy it" in done.stderr
+    assert "s3://bucket/out: results are written to local files: name one with -O, and copy it" in done.stderr
     done = command("fit", "s3://bucket/x", "-o", "s3://bucket/m.patchbank")
     assert "s3://bucket/m.patchbank: results are written to local files: name one with --output" in done.stderr
     assert not Path("s3:").exists()

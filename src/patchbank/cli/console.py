@@ -197,7 +197,7 @@ def threshold_words(calibration: Calibration) -> str:
     if (interval := calibration.interval()) is not None:
         words += ", tail extrapolated, 90 % interval {:.4g}-{:.4g}".format(*interval)
     elif threshold == max(calibration.scores) and not calibration.is_guaranteed:
-        words += ", the highest score"
+        words += f", the highest score: about {100 / (calibration.parts + 1):.2g} % of good parts exceed it"
     reason = calibration.no_guarantee
     return f"{words}); no guarantee: {reason}" if reason else f"{words})"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from patchbank.cli.argv import Words
 from patchbank.cli.console import note
+from patchbank.errors import OptionError
 
 GONE_IN = "0.3"
 
@@ -71,6 +72,7 @@ _UNITS = {
     ),
     "--max-pixels": "MP",
 }
+_LEAST_BYTES = 1_000  # fewer were never meant: whoever gives 4 means GB
 
 
 def old_options(command: str, options: Iterable[str]) -> dict[str, New]:
@@ -99,6 +101,8 @@ def _new_option(name: str, value: str | None, old: dict[str, New], said: list[st
         said.append(old[name].words_for(name))
         return old[name].name, old[name].value(value)
     if name in _UNITS and value is not None and _is_bare(value):
+        if _UNITS[name] == "B" and 0 < float(value) < _LEAST_BYTES:
+            raise OptionError(f"{name} {value}: has no unit: write {value}GB or {value}MB")
         said.append(f"{name} {value} is now {name} {value}{_UNITS[name]}, with its unit")
         return name, f"{value}{_UNITS[name]}"
     return name, value

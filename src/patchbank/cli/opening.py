@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchbank.cli.console import detail, is_verbose
+from patchbank.cli.console import detail, is_verbose, say
 from patchbank.cli.options import Machine
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ def open_model(model: Path, weights: str | None, machine: Machine, roi: Path | N
     if is_verbose():
         detail(f"{model}: {engine_words(detector)}; loaded in {time.perf_counter() - started:.1f} s")
     return detector
+
+
+def say_if_undecided(model: Path, detector: Detector, threshold: float | None = None) -> bool:
+    """Whether a model has no threshold, which is then said. `threshold`: what was given instead of the model's."""
+    undecided = threshold is None and math.isinf(detector.calibration_.threshold)
+    if undecided:
+        say(
+            f"{model}: has no threshold, so no part is rejected: fit at least two good parts, "
+            "run patchbank calibrate with more of them, or give --threshold",
+            err=True,
+        )
+    return undecided
 
 
 def engine_words(detector: Detector) -> str:

@@ -12,7 +12,7 @@ from patchbank.cli import options as o
 from patchbank.cli.cluster import inspecting
 from patchbank.cli.console import Failures, counted, progress_bars, say
 from patchbank.cli.interrupt import calm
-from patchbank.cli.opening import open_model
+from patchbank.cli.opening import open_model, say_if_undecided
 from patchbank.cli.outputs import check_folder
 from patchbank.cli.results import KeptRun, PredictionFolder, check_has_points, identity_of_run
 from patchbank.cli.values import parse_share
@@ -85,6 +85,7 @@ def predict(
         with inspecting(detector, cluster, machine.threads) as inspect:
             scores = [p.score for _, p in inspect(sources, lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
+    undecided = say_if_undecided(model, detector, threshold)
     count = rejected = 0
     names = output_names(images, [source.name for source in sources])
     run = KeptRun(identity_of_run(model, threshold, false_alarm_rate, roi), resume)
@@ -118,5 +119,6 @@ def predict(
     if results is not None:
         results.finish()
         if not as_json:
-            say(f"{counted(count, 'image')} inspected, {rejected} rejected; results in {output_dir}")
+            decided = "none decided" if undecided else f"{rejected} rejected"
+            say(f"{counted(count, 'image')} inspected, {decided}; results in {output_dir}")
     raise typer.Exit(failures.exit_code if count else 2)

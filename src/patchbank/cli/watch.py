@@ -13,7 +13,7 @@ from patchbank._system.remote import is_remote, located
 from patchbank.cli import options as o
 from patchbank.cli.console import counted, note, say
 from patchbank.cli.numbers import MOST_SECONDS
-from patchbank.cli.opening import open_model
+from patchbank.cli.opening import open_model, say_if_undecided
 from patchbank.cli.outputs import check_file
 from patchbank.errors import OptionError
 
@@ -64,6 +64,7 @@ def watch(
 
     sender = None if webhook is None else Webhook(webhook)
     detector = open_model(model, weights, machine, roi)
+    say_if_undecided(model, detector, threshold)
     needs = sources_of(name for part in detector.parts() for name in part.inputs_.channels)
     has_geometry = GEOMETRY_CHANNEL in needs
     if pair_timeout is not None and not has_geometry:

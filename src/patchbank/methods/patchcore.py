@@ -170,9 +170,7 @@ class PatchCore(Detector):
     def check(self) -> None:
         super().check()
         if isinstance(self.coreset, str) and self.coreset != STREAM:
-            raise OptionError(
-                f"coreset must lie in (0, 1], such as 0.1 for 10 %, or be {STREAM!r}, not {self.coreset!r}"
-            )
+            raise OptionError(f"coreset must be a share, such as 0.1 for 10 %, or {STREAM!r}, not {self.coreset!r}")
         self._size().check()
         check_bank_search(self.search, self.torch_device, self.option("neighbours"))
         self._selecting().check()
