@@ -26,7 +26,7 @@ from patchbank.distributed.rows import Selections, ShardedRows
 from patchbank.distributed.shard import FEATURES
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
 
-RESULTS = Path(__file__).parent / "results" / "distributed.json"
+RESULTS = Path(__file__).parent / "results"
 
 
 def draw(rows: int, dimension: int, seed: int = 0) -> torch.Tensor:
@@ -88,7 +88,8 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         table.append(row)
     found = {"environment": environment(), "rows": options.rows, "dimension": options.dimension, "kept": count}
-    RESULTS.write_text(json.dumps({**found, "alone_s": seconds, "table": table}, indent=1) + "\n", encoding="utf-8")
+    path = RESULTS / f"distributed-{options.rows}.json"
+    path.write_text(json.dumps({**found, "alone_s": seconds, "table": table}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -154,16 +154,20 @@ def stations() -> Table:
 
 
 def distributed() -> Table:
-    found = read("distributed.json")
+    names = sorted(matching("distributed-*.json"), key=lambda name: int(name.split("-")[1].removesuffix(".json")))
     keys = ["workers", "rounds", "up_mb", "down_mb", "seconds", "plan_s", "worker_mb"]
-    rows = [[_plain(row[key]) for key in keys] for row in found["table"]]
-    columns = ["workers", "rounds", "MB from the workers", "MB to them", "seconds", "forecast, s", "MB of a worker"]
-    note = (
-        f"{grouped(found['rows'])} × {found['dimension']} drawn features, {grouped(found['kept'])} kept. One process "
-        f"took {found['alone_s']:.1f} s."
-    )
+    rows = []
+    for name in names:
+        found = read(name)
+        fixed = [grouped(found["rows"]), grouped(found["kept"]), f"{found['alone_s']:.1f}"]
+        rows += [[*fixed, *(_plain(row[key]) for key in keys)] for row in found["table"]]
+    columns = [
+        "vectors", "kept", "one process, s", "workers", "rounds", "MB from the workers", "MB to them", "seconds",
+        "forecast, s", "MB of a worker",
+    ]  # fmt: skip
+    note = "Drawn features of 128 numbers; the workers select the same rows as one process."
     title = "A fit shared by workers on one machine"
-    return Table(columns, rows, ["distributed.json"], "python -m benchmarks.distributed", title, note)
+    return Table(columns, rows, names, "python -m benchmarks.distributed --rows N", title, note)
 
 
 def cluster_simulation() -> Table:
