@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import environment
+from patchbank.cli.detectors import make_detector
 from patchbank.data import gather
 from patchbank.data.datasets import GOOD, Dataset, open_dataset
 from patchbank.errors import give_up
@@ -75,21 +76,13 @@ def table(kinds: list[str], maps: NDArray[np.float32], channels: tuple[str, ...]
     return rows
 
 
-def option_value(text: str) -> Any:
-    """A number, true, false, names joined by + as a tuple, or the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return tuple(text.split("+")) if "+" in text else text
-
-
 def of_method(dataset: Dataset, name: str, seed: int) -> dict[str, float]:
     """Image AUROC of a method at its defaults, with the seconds of its fit and of one prediction. `name`: a method or
     preset, with options behind it, such as cpmf:views=27 or patchcore:channels=rgb+normals."""
     method, _, text = name.partition(":")
-    options = {key: option_value(value) for key, value in (pair.split("=") for pair in text.split(",") if pair)}
+    assignments = [pair.replace("+", ",") for pair in text.split(",") if pair]  # as those of --set
     started = time.perf_counter()
-    model = create(method, seed=seed, thumbnails_mb=0, **options).fit(dataset.train)
+    model = make_detector(method, assignments, seed=seed, thumbnails_mb=0).fit(dataset.train)
     fitted = time.perf_counter()
     scores = np.array([p.score for p in model.predict_many([sample.path for sample in dataset.test])])
     seconds = {"fit_s": fitted - started, "image_s": (time.perf_counter() - fitted) / len(scores)}
