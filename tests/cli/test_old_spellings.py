@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from patchbank._system.former_names import GONE_IN
 from patchbank.cli import app
 from patchbank.cli.argv import Words, names_with_value, take_apart
 from patchbank.cli.config import key_of
-from patchbank.cli.old_spellings import _OF_COMMANDS, GONE_IN, old_options, translate
+from patchbank.cli.old_spellings import _OF_COMMANDS, old_options, translate
 from tests.cli.running import patchbank
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

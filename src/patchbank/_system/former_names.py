@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from patchbank.errors import OptionError
 
+GONE_IN = "0.3"  # the version that takes no former names
+
 
 class TakesFormerNames(type):
     """A class whose constructor takes former names of its options, with a `DeprecationWarning`.
@@ -20,7 +22,7 @@ class TakesFormerNames(type):
     def __call__(cls, *arguments: Any, **options: Any) -> Any:
         for old in cls.former.keys() & options.keys():
             warnings.warn(
-                f"the option {old} of {cls.__name__} is now {cls.former[old]}; the old name works until 0.3",
+                f"the option {old} of {cls.__name__} is now {cls.former[old]}; the old name works until {GONE_IN}",
                 DeprecationWarning,
                 stacklevel=2,
             )

@@ -6,8 +6,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from patchbank._system.former_names import GONE_IN
 from patchbank.cli.choices import QUALITIES
-from patchbank.cli.old_spellings import GONE_IN
 from patchbank.cli.values import parse_as, parse_bytes
 from patchbank.errors import OptionError, did_you_mean, notify
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from patchbank._system.former_names import GONE_IN
 from patchbank.cli.argv import Words
 from patchbank.cli.console import note
 from patchbank.errors import OptionError
-
-GONE_IN = "0.3"
 
 
 @dataclass(frozen=True)
