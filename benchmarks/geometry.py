@@ -31,7 +31,7 @@ from patchbank.metrics.image import auroc
 from patchbank.sample import MADE_OF
 from patchbank.scoring.maps import anomaly_map
 
-CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "valid")
+CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "holes")
 
 
 def maps_of(dataset: Dataset, channels: tuple[str, ...], **options: Any) -> tuple[list[str], NDArray[np.float32]]:

@@ -63,7 +63,7 @@ def test_clouds_beside_overlays(model: Path, solid: Path, tmp_path: Path) -> Non
     calm = records["anomaly"] <= prediction.map_threshold
     assert np.array_equal(records["rgb"][calm], picture[calm])
     assert calm.all() or (records["rgb"][~calm] != picture[~calm]).any()
-    with Image.open(out / "overlays/000.png.png") as overlay:
+    with Image.open(out / "overlays/000.png") as overlay:
         assert overlay.height > overlay.width  # picture and surface above, the map below
     patchbank("predict", model, part, "-O", out)  # the folder belongs to one run
     assert not cloud.exists()
