@@ -25,13 +25,12 @@ from patchbank.cli.detectors import make_detector
 from patchbank.data import gather
 from patchbank.data.datasets import GOOD, Dataset, open_dataset
 from patchbank.errors import give_up
-from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.memory.fused_scorer import FusedScorer, weights_of
 from patchbank.methods import PatchCore, create
 from patchbank.metrics.image import auroc
-from patchbank.sample import MADE_OF
 from patchbank.scoring.maps import anomaly_map
 
-CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "valid")
+CHANNELS = ("rgb", "curvature", "normals", "height", "shading", "fpfh", "holes")
 
 
 def maps_of(dataset: Dataset, channels: tuple[str, ...], **options: Any) -> tuple[list[str], NDArray[np.float32]]:
@@ -69,8 +68,7 @@ def table(kinds: list[str], maps: NDArray[np.float32], channels: tuple[str, ...]
     rows = {}
     for count in range(1, len(channels) + 1):
         for chosen in combinations(range(len(channels)), count):
-            sources = [MADE_OF.get(channels[k], channels[k]) for k in chosen]
-            weights = np.array([sources.count(source) ** -0.5 for source in sources])[:, None, None]
+            weights = np.array(weights_of([channels[k] for k in chosen]))[:, None, None]
             scores = (maps[:, list(chosen)] * weights).sum(1).max((1, 2)).astype(np.float64)
             rows["+".join(channels[k] for k in chosen)] = image_auroc(kinds, scores)
     return rows

@@ -140,4 +140,4 @@ def test_long_names_of_results_are_shortened() -> None:
     made = [names[f"in/{name}"].name for name in long]
     assert len(set(made)) == 2
     assert all(len(os.fsencode(f"{name}.tiff")) <= 255 for name in made)
-    assert output_names([], ["a/x.png", "b/x.png"])["b/x.png"].name == "x.png-2"
+    assert output_names([], ["a/x.png", "b/x.png"])["b/x.png"].name == "x-2.png"

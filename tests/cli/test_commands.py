@@ -71,7 +71,7 @@ def test_predict_writes_everything(parts: Path, model_file: Path, tmp_path: Path
     assert [row["is_anomalous"] for row in rows] == ["False"] * 4 + ["True"] * 4
     assert json.loads(rows[-1]["regions"])[0]["box"]
     assert len(list((out / "overlays").rglob("*.png"))) == 8
-    with Image.open(out / "maps" / "spot" / "000.png.tiff") as image:
+    with Image.open(out / "maps" / "spot" / "000.tiff") as image:
         assert (image.mode, image.size) == ("F", (128, 96))
         assert np.asarray(image).max() > float(rows[0]["threshold"])
     assert not (out / "errors.csv").exists()

@@ -18,7 +18,7 @@ from patchbank.features.point_mae import PointMAE
 from tests.cli.running import patchbank
 
 SMALL = ("--image-size", "128", "--threads", "1")
-USUAL = ["rgb", "curvature", "normals", "valid"]
+USUAL = ["rgb", "curvature", "normals", "holes"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model(solid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("model") / "ring.patchbank"
     done = patchbank("fit", solid, "-o", file, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "the channels rgb,curvature,normals,valid are inspected" in done.stderr
+    assert "the channels rgb,curvature,normals,holes are inspected" in done.stderr
     assert "extent" in done.stderr
     assert "learned from 10 images" in done.stdout
     return file
@@ -177,4 +177,4 @@ def test_benchmark(solid: Path, tmp_path: Path) -> None:
 def test_a_refused_export(model: Path, tmp_path: Path) -> None:
     done = patchbank("export", model, "-O", tmp_path / "e")
     assert done.returncode == 2
-    assert "a graph sees one picture, and this model looks at rgb,curvature,normals,valid" in done.stderr
+    assert "a graph sees one picture, and this model looks at rgb,curvature,normals,holes" in done.stderr

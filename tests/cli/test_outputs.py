@@ -138,7 +138,7 @@ def test_pictures_of_an_earlier_run_go(model_file: Path, images: Path, tmp_path:
     (out / "overlays" / "mine.png").write_bytes(b"mine")
     (out / "notes.txt").write_text("mine")
     assert patchbank("predict", model_file, images / "0.png", "-O", out).returncode == 0
-    assert sorted(path.name for path in (out / "overlays").iterdir()) == ["0.png.png", "mine.png"]
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == ["0.png", "mine.png"]
     assert not (out / "maps").exists()
     assert (out / "notes.txt").exists()
     assert patchbank("explain", model_file, images, "-O", tmp_path / "ex").returncode == 0
@@ -231,7 +231,7 @@ def test_a_full_disk_ends_pictures_not_the_run(
     done = patchbank("predict", model_file, images, "-O", tmp_path / "out")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "0.png.png: cannot be written (No space left on device); no more pictures are written" in line
+    assert "0.png: cannot be written (No space left on device); no more pictures are written" in line
     assert len(table(tmp_path / "out")) == 6
 
 

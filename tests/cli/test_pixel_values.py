@@ -41,7 +41,7 @@ def test_the_range_is_said_kept_and_shown(folder: Path, tmp_path: Path) -> None:
     assert described["pixel_values"] == "integers 0..4095"
     done = patchbank("predict", model, folder / "bad.png", "-O", tmp_path / "o")
     assert (done.returncode, "1 rejected" in done.stdout) == (0, True)
-    with Image.open(tmp_path / "o" / "overlays" / "bad.png.png") as overlay:
+    with Image.open(tmp_path / "o" / "overlays" / "bad.png") as overlay:
         assert np.asarray(overlay.convert("L"))[:96, :128].mean() > 60  # not nearly black
     (folder / "bright.png").write_bytes(png16(np.full((96, 128, 1), 9000, np.uint16)))
     Image.fromarray(good_image(1)).save(folder / "eight.png")

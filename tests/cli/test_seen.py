@@ -47,7 +47,7 @@ def test_clouds_beside_overlays(model: Path, solid: Path, tmp_path: Path) -> Non
     part = solid / "test/cut/rgb/000.png"
     done = patchbank("predict", model, part, "-O", out, "--ply", "--threshold", "0")
     assert done.returncode == 0, done.stderr
-    cloud = out / "clouds/000.png.ply"
+    cloud = out / "clouds/000.ply"
     header = cloud.read_bytes().split(b"end_header")[0].decode()
     for name in ("float x", "uchar red", "float anomaly"):
         assert f"property {name}" in header
@@ -63,7 +63,7 @@ def test_clouds_beside_overlays(model: Path, solid: Path, tmp_path: Path) -> Non
     calm = records["anomaly"] <= prediction.map_threshold
     assert np.array_equal(records["rgb"][calm], picture[calm])
     assert calm.all() or (records["rgb"][~calm] != picture[~calm]).any()
-    with Image.open(out / "overlays/000.png.png") as overlay:
+    with Image.open(out / "overlays/000.png") as overlay:
         assert overlay.height > overlay.width  # picture and surface above, the map below
     patchbank("predict", model, part, "-O", out)  # the folder belongs to one run
     assert not cloud.exists()
@@ -87,7 +87,7 @@ def test_hot_points_have_the_colours_of_the_map(solid: Path, tmp_path: Path, mod
 def test_channels_are_told(model: Path, solid: Path, tmp_path: Path) -> None:
     done = patchbank("predict", model, solid / "test/cut/rgb", "-O", tmp_path, "--json")
     (row,) = csv.DictReader((tmp_path / "predictions.csv").open())
-    assert list(json.loads(row["channels"])) == ["rgb", "curvature", "normals", "valid"]
+    assert list(json.loads(row["channels"])) == ["rgb", "curvature", "normals", "holes"]
     assert json.loads(done.stdout)["channels"] == json.loads(row["channels"])
 
 
@@ -112,7 +112,7 @@ def test_explain_shows_both(model: Path, solid: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "standard deviations above good parts" in done.stdout
     document = json.loads((tmp_path / "000.json").read_text())
-    assert document["places"][0]["channel"] in ("rgb", "curvature", "normals", "valid")
+    assert document["places"][0]["channel"] in ("rgb", "curvature", "normals", "holes")
     detector = load(model)
     name = document["places"][0]["neighbours"][0]["image"]
     original, kept = finder_of(detector)(name), finder(detector.thumbnails_, None)(name)
@@ -129,7 +129,7 @@ def test_the_report_says_what_found_the_defects(model: Path, solid: Path, tmp_pa
     assert "The model looks at two things" in page
     assert "rgb (the picture)" in page
     (row, *_) = csv.DictReader((tmp_path / "scores.csv").open())
-    assert set(json.loads(row["channels"])) == {"rgb", "curvature", "normals", "valid"}
+    assert set(json.loads(row["channels"])) == {"rgb", "curvature", "normals", "holes"}
 
 
 # ---- geometry alone --------------------------------------------------------------------------------------------------

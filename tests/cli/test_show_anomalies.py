@@ -45,9 +45,9 @@ def test_images_before_and_after(good: Path, tmp_path: Path) -> None:
     done = patchbank("show-anomalies", good, "-O", out, "--count", "3", "--image-size", "128")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"3 images with synthetic anomalies, side by side: {out / 'sheet.png'}\n"
-    assert sorted(pictures_in(out)) == ["0.png.png", "1.png.png", "2.png.png", "sheet.png"]
+    assert sorted(pictures_in(out)) == ["0.png", "1.png", "2.png", "sheet.png"]
     for number in range(3):
-        before, after, mask = panels(out / f"{number}.png.png")
+        before, after, mask = panels(out / f"{number}.png")
         assert before.shape == (128, 192, 3)
         assert set(np.unique(mask)) == {0, 255}
         assert np.array_equal((before != after).any(2) & (mask[..., 0] == 0), np.zeros((128, 192), bool))
@@ -58,9 +58,9 @@ def test_the_seed_decides(good: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         patchbank("show-anomalies", good, "-O", tmp_path / name, "--seed", seed, "--count", "2")
     assert pictures_in(tmp_path / "a") == pictures_in(tmp_path / "b")
-    assert pictures_in(tmp_path / "a")["0.png.png"] != pictures_in(tmp_path / "c")["0.png.png"]
+    assert pictures_in(tmp_path / "a")["0.png"] != pictures_in(tmp_path / "c")["0.png"]
     patchbank("show-anomalies", good, "-O", tmp_path / "a", "--count", "1")
-    assert sorted(pictures_in(tmp_path / "a")) == ["0.png.png", "sheet.png"]  # those of the earlier run are gone
+    assert sorted(pictures_in(tmp_path / "a")) == ["0.png", "sheet.png"]  # those of the earlier run are gone
 
 
 def test_where_anomalies_may_lie(good: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_where_anomalies_may_lie(good: Path, tmp_path: Path) -> None:
     done = patchbank("show-anomalies", good, "-O", tmp_path / "out", "--roi", tmp_path / "roi.png", "--count", "4")
     assert done.returncode == 0, done.stderr
     for number in range(4):
-        changed = panels(tmp_path / "out" / f"{number}.png.png")[2][..., 0] > 0
+        changed = panels(tmp_path / "out" / f"{number}.png")[2][..., 0] > 0
         assert changed[:100, 150:].any()
         assert not changed[102:].any()
         assert not changed[:, :148].any()
@@ -84,7 +84,7 @@ def test_textures_of_a_folder(good: Path, tmp_path: Path) -> None:
     arguments = ["--kinds", "perlin", "--textures", tmp_path / "red", "--count", "1"]
     done = patchbank("show-anomalies", good, "-O", tmp_path / "out", *arguments)
     assert done.returncode == 0, done.stderr
-    before, after, mask = panels(tmp_path / "out" / "0.png.png")
+    before, after, mask = panels(tmp_path / "out" / "0.png")
     change = (after.astype(int) - before)[mask[..., 0] > 0].mean(0)
     assert change[0] > 0 > max(change[1:])
 
@@ -95,7 +95,7 @@ def test_unreadable_images_are_named(good: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("skipped ")
     assert "1.png" in done.stderr
-    assert sorted(pictures_in(tmp_path / "out")) == ["0.png.png", "2.png.png", "3.png.png", "sheet.png"]
+    assert sorted(pictures_in(tmp_path / "out")) == ["0.png", "2.png", "3.png", "sheet.png"]
     for path in good.iterdir():
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
     assert patchbank("show-anomalies", good, "-O", tmp_path / "out").returncode == 2

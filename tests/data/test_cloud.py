@@ -87,7 +87,7 @@ def test_the_command_line(parts_there: str, model_file: Path, tmp_path: Path, st
     assert done.returncode == 1
     assert f"{parts_there}/none.png: cannot be fetched: there is no such object or folder" in done.stderr
     assert "8 images inspected" in done.stdout
-    assert (out / "overlays/good/000.png.png").is_file()
+    assert (out / "overlays/good/000.png").is_file()
     assert f"{parts_there}/test/spot/003.png," in (out / "predictions.csv").read_text()
     assert max(Counter(key for key, _ in store.calls).values()) == 1, "the picture takes no second request"
     done = command("evaluate", model, parts_there, "-O", tmp_path / "report")

@@ -31,7 +31,7 @@ def scans(tmp_path: Path) -> Path:
 
 
 def test_xyz_images_alone_are_geometry(scans: Path, tmp_path: Path) -> None:
-    with pytest.warns(PatchbankWarning, match="hold points, not colours: the channels curvature,normals,valid"):
+    with pytest.warns(PatchbankWarning, match="hold points, not colours: the channels curvature,normals,holes"):
         assert decide_channels(None, gather(scans)) == ALONE
     assert decide_channels(("rgb",), gather(scans)) == ("rgb",)
     done = command("fit", scans, "-o", tmp_path / "m.patchbank", "--image-size", 96, "--bank-size", 20)

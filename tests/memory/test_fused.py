@@ -20,7 +20,7 @@ from patchbank.data.lattice import EVEN, Lattice
 from patchbank.demo.solid import draw_solid
 from patchbank.errors import ImageError, MemoryBudgetError, OptionError
 from patchbank.features.cache import FeatureCache
-from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.memory.fused_scorer import FusedScorer, weights_of
 from patchbank.scoring.maps import anomaly_map
 from patchbank.scoring.one_class import learned_weights
 from tests.conftest import small_solid
@@ -170,7 +170,7 @@ def test_the_cache_gives_equal_results(solid_model: PatchCore, solid: Path, bad:
         {"calibration": "k-fold"},
         {"calibration": "held-out"},
         {"backbone": "resnet18", "weights": "random"},
-        {"channels": ("height", "shading", "fpfh", "valid")},
+        {"channels": ("height", "shading", "fpfh", "holes")},
     ],
     ids=str,
 )
@@ -398,10 +398,15 @@ def test_what_is_said_of_geometry_beside_pictures(solid: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = PatchCore(image_size=128, threads=1).fit(files)
-    assert model.parameters()["channels"] == (*CHANNELS, "valid")
+    assert model.parameters()["channels"] == (*CHANNELS, "holes")
     words = [str(each.message) for each in caught]
-    assert any("the channels rgb,curvature,normals,valid are inspected" in each for each in words)
+    assert any("the channels rgb,curvature,normals,holes are inspected" in each for each in words)
     assert any("extent" in each and "% valid" in each for each in words)
+
+
+def test_holes_count_beside_the_other_channels() -> None:
+    half = 0.5**0.5
+    assert weights_of(("rgb", "curvature", "normals", "holes")) == pytest.approx([1, half, half, 0.5])
 
 
 def test_one_file_is_not_two_channels(solid_model: PatchCore, solid: Path) -> None:

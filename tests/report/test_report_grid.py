@@ -120,6 +120,12 @@ def test_the_best_in_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_the_best_recall_is_said_with_its_false_alarms(tmp_path: Path) -> None:
+    write_cell(tmp_path, "a", "padim", image_auroc=0.95, recall_at_threshold=0.8, false_alarm_rate=0.0)
+    write_cell(tmp_path, "a", "spade", image_auroc=0.5, recall_at_threshold=0.9, false_alarm_rate=0.214)
+    assert "Best by recall at the threshold: spade (0.900 with 21.4 % false alarms)." in winners(read_grid(tmp_path))
+
+
 def test_advice_for_a_single_one_for_gaps_and_for_nothing_measured(tmp_path: Path) -> None:
     write_cell(tmp_path / "one", image_auroc=0.9)
     assert advise(read_grid(tmp_path / "one")).sentence.startswith(

@@ -58,14 +58,14 @@ def inspect(client: TestClient, files: Files, **query: Any) -> dict[str, Any]:
 
 def test_a_part_of_two_files(solid: TestClient, solid_file: Path, tmp_path: Path) -> None:
     (model,) = solid.get("/v1/models").json()["models"]
-    assert model["channels"] == ["rgb", "curvature", "normals", "valid"]
+    assert model["channels"] == ["rgb", "curvature", "normals", "holes"]
     assert model["needs"] == ["rgb", "xyz"]
     files = part(20, bad=True)
     result = inspect(solid, as_files(files), overlay=True)
     direct = load(solid_file, weights="random", threads=1).predict(files)
     assert result["score"] == pytest.approx(direct.score, rel=1e-4)
     assert result["channels"] == pytest.approx(direct.channels, rel=1e-3)
-    assert list(result["channels"]) == ["rgb", "curvature", "normals", "valid"]
+    assert list(result["channels"]) == ["rgb", "curvature", "normals", "holes"]
     assert result["name"] == "a.png"
     assert max(result["channels"], key=result["channels"].get) != "rgb"  # only the shape is wrong
     assert result["overlay"].startswith("data:image/png;base64,")

@@ -91,7 +91,7 @@ def output_names(roots: list[Path], paths: list[str]) -> dict[str, Path]:
         name = name.with_name(_shortened(name.name))
         unique, number = name, 2
         while unique in taken:
-            unique, number = name.with_name(f"{name.name}-{number}"), number + 1
+            unique, number = name.with_name(f"{name.stem}-{number}{name.suffix}"), number + 1
         taken.add(unique)
         names[str(path)] = unique
     return names

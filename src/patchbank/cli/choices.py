@@ -28,7 +28,7 @@ PRESETS = (
     "patchcore-lowshot", "patchcore-backbones", "patchcore-resolution", "patchcore-mtd", "patchcore-mstc",
     "fapm-table1", "fapm-ablation", "lmf-table4", "lmf-ablation", "lmf-sensitivity",
 )  # fmt: skip
-CHANNELS = ("rgb", "height", "normals", "curvature", "shading", "fpfh", "valid", "relief")
+CHANNELS = ("rgb", "height", "normals", "curvature", "shading", "fpfh", "holes", "valid", "relief")
 ANOMALIES = ("perlin", "cutpaste", "scar", "dents", "bumps", "missing")
 QUALITIES = ("fast", "balanced", "best")
 GEOMETRIES = ("whole", "paper")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from patchbank._system.files import is_full, reason, replacing, write_text
-from patchbank._system.written import Results, output_names
+from patchbank._system.written import Results
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
 from patchbank.cli.opening import open_model
-from patchbank.cli.outputs import check_folder
+from patchbank.cli.outputs import check_folder, result_names
 from patchbank.errors import DatasetError, ImageError, OptionError, PatchbankError
 
 
@@ -42,12 +41,12 @@ def explain(
     failures = Failures()
     sources = gather(images, failures)
     detector = open_model(model, weights, machine, roi)
-    names = output_names(images, [source.name for source in sources])
+    paths = [source.name for source in sources]
     sources = [source.seen_in(detector.inputs_.channels[0]) for source in sources]
     find, done = finder_of(detector), 0
     results = Results(output_dir, "explain")
     results.begin()
-    names = _without_endings(names, output_dir)
+    names = result_names(images, paths, beside=output_dir)
     for source in sources:
         try:
             explanation = detector.explain(source, place, count)
@@ -73,24 +72,6 @@ def explain(
         words = in_words(explanation.prediction.channels)
         say("; ".join(filter(None, [f"{source.name}: {verdict}", words, str(written)])))
     raise typer.Exit(failures.exit_code if done else 2)
-
-
-def _without_endings(names: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Names of results without the ending of the image: 000 for 000.png.
-
-    A name keeps its ending where another image differs in that alone, and where a file that a result would replace lies
-    in the folder, such as the image itself.
-    """
-    from patchbank.data.listing import IMAGE_SUFFIXES
-
-    stems = {path: name.with_suffix("") for path, name in names.items() if name.suffix.lower() in IMAGE_SUFFIXES}
-    counts = Counter(str(stem).casefold() for stem in stems.values())
-    found = dict(names)
-    for path, stem in stems.items():
-        is_free = not any((folder / f"{stem}{ending}").exists() for ending in (".png", ".json"))
-        if is_free and counts[str(stem).casefold()] == 1:
-            found[path] = stem
-    return found if len({str(name).casefold() for name in found.values()}) == len(found) else names
 
 
 def _position(text: str | None) -> tuple[int, int] | None:

@@ -119,7 +119,7 @@ class Learning(Depth):
             metavar="NAME,…",
             panel=_GEOMETRY,
             help=f"What is inspected of each part: {', '.join(c.CHANNELS)} "
-            "[default: rgb; rgb,curvature,normals,valid for parts with geometry].",
+            "[default: rgb; rgb,curvature,normals,holes for parts with geometry].",
         ),
     ] = None
     fusion: Annotated[

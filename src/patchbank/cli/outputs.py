@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from patchbank._system.files import reason, why_not_file, why_not_folder
 from patchbank._system.remote import RemotePath, is_remote, located
+from patchbank._system.written import output_names
 from patchbank.errors import OptionError
 
 
@@ -46,6 +48,25 @@ def check_apart(output: Path, inputs: Iterable[Path], option: str = "-o") -> Non
     for path in inputs:
         if not isinstance(path, RemotePath) and path.exists() and os.path.samefile(path, output):
             raise OptionError(f"{output}: is read by this command; name another file with {option}")
+
+
+def result_names(roots: Sequence[Path], paths: Sequence[str], beside: Path | None = None) -> dict[str, Path]:
+    """Where the results of each image go, below a folder and without the ending of the image: parts/000 for 000.png.
+
+    A name keeps its ending where another image differs in that alone, and where a file that a result would replace lies
+    in the folder `beside`, such as the image itself.
+    """
+    from patchbank.data.listing import IMAGE_SUFFIXES
+
+    names = output_names(list(roots), list(paths))
+    stems = {path: name.with_suffix("") for path, name in names.items() if name.suffix.lower() in IMAGE_SUFFIXES}
+    counts = Counter(str(stem).casefold() for stem in stems.values())
+    found = dict(names)
+    for path, stem in stems.items():
+        is_taken = beside is not None and any((beside / f"{stem}{end}").exists() for end in (".png", ".json"))
+        if not is_taken and counts[str(stem).casefold()] == 1:
+            found[path] = stem
+    return found if len({str(name).casefold() for name in found.values()}) == len(found) else names
 
 
 def written_or_rescued(write: Callable[[Path], None], path: Path) -> Path:

@@ -13,7 +13,7 @@ from patchbank.cli.cluster import inspecting
 from patchbank.cli.console import Failures, counted, progress_bars, say
 from patchbank.cli.interrupt import calm
 from patchbank.cli.opening import open_model, say_if_undecided
-from patchbank.cli.outputs import check_folder
+from patchbank.cli.outputs import check_folder, result_names
 from patchbank.cli.results import KeptRun, PredictionFolder, check_has_points, identity_of_run
 from patchbank.cli.values import parse_share
 from patchbank.errors import OptionError
@@ -67,7 +67,6 @@ def predict(
         raise OptionError("--resume needs the folder of the run that was cut off: give it with -O OUT")
     if sum(value is not None for value in (threshold, false_alarm_rate, false_discovery_rate)) > 1:
         raise OptionError("give only one of --threshold, --false-alarm-rate and --false-discovery-rate")
-    from patchbank._system.written import output_names
     from patchbank.calibration.conformal import check_rate
     from patchbank.data import gather
     from patchbank.prediction import finite
@@ -87,7 +86,7 @@ def predict(
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     undecided = say_if_undecided(model, detector, threshold)
     count = rejected = 0
-    names = output_names(images, [source.name for source in sources])
+    names = result_names(images, [source.name for source in sources])
     run = KeptRun(identity_of_run(model, threshold, false_alarm_rate, roi), resume)
     results = (
         None

@@ -16,6 +16,7 @@ import typer
 from patchbank.cli import options as o
 from patchbank.cli.console import note
 from patchbank.cli.numbers import MOST_SECONDS
+from patchbank.cli.opening import say_if_undecided
 from patchbank.cli.outputs import check_file, check_folder
 from patchbank.cli.values import parse_bytes, parse_pixels
 from patchbank.errors import MissingPackageError, OptionError
@@ -127,6 +128,8 @@ def serve(
 
     app = build_app(config)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    for model in app.state.service.models:
+        say_if_undecided(model.file, model.detector)
     names = ", ".join(model.name for model in app.state.service.models)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}"

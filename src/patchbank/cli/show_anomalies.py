@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchbank._system.files import replacing
-from patchbank._system.written import Results, output_names
+from patchbank._system.written import Results
 from patchbank.cli import choices as c
 from patchbank.cli import options as o
 from patchbank.cli.console import Failures, say
 from patchbank.cli.learning import Depth
-from patchbank.cli.outputs import check_folder
+from patchbank.cli.outputs import check_folder, result_names
 from patchbank.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def show_anomalies(
         textures_of(textures, failures),
     )
     drawn = islice(_drawn(samples, examples, _chosen(kinds, samples, examples), seed, failures), count)
-    names = output_names([good], [sample.name for sample in samples])
-    done = _write(drawn, names, output_dir)
+    done = _write(drawn, [good], [sample.name for sample in samples], output_dir)
     if done:
         say(f"{done} images with synthetic anomalies, side by side: {output_dir / _SHEET}")
     raise typer.Exit(failures.exit_code if done else 2)
@@ -98,13 +97,14 @@ def _drawn(
             failures(sample.name, error)
 
 
-def _write(drawn: Iterable[Example], names: Mapping[str, Path], output: Path) -> int:
+def _write(drawn: Iterable[Example], roots: Sequence[Path], paths: Sequence[str], output: Path) -> int:
     """Write a picture of each example, and all of them on one sheet. Returns their number."""
     from patchbank.pictures.anomalies import before_after, contact_sheet
     from patchbank.pictures.drawing import save_png
 
     results = Results(output, "show-anomalies")
     results.begin()
+    names = result_names(roots, paths, beside=output)
     strips: list[Picture] = []
     for example in drawn:
         with replacing(results.path(f"{names[example.name]}.png")) as temporary:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from patchbank.features.backbones import Backbone
 
 # what was best on average over the drawn parts (docs/experiments/geometry.md)
-WITH_GEOMETRY = ("rgb", "curvature", "normals", "valid")
+WITH_GEOMETRY = ("rgb", "curvature", "normals", "holes")
 Painted = Callable[[RGB], RGB]
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _LOOKED_AT = 48  # good samples that distances are standardised by
 _LEAST_SPREAD = 1e-6  # of the mean: of samples that are all the same
 _NOBODY = -1  # the number of no sample
+_BESIDE = {"holes": 0.5}  # weights of channels that show what no other channel of their source shows
 _LEAST_REACH = 0.05  # of the mean peak: few samples say little of its spread
 
 
@@ -43,8 +44,8 @@ class FusedScorer(Scorer):
         members: the scorers, not fitted.
         channels: their names.
         fusion: "map-sum", the sum of how unlikely each channel's map is among good samples (`surprise`), where n
-            channels made of one source weigh √n together; "max", the largest of them; "learned", a weighted sum of
-            standardised distances, whose weights come from what good samples reach.
+            channels made of one source weigh √n together, and `holes` half as much as a picture; "max", the largest of
+            them; "learned", a weighted sum of standardised distances, whose weights come from what good samples reach.
         device: of the memories.
         sigma: of the map's Gaussian, in pixels at the inspected size.
     """
@@ -130,9 +131,7 @@ class FusedScorer(Scorer):
         logistic = np.maximum(peaks.std(0) * math.sqrt(3) / math.pi, _LEAST_REACH * np.abs(peaks.mean(0)) + 1e-12)
         self.good_peaks = torch.as_tensor(np.stack([peaks.mean(0), logistic], axis=1), dtype=torch.float32)
         if self.fusion == "map-sum":
-            sources = [MADE_OF.get(name, name) for name in self.channel_names]
-            # n channels of one source say nearly the same: together they weigh √n, not n
-            self.weights = torch.tensor([sources.count(source) ** -0.5 for source in sources])
+            self.weights = torch.tensor(weights_of(self.channel_names))
 
     def _peaks(self, features: FeatureStore, i: int, distances: NDArray[np.float64]) -> NDArray[np.float32]:
         """K: the largest value of each member's map of sample i, whose distances are K×P, K×h×w, or K."""
@@ -396,6 +395,13 @@ class FusedScorer(Scorer):
         raise OptionError(
             "a model of several channels cannot be exported yet: fit one channel (--channels rgb), or use the service"
         )
+
+
+def weights_of(channels: Sequence[str]) -> list[float]:
+    """n channels of one source say nearly the same: together they weigh √n, not n."""
+    sources = [MADE_OF.get(name, name) for name in channels]
+    alike = [source for name, source in zip(channels, sources, strict=True) if name not in _BESIDE]
+    return [_BESIDE.get(name) or alike.count(source) ** -0.5 for name, source in zip(channels, sources, strict=True)]
 
 
 def surprise(x: Tensor) -> Tensor:

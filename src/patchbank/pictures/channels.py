@@ -27,6 +27,8 @@ _PLAIN_WORDS = {
     "fpfh": "the shape around each point",
     "points": "the points, seen by a network",
     "relief": "the heights of the surface",
+    "holes": "where points are missing",
+    "valid": "the share of measured points",
 }
 
 

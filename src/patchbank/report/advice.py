@@ -69,7 +69,8 @@ def winners(grid: Grid) -> str:
         if len(complete) < 2 or not level:
             continue
         if len(level) == 1:
-            found.append(f"Best by {mean}{name}: {level[0].label} ({number_words(_value(level[0], grid, key))}).")
+            reached = number_words(_value(level[0], grid, key)) + _false_alarms(level[0], grid, key)
+            found.append(f"Best by {mean}{name}: {level[0].label} ({reached}).")
             continue
         names = (
             [c.label for c in level] if len(level) <= 4 else [*(c.label for c in level[:4]), f"{len(level) - 4} more"]
@@ -78,6 +79,12 @@ def winners(grid: Grid) -> str:
         top = max(_value(c, grid, key).mean for c in level)
         found.append(f"No clear winner by {mean}{name}: {labels} are level at {top:.3f}.")
     return " ".join(found)
+
+
+def _false_alarms(configuration: Configuration, grid: Grid, key: str) -> str:
+    """A recall says little without the good parts that were rejected for it."""
+    rate = configuration.over(grid.datasets, "false_alarm_rate")
+    return f" with {rate.mean:.1%} false alarms".replace("%", " %") if key == "recall_at_threshold" and rate else ""
 
 
 def best_on(grid: Grid, dataset: str) -> Configuration:

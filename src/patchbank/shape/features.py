@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from patchbank.shape.surface import Floats, Surface
 
 ShapeFeature: TypeAlias = Callable[[Surface, float], tuple[Floats, Mask]]
 
+_SQUARES = (16, 7)  # sides of squares, as parts of the shorter side of the geometry
 _NORMAL_RADIUS = 3  # pixels, the same reach as the window of FPFH
 
 
@@ -35,8 +37,31 @@ def fpfh_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
 
 def valid_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
     """H×W×1, 1 where a pixel of the part has a point and 0 where it has none. Its mean over a cell is the share of
-    valid points. It shows where points are missing that good parts have."""
+    valid points. It knows no sizes: a wide hole looks like many small ones (`holes_feature` tells them apart)."""
     return surface.shape.valid[..., None].astype(np.float32), surface.filled_part
+
+
+def holes_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
+    """H×W×3, which share of the part's pixels has a point: of the pixel alone, and of squares of 1/16 and 1/7 of the
+    shorter side around it.
+
+    Good parts lose single points and narrow shadows, where the pixel alone has none. A hole that is wider than theirs
+    leaves the squares empty, too.
+    """
+    part = surface.filled_part
+    inside = part.astype(np.float32)
+    found = inside * surface.shape.valid
+    shares = [found, *(_share_around(found, inside, max(1, round(min(part.shape) / n))) for n in _SQUARES)]
+    return np.stack(shares, axis=-1), part
+
+
+def _share_around(found: Floats, inside: Floats, side: int) -> Floats:
+    """Sum of `found` over the sum of `inside`, in a square around each pixel; 1 where nothing is inside."""
+    sums = [
+        cv2.boxFilter(each, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        for each in (found, inside)
+    ]
+    return np.asarray(np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), 1), np.float32)
 
 
 def relief_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
@@ -55,9 +80,10 @@ def relief_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
 SHAPE_FEATURES: dict[str, ShapeFeature] = {
     "fpfh": fpfh_feature,  # 33 numbers: how the normals of 36 neighbours are turned against each other
     "valid": valid_feature,  # 1 number: whether there is a point
+    "holes": holes_feature,  # 3 numbers: the share of pixels with a point, near and farther around
     "relief": relief_feature,  # 2 numbers: the height, not rounded to grey levels, and whether there is one
 }
-FEATURE_LENGTHS = {"fpfh": 33, "valid": 1, "relief": 2}
+FEATURE_LENGTHS = {"fpfh": 33, "valid": 1, "holes": 3, "relief": 2}
 
 
 def masked_cell_means(features: Floats, mask: Mask, rows: int, columns: int) -> tuple[Floats, Floats]:

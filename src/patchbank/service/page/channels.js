@@ -5,7 +5,8 @@ import { h } from "./dom.js";
 
 const MEANINGS = {
   rgb: "the picture", curvature: "how the surface bends", normals: "which way the surface faces", height: "how high the surface is",
-  shading: "the surface under three lights", fpfh: "the shape around each point", points: "the points, seen by a network", valid: "where points are missing",
+  shading: "the surface under three lights", fpfh: "the shape around each point", points: "the points, seen by a network", holes: "where points are missing",
+  valid: "the share of measured points",
   relief: "the heights of the surface",
 };
 const LEAST = 8; // standard deviations that fill a bar at least, so that the bars of a good part stay short
