@@ -46,8 +46,11 @@ def measure(detector: Detector, dimension: int | None = None) -> tuple[Rates, Ex
         pool_pairs = len(pool) * 256 / seconds
         centres, seconds_after = _selection(points, anchor)
     set_up, of_pair = _parts_of(centres[:-1], seconds_after - centres[1:] * POOL / pool_pairs)
-    rounds = len(seconds_after)
-    return Rates(images, 1 / set_up, 1 / of_pair, scanned, pool_pairs, searched, _KEPT / rounds), extractor
+    first = int((centres < _SETTLED).sum())
+    selected = (_KEPT - centres[first]) / (len(centres) - 1 - first)
+    return Rates(
+        images, 1 / set_up, 1 / of_pair, scanned, pool_pairs, searched, float(selected), float(first)
+    ), extractor
 
 
 def _selection(points: Tensor, anchor: Tensor) -> tuple[Doubles, Doubles]:

@@ -39,6 +39,7 @@ class Rates:
         pool_pairs: of two candidates that the driver compares per second.
         searched: pairs of a patch and a bank vector per second, in the search of a calibration.
         selected: centres that one round of `POOL` candidates brings; more candidates bring no more.
+        first_rounds: that bring few centres, before those.
         bytes_per_second: of the driver's network.
         round_trip: seconds of a message to a worker and back.
     """
@@ -50,6 +51,7 @@ class Rates:
     pool_pairs: float
     searched: float
     selected: float
+    first_rounds: float
     bytes_per_second: float = 1.25e9
     round_trip: float = 0.005
 
@@ -129,7 +131,7 @@ def round_seconds(work: Work, workers: int, rates: Rates) -> tuple[float, float]
 
 def rounds_of(work: Work, workers: int, rates: Rates) -> int:
     """Rounds of one selection."""
-    return math.ceil(work.kept / max(1.0, rates.selected))
+    return math.ceil(rates.first_rounds + work.kept / max(1.0, rates.selected))
 
 
 def setup_seconds(work: Work, workers: int, rates: Rates) -> float:
