@@ -49,7 +49,8 @@ class Simulation:
         """All workers do work of `seconds` in some calls from now on; when the last is done. `again`: what a worker
         that is lost must make up for beside the call."""
         noise = np.exp(self.rng.normal(0, self.cluster.noise, (calls, self.workers))).mean(0) if calls < 100 else 1.0
-        events = [(now + each, worker) for worker, each in enumerate(seconds * self.factor * noise)]
+        took = seconds * self.factor * noise
+        events = [(now + each, worker) for worker, each in enumerate(took)]
         heapq.heapify(events)
         end = now
         while events:
@@ -58,8 +59,8 @@ class Simulation:
                 self.lost += 1
                 lost = max(self.next_loss[worker], now)
                 self.next_loss[worker] = lost + self.rng.exponential(3600 / self.cluster.losses)
-                left = end - now  # the call from its beginning
-                heapq.heappush(events, (lost + self.cluster.start + again * self.factor[worker] + left, worker))
+                anew = again * self.factor[worker] + took[worker]  # the call from its beginning
+                heapq.heappush(events, (lost + self.cluster.start + anew, worker))
         return end
 
     def run(self) -> dict[str, float]:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +23,11 @@ import torch
 
 from benchmarks.record import environment
 from patchbank import PatchCore
+from patchbank._system.threads import set_default
 from patchbank.distributed import connect
 from patchbank.distributed.cluster import ClusterFit
 from patchbank.distributed.measure import measure
-from patchbank.distributed.rates import Work, forecast
+from patchbank.distributed.rates import Rates, Work, forecast
 from patchbank.distributed.rows import Selections, ShardedRows
 from patchbank.distributed.shard import FEATURES
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
@@ -43,13 +49,13 @@ def over_workers(cluster: ClusterFit, points: torch.Tensor, count: int) -> tuple
     """The row of the table, the indices and the radius."""
     crew, selections = cluster.crew, Selections()
     starts = [len(points) * worker // len(crew) for worker in range(len(crew) + 1)]
+    before = crew.ask("private", [()] * len(crew))
     crew.tell("hold", [(points[a:b].clone(), a) for a, b in pairwise(starts)])
-    before = crew.ask("rss", [()] * len(crew))
     rows = ShardedRows(crew, FEATURES, starts, points.shape[1], selections)
     started = time.perf_counter()
     indices, radius = rows.farthest_first(count, row_norms(rows), None, 0.0)  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
-    after, traffic = crew.ask("rss", [()] * len(crew)), selections.traffic[0]
+    after, traffic = crew.ask("private", [()] * len(crew)), selections.traffic[0]
     return (
         {
             "workers": len(crew), "rounds": traffic.rounds, "up_mb": traffic.up / 1e6, "down_mb": traffic.down / 1e6,
@@ -62,6 +68,19 @@ def over_workers(cluster: ClusterFit, points: torch.Tensor, count: int) -> tuple
     )  # fmt: skip
 
 
+def rates_together(count: int, dimension: int) -> Rates:
+    """What each of some workers that share this machine does in a second, on average, while the others work too."""
+    context = get_context("spawn")
+    barrier = context.Barrier(count)
+    with ProcessPoolExecutor(count, context, partial(barrier.wait, 300)) as pool:  # none begins before all are there
+        found = list(pool.map(_rates, [dimension] * count))
+    return Rates(**{name: float(np.mean([asdict(rates)[name] for rates in found])) for name in asdict(found[0])})
+
+
+def _rates(dimension: int) -> Rates:
+    return measure(PatchCore(image_size=96, threads=1), dimension)[0]
+
+
 def main() -> None:
     """Print the table, and keep it with the other results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,12 +90,13 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2,4")
     options = parser.parse_args()
     points, count = draw(options.rows, options.dimension), int(options.rows * options.share)
+    set_default(1)  # as each worker
     farthest_first(points[:4096], 64, row_norms(points[:4096]))  # compiled
     started = time.perf_counter()
     alone = farthest_first(points, count, row_norms(points))
     seconds = time.perf_counter() - started
     print(f"{options.rows} × {options.dimension}, {count} kept; one process: {seconds:.1f} s", flush=True)
-    rates, _ = measure(PatchCore(image_size=96, threads=1))
+    rates = dict[int, Rates]()
     table = []
     for workers in map(int, options.workers.split(",")):
         with connect("local", workers) as cluster:
@@ -84,7 +104,12 @@ def main() -> None:
             row, indices, radius = over_workers(cluster, points, count)
         if not torch.equal(indices, alone.indices) or radius != alone.radius:
             raise SystemExit(f"{workers} workers select other rows than one process")
-        row["plan_s"] = forecast(Work(1, options.rows, options.dimension, count), workers, rates).selection
+        work, cores = Work(1, options.rows, options.dimension, count), os.cpu_count() or 1
+        at_once = min(workers, cores)
+        if at_once not in rates:
+            rates[at_once] = rates_together(at_once, options.dimension)
+        row["rates"] = asdict(rates[at_once])
+        row["plan_s"] = forecast(work, workers, rates[at_once].shared(workers / at_once)).selection
         print(json.dumps(row), flush=True)
         table.append(row)
     found = {"environment": environment(), "rows": options.rows, "dimension": options.dimension, "kept": count}

@@ -15,7 +15,6 @@ from patchbank.data import RegionOfInterest
 from patchbank.detector import Detector
 from patchbank.distributed.crew import ClusterError
 from patchbank.errors import OptionError
-from patchbank.memory.coreset import sharded
 from patchbank.methods import METHODS
 from tests.conftest import good_image
 from tests.distributed.crews import here
@@ -91,26 +90,6 @@ def test_workers_that_are_lost_change_nothing() -> None:
     asked = {"collect", "place", "map_blocks", "map_rows", "scale", "traverse", "candidates", "radius", "take", "visit"}
     assert asked <= set(methods)
     assert cluster.crew.losses >= len(asked)
-
-
-def test_a_driver_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharded, "POOL", 64)
-    monkeypatch.setattr("patchbank.distributed.cluster._SAVE_EVERY", 0.0)
-    given, kept = images_for("patchcore"), tmp_path / "kept"
-
-    def killed(worker: int, method: str, number: int) -> bool:
-        if method == "candidates" and number == 3:
-            raise KeyboardInterrupt
-        return False
-
-    whole = here(2)
-    same(alone("patchcore"), make("patchcore").fit(given, cluster=whole))
-    with pytest.raises(KeyboardInterrupt):
-        make("patchcore").fit(given, cluster=here(2, killed), checkpoints=kept)
-    again = here(3)  # also with another number of workers
-    same(alone("patchcore"), make("patchcore").fit(given, cluster=again, checkpoints=kept, resume=True))
-    assert again.selections.traffic[0].rounds < whole.selections.traffic[0].rounds
-    assert not kept.exists()
 
 
 def test_a_worker_that_is_lost_each_time_is_said() -> None:

@@ -13,17 +13,30 @@ from typer.testing import CliRunner
 from patchbank.cli import app
 from patchbank.distributed.rates import Rates, Work, advice, candidates_each, forecast, rounds_of
 
-RATES = Rates(20.0, 5e4, 2e5, 1e8, 1e8, 1e9, 0.05)
+RATES = Rates(20.0, 3e5, 2e9, 1e8, 1e8, 1e9, 800.0, 10.0)
 WORK = Work(100_000, 784, 152, 10_000)
 
 
 def test_what_a_worker_holds_and_what_travels() -> None:
     found = forecast(WORK, 8, RATES)
     assert found.worker_bytes == 80_000 * 784 * (4 * 152 + 165) // 8  # a fifth is held out
-    assert found.rounds == rounds_of(WORK, 8, RATES) == math.ceil(10_000 / (0.05 * 8 * candidates_each(8)))
+    assert found.rounds == rounds_of(WORK, 8, RATES) == math.ceil(10 + 10_000 / 800)
     assert found.down == 10_000 * 4 * 152 * 8
     assert found.up == found.rounds * 8 * candidates_each(8) * (4 * 152 + 16)
     assert found.features == 80_000 / 20 / 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "rounds", "seconds"),
+    [(156_800, 15_680, 20, 2.75), (600_000, 60_000, 38, 32.4), (2_000_000, 40_000, 35, 51.4)],
+)
+def test_a_selection_takes_what_was_measured(rows: int, kept: int, rounds: int, seconds: float) -> None:
+    here = Rates(
+        1000.0, 3.1e5, 2.15e9, 1e9, 1.6e8, 1.4e9, 2100.0, 10.0
+    )  # of the machine of the measurements, 128 dimensions
+    assert rounds_of(Work(1, rows, 128, kept), 1, here) == pytest.approx(rounds, rel=0.2)
+    assert forecast(Work(1, rows, 128, kept), 1, here).selection == pytest.approx(seconds, rel=0.3)
+    assert forecast(Work(1, rows, 128, kept), 1, here.shared(2)).selection > 1.2 * seconds
 
 
 def test_more_workers_take_less_time_until_the_driver_is_the_limit() -> None:
@@ -50,7 +63,7 @@ def test_stragglers_and_losses_cost_time_and_depend_on_the_seed_alone() -> None:
     seconds = [Simulation(WORK, 64, RATES, Cluster(losses=0.0001), seed).run()["seconds"] for seed in (1, 1, 2)]
     assert seconds[0] == seconds[1] != seconds[2]
     assert seconds[0] > forecast(WORK, 64, RATES).seconds
-    often = Simulation(WORK, 64, RATES, Cluster(losses=1.0), 1).run()
+    often = Simulation(WORK, 64, RATES, Cluster(losses=10.0), 1).run()
     assert often["lost"] > 0
     assert often["seconds"] > seconds[0]
 

@@ -14,7 +14,7 @@ from patchbank.distributed import ClusterError, connect
 from patchbank.distributed.cluster import ClusterFit
 from patchbank.distributed.crew import Crew
 from patchbank.distributed.inspection import inspected
-from patchbank.distributed.ray_workers import RayWorkers
+from patchbank.distributed.ray_workers import RayWorkers, gpus_each
 from patchbank.distributed.shard import Call
 from patchbank.sample import Sample
 from tests.conftest import bad_image
@@ -76,6 +76,14 @@ def predictions_in_order(ray_cluster: Any) -> None:
         here = model.predict(source.data)
         assert prediction.score == here.score
         np.testing.assert_array_equal(prediction.map, here.map)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "each"), [(0, 4, 0), (1, 4, 1 / 4), (2, 4, 1 / 2), (3, 4, 1 / 2), (8, 4, 1)]
+)
+def test_workers_share_the_gpus(gpus: int, workers: int, each: float) -> None:
+    assert gpus_each(gpus, workers) == each
+    assert workers * each <= gpus or not each  # all can start
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchbank._system.ram import private_bytes
 from patchbank._system.tree import Tree
 from patchbank.distributed.cluster import deal
 from patchbank.distributed.crew import Crew
@@ -127,3 +129,22 @@ def test_images_are_dealt_out() -> None:
     assert [part.start % LEAF for part in leaves] == [0] * 4
     assert leaves[-1].stop == 500
     assert [part.stop - part.start for part in deal([5], [0], 3, False)].count(1) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps what others give back")
+def test_memory_that_blocks_leave_below_their_results_is_given_back() -> None:
+    shard = Shard()
+    shard.hold(torch.zeros(30, 2**18), 0)
+
+    def leaves_gap(block: torch.Tensor) -> bytearray | None:
+        if float(block[0, 0]):
+            return None
+        block += 1  # the first block alone
+        pieces = [bytearray(100_000) for _ in range(2000)]
+        return pieces[-1]  # keeps glibc from giving back the 200 MB below it
+
+    shard.matrices[FEATURES][1:] = 1
+    before = private_bytes()
+    results = shard.map_blocks(FEATURES, leaves_gap, 1, torch.empty(0, 2**18))
+    assert len(results) == 30
+    assert private_bytes() - before < 50e6

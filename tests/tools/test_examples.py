@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 import yaml
 from tools.release_check import ROOT
@@ -51,6 +52,12 @@ def test_the_stations_share_one_history() -> None:
         assert "database" in station["depends_on"]
     proxied = re.findall(r"(station\d):8000", document["configs"]["caddyfile"]["content"])
     assert set(proxied) <= set(document["services"])
+
+
+def test_the_cluster_is_one_that_ray_can_start() -> None:
+    checks = pytest.importorskip("ray.autoscaler._private.util")
+    document = yaml.safe_load((EXAMPLES / "ray-cluster.yaml").read_text(encoding="utf-8"))
+    checks.validate_config(checks.prepare_config(document))
 
 
 def test_the_unit_answers_what_it_accepted() -> None:

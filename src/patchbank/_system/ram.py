@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from pathlib import Path
 
@@ -29,6 +30,19 @@ def _reclaimable() -> int:
 def rss_bytes() -> int:
     """Memory of this process that is resident now."""
     return int(psutil.Process().memory_info().rss)
+
+
+def private_bytes() -> int:
+    """Memory that this process alone takes: without libraries, and without what other processes map too."""
+    return int(psutil.Process().memory_full_info().uss)
+
+
+def trim_heap() -> None:
+    """Give memory that was freed back to the system (glibc; elsewhere nothing is done). Large tensors with small ones
+    made in between leave gaps that glibc keeps, and that the next large tensor does not fit into."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_rss_mb() -> float:

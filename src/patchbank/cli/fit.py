@@ -96,7 +96,7 @@ def fit(
     if tune:
         detector = _tuned(make, train, seed, failures)
     kept = output.with_name(f"{output.name}.training")
-    with progress_bars() as progress, _kept_training(kept), cluster_of(cluster, machine.threads) as workers:
+    with progress_bars() as progress, _kept_training(kept), cluster_of(cluster, machine) as workers:
         detector.fit(
             train, on_error=failures, progress=progress, on_plan=show_plan, checkpoints=kept, resume=resume,
             cluster=workers,

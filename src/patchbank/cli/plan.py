@@ -72,8 +72,8 @@ def plan(
         say(f"{name}: {_time(getattr(found, name))}")
     say(f"together: {_time(found.seconds)} if no worker is lost (docs/guides/distributed.md has what losses cost)")
     say(
-        f"measured here, one worker: {rates.images:.3g} images/s, {rates.points:.2g} points/s and "
-        f"{rates.centres:.2g} centres/s of the selection"
+        f"measured here, one worker: {rates.images:.3g} images/s; of the selection {rates.points:.2g} "
+        f"points/s and {rates.pairs:.2g} pairs of a point and a centre/s"
     )
     if words:
         say(words)

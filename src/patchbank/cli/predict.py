@@ -81,7 +81,7 @@ def predict(
     if false_alarm_rate is not None:
         detector.calibration_ = detector.calibration_.at_rate(false_alarm_rate)
     if false_discovery_rate is not None:
-        with inspecting(detector, cluster, machine.threads) as inspect:
+        with inspecting(detector, cluster, machine) as inspect:
             scores = [p.score for _, p in inspect(sources, lambda name, error: None)]
         threshold = detector.calibration_.batch_threshold(scores, false_discovery_rate)
     undecided = say_if_undecided(model, detector, threshold)
@@ -97,7 +97,7 @@ def predict(
         count, rejected = len(results.kept), sum(row["is_anomalous"] == "True" for row in results.kept.values())
         sources = [source for source in sources if source.name not in results.kept]
     try:
-        with progress_bars() as progress, inspecting(detector, cluster, machine.threads) as inspect:
+        with progress_bars() as progress, inspecting(detector, cluster, machine) as inspect:
             for source, prediction in inspect(sources, failures):  # files may have gone since
                 if threshold is not None:
                     prediction = prediction.at_threshold(threshold)

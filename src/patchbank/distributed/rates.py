@@ -3,17 +3,26 @@
 A fit has three stages. Features: each worker computes those of its images. Selection: rounds with a barrier each, in
 which workers bring bounds up to date and tell candidates, the driver selects among these, and centres are sent to all.
 Calibration: good images are searched in the bank, each where its features are.
+
+A selection compares every point with every centre, and excludes most of these pairs by a few coordinates. Their number
+is N·K, so a centre costs the more the more points there are; and a pair costs the more the more centres there are,
+since these no longer fit into the processor's cache. `python -m benchmarks.distributed` has forecasts beside
+measurements.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from patchbank.memory.coreset.sharded import POOL
 
 _PER_PATCH = 165  # bytes of the selection, as in `features.planning`
 _SCANS = 3  # of all bounds in a round
+# least squares over 21 selections of 4 000 to 60 000 centres among 100 000 to 1 000 000 points, 13 % off on average
+FEW, _CROWDING, _CRAMMING = 10_000, 0.25, 0.1
+_MESSAGE = 0.0005  # seconds of the driver for a message to one worker and its answer (Ray 2.60)
 _KEPT_BACK = 0.2  # of the images, where they are held out for the calibration
 _HELD_OUT_FROM = 2500  # images, at a false-alarm rate of 1 % (`calibration.schemes`)
 
@@ -25,24 +34,33 @@ class Rates:
     Attributes:
         images: decoded, and through the network, per second.
         points: that a selection lays out and brings up to date with its first centres, per second.
-        centres: that bounds are brought up to date with per second; most points are never looked at again.
+        pairs: of a point and a centre that a selection decides per second with `FEW` centres, a tenth of the points.
         scanned: bounds among which the largest are found per second.
         pool_pairs: of two candidates that the driver compares per second.
         searched: pairs of a patch and a bank vector per second, in the search of a calibration.
-        selected: centres that one round of `POOL` candidates brings, as a share of it.
+        selected: centres that one round of `POOL` candidates brings; more candidates bring no more.
+        first_rounds: that bring few centres, before those.
         bytes_per_second: of the driver's network.
         round_trip: seconds of a message to a worker and back.
     """
 
     images: float
     points: float
-    centres: float
+    pairs: float
     scanned: float
     pool_pairs: float
     searched: float
     selected: float
+    first_rounds: float
     bytes_per_second: float = 1.25e9
     round_trip: float = 0.005
+
+    def shared(self, workers: float) -> Rates:
+        """Of one of several workers that take turns at the cores of one."""
+        return replace(
+            self,
+            **{name: getattr(self, name) / workers for name in ("images", "points", "pairs", "scanned", "searched")},
+        )
 
 
 @dataclass(frozen=True)
@@ -94,21 +112,26 @@ def candidates_each(workers: int) -> int:
     return max(32, POOL // workers)
 
 
+def crowded(centres: Any, rows: float) -> Any:
+    """How many times as long a pair takes as with `FEW` centres, a tenth of the rows, on average of a selection."""
+    return (centres / FEW) ** _CROWDING * (10 * centres / rows) ** _CRAMMING
+
+
 def round_seconds(work: Work, workers: int, rates: Rates) -> tuple[float, float]:
-    """Of one round: what each worker computes, and what the driver and the network take. Each worker brings as many
-    more of its bounds up to date as it has more of the candidates."""
-    pool = workers * candidates_each(workers)
-    centres = max(1.0, rates.selected * pool)
-    rows = work.learned * work.patches / workers
-    worker = _SCANS * rows / rates.scanned + centres / rates.centres / workers
+    """Of one round, on average: what each worker computes, and what the driver and the network take."""
+    pool, rounds = workers * candidates_each(workers), rounds_of(work, workers, rates)
+    rows, centres = work.learned * work.patches / workers, work.kept / rounds
+    worker = (
+        _SCANS * rows / rates.scanned + rows * centres * crowded(work.kept, work.learned * work.patches) / rates.pairs
+    )
     sent = pool * (4 * work.dimension + 16) + workers * centres * 4 * work.dimension
-    driver = pool * centres / rates.pool_pairs + sent / rates.bytes_per_second + rates.round_trip
-    return worker, driver
+    driver = pool * centres / rates.pool_pairs + sent / rates.bytes_per_second
+    return worker, driver + workers * _MESSAGE + rates.round_trip
 
 
 def rounds_of(work: Work, workers: int, rates: Rates) -> int:
     """Rounds of one selection."""
-    return math.ceil(work.kept / max(1.0, rates.selected * workers * candidates_each(workers)))
+    return math.ceil(rates.first_rounds + work.kept / max(1.0, rates.selected))
 
 
 def setup_seconds(work: Work, workers: int, rates: Rates) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections import Counter
@@ -125,6 +126,11 @@ class RayWorkers:
             self._ray.kill(actor)
 
 
+def gpus_each(gpus: float, workers: int) -> float:
+    """A GPU for each worker where there are enough; otherwise as many workers share each GPU as must."""
+    return 0.0 if gpus < 1 else 1 / math.ceil(workers / int(gpus))
+
+
 def _first_line(error: BaseException) -> str:
     for line in str(error).splitlines():
         if line.strip():
@@ -166,7 +172,7 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def connect(
-    address: str = "auto", workers: int | None = None, *, threads: int | None = None, gpus: float = 0.0
+    address: str = "auto", workers: int | None = None, *, threads: int | None = None, gpus: float | None = None
 ) -> Iterator[ClusterFit]:
     """Workers on a Ray cluster, for `Detector.fit(..., cluster=...)`.
 
@@ -174,7 +180,7 @@ def connect(
         address: see `attach`.
         workers: how many; None for one for each CPU of the cluster.
         threads: of each worker; None for one.
-        gpus: of each worker.
+        gpus: of each worker; None for its part of those that the cluster has (`gpus_each`).
 
     Raises:
         ClusterError: the cluster cannot be reached, or its workers do not start.
@@ -186,7 +192,9 @@ def connect(
     ray = import_ray()
     started = None
     try:
-        started = RayWorkers(workers or max(1, int(ray.cluster_resources().get("CPU", 1))), threads or 1, gpus)
+        found = ray.cluster_resources()
+        count = workers or max(1, int(found.get("CPU", 1)))
+        started = RayWorkers(count, threads or 1, gpus_each(found.get("GPU", 0), count) if gpus is None else gpus)
         yield ClusterFit(Crew(started), started.neighbours())
     finally:
         if started is not None:

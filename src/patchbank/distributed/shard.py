@@ -17,20 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchbank._system.ram import available_bytes, rss_bytes
+from patchbank._system.ram import private_bytes, trim_heap
 from patchbank._system.tree import Tree
 from patchbank.data import Sample
-from patchbank.distributed.matrix import LINE, aligned, content_of
-from patchbank.errors import DatasetError, ImageError, MemoryBudgetError, PatchbankWarning
+from patchbank.distributed.matrix import LINE, aligned, content_of, needs_disk
+from patchbank.errors import DatasetError, ImageError, PatchbankWarning
 from patchbank.features.image import Noted, PatchFeatures, Visit
-from patchbank.features.planning import SHARE
 from patchbank.features.storage import is_mapped, release, take
 from patchbank.memory.coreset.farthest_first import farthest_first, row_norms
 from patchbank.memory.coreset.shard import Candidates, ShardTraversal
 
 FEATURES = "features"  # the name of the matrix that `collect` fills
-_PER_PATCH = 165  # bytes of the selection for each patch, as in `features.planning`
-_BUFFERS = 400_000_000  # the network, decoded images, blocks of intermediate results
+_UNTIDY = 2**24  # bytes of blocks after which gaps in the heap are given back: they would grow to copies of a share
 
 Failure = tuple[str, Exception]
 
@@ -50,7 +48,7 @@ class Shard:
     """The part of a fit that one worker has: rows `first` and following, images `first_image` and following."""
 
     def __init__(self) -> None:
-        self.first = self.first_image = self.rows = 0
+        self.first = self.first_image = self.rows = self.untidy = 0
         self.matrices: dict[str, Tensor] = {}
         self.firsts: dict[str, int] = {}  # of matrices that have other rows
         self.noted: list[Noted] = []
@@ -95,15 +93,7 @@ class Shard:
         """Room for features, in memory or past its budget on disk; where they are. `first`: the global number of the
         first row, as far as it is known; `budget`: bytes of this process, None for its part of what is free;
         `neighbours`: workers on this machine, itself among them."""
-        room = budget - rss_bytes() if budget is not None else int(SHARE * available_bytes()) // neighbours
-        selection = rows * _PER_PATCH + _BUFFERS
-        if selection > max(room, 0) and budget is not None:
-            raise MemoryBudgetError(
-                f"the share of one worker, {rows} patches, takes {selection / 1e9:.2g} GB beside its features, and its "
-                f"budget leaves {max(room, 0) / 1e9:.2g} GB: use more workers (--workers), or give each more memory "
-                "(--memory-budget)"
-            )
-        on_disk = 4 * rows * width + selection > room
+        on_disk = needs_disk(rows, width, budget, neighbours)
         self.rows, self.noted = 0, []
         self.matrices = {FEATURES: aligned(rows, width, first, on_disk)}
         return "disk" if on_disk else "memory"
@@ -114,9 +104,9 @@ class Shard:
         self.matrices = {FEATURES: aligned(len(matrix), matrix.shape[1], first, False)}
         self.matrices[FEATURES].copy_(matrix)
 
-    def rss(self) -> int:
-        """Bytes of memory that this process takes."""
-        return rss_bytes()
+    def private(self) -> int:
+        """Bytes of memory that this process alone takes: Ray's object store, which all workers map, not counted."""
+        return private_bytes()
 
     def collect(self, sources: list[Sample], numbers: list[int]) -> tuple[list[Noted], list[Failure]]:
         """Features of the next images; what is known of each, and those that failed."""
@@ -194,6 +184,10 @@ class Shard:
                 block = whole
             yield start, block
             release(matrix)
+            self.untidy += block.numel() * block.element_size()
+            if self.untidy >= _UNTIDY:
+                trim_heap()
+                self.untidy = 0
 
     def map_blocks(self, name: str, function: Callable[[Tensor], Any], rows: int, tail: Tensor) -> list[Any]:
         """function(block) of each block that begins here."""
