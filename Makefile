@@ -12,10 +12,8 @@ WHEEL_ARGS ?=
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -O $(DEMO_OUT)
 
-# Compiled loops are kept beside their source, and a change in one file does not invalidate those of another.
 # Each process has a core for itself: threads of OpenMP that wait for one another would take most of the time.
 test: lint
-	find src -name '*.nb[ic]' -delete
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-dev

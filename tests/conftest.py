@@ -29,6 +29,12 @@ OF_PICTURES = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: the last tests to run are short, and no worker waits long for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def networks_stay_open() -> Iterator[None]:
     """Each network is opened and measured once in a process: together that takes twenty times as long as a small fit,
