@@ -7,6 +7,9 @@ DEMO_OUT ?= out/demo
 BENCH_ARGS ?=
 WHEEL_ARGS ?=
 
+# Bytecode is kept: tests start many processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench experiments docs tutorials wheel-test release-check clean
 
 demo: $(VENV)/.installed
