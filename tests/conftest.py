@@ -42,7 +42,8 @@ def networks_stay_open() -> Iterator[None]:
     measure, known = fitting.response_of, dict[Any, Response]()
 
     def response_of(network: Backbone, arrangement: Arrangement) -> Response:
-        key = (network.name, network.checksum, network.levels, network.runtime, network.has_head, arrangement)
+        ran_by = (network.runtime, network.device, network.precision, network.has_head)
+        key = (network.name, network.checksum, network.levels, ran_by, arrangement)
         if key not in known:
             known[key] = measure(network, arrangement)
         return known[key]
