@@ -7,15 +7,16 @@ DEMO_OUT ?= out/demo
 BENCH_ARGS ?=
 WHEEL_ARGS ?=
 
+# Bytecode is kept: tests start many processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench experiments docs tutorials wheel-test release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/patchbank demo -O $(DEMO_OUT)
 
-# Compiled loops are kept beside their source, and a change in one file does not invalidate those of another.
 # Each process has a core for itself: threads of OpenMP that wait for one another would take most of the time.
 test: lint
-	find src -name '*.nb[ic]' -delete
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-dev

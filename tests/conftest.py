@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from patchbank import PatchCore
+from patchbank import PatchCore, fitting
 from patchbank.demo.solid import write_solid_dataset
+from patchbank.features.aggregation import Arrangement
+from patchbank.features.backbones import Backbone, backbone
 from patchbank.methods import METHODS
+from patchbank.scoring.displacement import Response
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -21,6 +27,31 @@ OF_PICTURES = {
     for name, method in METHODS.items()
     if "geometry" not in method.needs and not method.scorer_class.learns_weights
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: the last tests to run are short, and no worker waits long for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_stay_open() -> Iterator[None]:
+    """Each network is opened and measured once in a process: together that takes twenty times as long as a small fit,
+    and the product keeps the last four networks only."""
+    measure, known = fitting.response_of, dict[Any, Response]()
+
+    def response_of(network: Backbone, arrangement: Arrangement) -> Response:
+        ran_by = (network.runtime, network.device, network.precision, network.has_head)
+        key = (network.name, network.checksum, network.levels, ran_by, arrangement)
+        if key not in known:
+            known[key] = measure(network, arrangement)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "_reuse", lru_cache(maxsize=16)(backbone._reuse.__wrapped__))
+        patch.setattr(fitting, "response_of", response_of)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -90,12 +91,11 @@ def test_few_modules_at_the_top() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 14
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_class_variables_have_a_type(module: str) -> None:
+def test_class_variables_have_a_type() -> None:
     """Python 3.10 cannot read the hints of a class with a bare ClassVar: no option of it could be checked."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    annotated = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
-    assert [node.lineno for node in annotated if ast.unparse(node.annotation) == "ClassVar"] == []
+    bare = re.compile(r"^\s+\w+: ClassVar(?!\[)", re.MULTILINE)
+    assert bare.search("    method: ClassVar = 1")
+    assert [module for module, path in MODULES.items() if bare.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("*.py")), ids=lambda path: path.stem)

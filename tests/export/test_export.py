@@ -23,6 +23,7 @@ from patchbank.export import folder as exporting
 from patchbank.export import quantise as quantising
 from patchbank.memory.search import make_index
 from patchbank.methods import METHODS
+from patchbank.prediction import Prediction
 from tests.conftest import OF_PICTURES, bad_image, good_image
 
 pytest.importorskip("onnxruntime")
@@ -51,16 +52,37 @@ def model(request: pytest.FixtureRequest) -> Detector:
     return small(request.param).fit(GOOD)
 
 
+@dataclasses.dataclass(frozen=True)
+class Exports:
+    """A model in every format, below `folder`, with what its exports said; and its predictions and file before."""
+
+    folder: Path
+    documents: dict[str, Any]
+    before: list[Prediction]
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "before.patchbank"
+
+
+@pytest.fixture(scope="module")
+def exports(model: Detector, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Do not change them."""
+    folder = tmp_path_factory.mktemp("exports")
+    before = [model.predict(image) for image in CHECKED]
+    model.save(folder / "before.patchbank")
+    return Exports(folder, {to: export(model, folder / to, to=to, images=CHECKED) for to in FORMATS}, before)
+
+
 @pytest.mark.parametrize("to", FORMATS)
-def test_an_export_computes_what_the_model_does(model: Detector, to: str, tmp_path: Path) -> None:
-    document = export(model, tmp_path / "out", to=to, images=CHECKED)
-    parity = document["parity"]
-    assert parity == json.loads((tmp_path / "out" / "patchbank.json").read_text())["parity"]
+def test_an_export_computes_what_the_model_does(model: Detector, exports: Exports, to: str) -> None:
+    parity = exports.documents[to]["parity"]
+    assert parity == json.loads((exports.folder / to / "patchbank.json").read_text())["parity"]
     assert parity["images"] == 2
     assert parity["verdicts"] == 0
     assert 0 <= parity["score"]["relative"] < 1e-5
     assert (parity["map"] is None) == (not model.localizes)
-    exported = runtime.load(tmp_path / "out", threads=2)
+    exported = runtime.load(exports.folder / to, threads=2)
     for image in CHECKED:
         one, other = model.predict(image), exported.predict(image)
         assert other.score == pytest.approx(one.score, rel=1e-5, abs=1e-4)
@@ -78,14 +100,16 @@ def test_an_export_computes_what_the_model_does(model: Detector, to: str, tmp_pa
             np.testing.assert_allclose(together[name][i], alone[0], atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_the_bank_may_lie_beside_the_graph(model: Detector, to: str, tmp_path: Path) -> None:
-    inside = export(model, tmp_path / "inside", to=to, images=CHECKED)
+def test_the_bank_may_lie_beside_the_graph(model: Detector, exports: Exports, tmp_path: Path) -> None:
+    """In both formats, which the methods take in turn."""
+    to = ("onnx", "openvino")[list(OF_PICTURES).index(model.method) % 2]
     beside = export(model, tmp_path / "beside", to=to, images=CHECKED, bank="external")
     files = [entry["file"] for entry in beside["inputs"] if "file" in entry]
     assert files
-    assert set(beside["files"]) == set(inside["files"]) | set(files)
-    one, other = (runtime.load(tmp_path / name, threads=2).predict(CHECKED[1]) for name in ("inside", "beside"))
+    assert set(beside["files"]) == set(exports.documents[to]["files"]) | set(files)
+    one, other = (
+        runtime.load(folder, threads=2).predict(CHECKED[1]) for folder in (exports.folder / to, tmp_path / "beside")
+    )
     assert other.score == pytest.approx(one.score, rel=1e-5)
 
 
@@ -153,21 +177,20 @@ def test_an_ensemble(to: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(other.map, one.map, rtol=1e-3, atol=1e-3)
 
 
-def test_exporting_changes_nothing_and_any_order_gives_the_same_files(model: Detector, tmp_path: Path) -> None:
-    before = [model.predict(image) for image in CHECKED]
-    model.save(tmp_path / "before.patchbank")
-    first = {to: export(model, tmp_path / f"a-{to}", to=to, images=CHECKED) for to in FORMATS}
+def test_exporting_changes_nothing_and_any_order_gives_the_same_files(
+    model: Detector, exports: Exports, tmp_path: Path
+) -> None:
     model.save(tmp_path / "after.patchbank")
-    assert (tmp_path / "before.patchbank").read_bytes() == (tmp_path / "after.patchbank").read_bytes()
-    for one, image in zip(before, CHECKED, strict=True):
+    assert exports.file.read_bytes() == (tmp_path / "after.patchbank").read_bytes()
+    for one, image in zip(exports.before, CHECKED, strict=True):
         other = model.predict(image)
         assert one.score == other.score
         assert np.array_equal(one.map, other.map, equal_nan=True)
     again = patchbank.load(tmp_path / "after.patchbank", threads=2, runtime="torch")
     for to in reversed(FORMATS):
-        document = export(again, tmp_path / f"b-{to}", to=to, images=CHECKED)
-        assert document["parity"] == first[to]["parity"]
-        assert files_of(tmp_path / f"a-{to}") == files_of(tmp_path / f"b-{to}"), to
+        document = export(again, tmp_path / to, to=to, images=CHECKED)
+        assert document["parity"] == exports.documents[to]["parity"]
+        assert files_of(exports.folder / to) == files_of(tmp_path / to), to
 
 
 def test_another_bank_needs_no_new_graph(tmp_path: Path) -> None:
