@@ -3,7 +3,9 @@
 ROOT is a dataset with good images to train and to test on; they are put together and split anew, a fifth to test on, so
 that they are exchangeable. Recall is that of all defective images. Features are computed once (PatchCore at 224 pixels,
 2 000 patches kept); the bank, the calibration and the scores of each split are the package's own. One bank serves for
-leave-one-out scores as they are and corrected. `--held-out` makes another that a fifth is held out of.
+leave-one-out scores as they are and corrected. `--held-out` makes another that a fifth is held out of. `--keep FOLDER`
+keeps the scores of each split there and reads them again: a run that was cut short goes on, and another correction of
+the same scores takes seconds.
 
 `--burst K` takes K pictures of each part (shifted by up to 2 pixels, with noise and another brightness) and compares
 counting pictures, counting the parts that were named, and counting the parts that were found. Each test part is
@@ -69,12 +71,14 @@ def burst(source: Sample, pictures: int, rng: np.random.Generator) -> Iterator[S
 
 @dataclass(frozen=True)
 class Setting:
-    """`bad`: the defective images, none for no recall; `held_out`: whether that scheme is measured, too."""
+    """`bad`: the defective images, none for no recall; `held_out`: whether that scheme is measured, too; `keep`: where
+    scores are kept."""
 
     model: PatchCore
     cached: _Cached
     bad: list[Sample]
     held_out: bool
+    keep: Path | None
 
     def calibrator(self, way: str) -> Calibrator:
         """One that learns from cached features."""
@@ -93,26 +97,35 @@ class Setting:
 
     def rates(self, learned: Learned, test: list[Sample], calibrations: dict[str, Calibration]) -> dict[str, Rates]:
         """The shares above the threshold of each target rate, for each calibration."""
-        good, bad = self.scores(learned, test), self.scores(learned, self.bad)
-        found = {}
-        for name, calibration in calibrations.items():
-            thresholds = [calibration.at_rate(rate).threshold for rate in RATES]
-            found[name] = _above(good, thresholds), _above(bad, thresholds)
-        return found
+        return _rates(self.scores(learned, test), self.scores(learned, self.bad), calibrations)
 
-    def single(self, train: list[Sample], test: list[Sample]) -> dict[str, Rates]:
+    def single(self, train: list[Sample], test: list[Sample], seed: int) -> dict[str, Rates]:
         """Of parts that have one picture each."""
-        monitor, readable = FitMonitor(give_up), self.readable(train)
-        calibrator = self.calibrator("leave-one-out")
-        learned, _, plain = calibrator.run(readable, monitor)
-        as_compared = replace(learned, post=replace(learned.post, scale=None))
-        apart, rest = calibrator.score_without_some(as_compared, monitor)
-        corrected = plain.corrected(apart.calibration(plain.false_alarm_rate, rest))
-        found = self.rates(learned, test, {"leave-one-out": plain, CORRECTED: corrected})
+        file = self.keep / f"{seed}.npz" if self.keep else None
+        found = dict(np.load(file)) if file and file.exists() else self.scored(train, test)
+        if file:
+            np.savez(file, **found)
+        plain = _calibration(found["left_out"], np.arange(len(train)))
+        ways = {"leave-one-out": plain, CORRECTED: plain.corrected(_calibration(found["apart"], found["place"]))}
+        rates = _rates(found["good"], found["bad"], ways)
         if self.held_out:
-            learned, _, held_out = self.calibrator("held-out").run(readable, monitor)
-            found |= self.rates(learned, test, {"held-out": held_out})
-        return found
+            learned, _, held_out = self.calibrator("held-out").run(self.readable(train), FitMonitor(give_up))
+            rates |= self.rates(learned, test, {"held-out": held_out})
+        return rates
+
+    def scored(self, train: list[Sample], test: list[Sample]) -> dict[str, NDArray[Any]]:
+        """Scores of the training images, `left_out`; of some in a memory without them, `apart`, and their `place`; of
+        `good` and `bad` images that were not learned from."""
+        monitor, calibrator = FitMonitor(give_up), self.calibrator("leave-one-out")
+        learned, _, plain = calibrator.run(self.readable(train), monitor)
+        as_compared = replace(learned, post=replace(learned.post, scale=None))
+        scores, rest = calibrator.score_without_some(as_compared, monitor)
+        apart = scores.calibration(plain.false_alarm_rate, rest)
+        place = np.array([plain.images.index(name) for name in apart.images])
+        return {
+            "left_out": plain.scores, "apart": apart.scores, "place": place,
+            "good": self.scores(learned, test), "bad": self.scores(learned, self.bad),
+        }  # fmt: skip
 
     def bursts(self, train: list[Sample], test: list[Sample]) -> dict[str, Rates]:
         """Of parts that have several, by what is counted."""
@@ -125,6 +138,20 @@ class Setting:
         return found
 
 
+def _calibration(scores: NDArray[np.float64], place: NDArray[np.int64]) -> Calibration:
+    return Calibration(scores, scores, 0.01, images=tuple(map(str, place.tolist())))
+
+
+def _rates(
+    good: NDArray[np.float64], bad: NDArray[np.float64], calibrations: dict[str, Calibration]
+) -> dict[str, Rates]:
+    found = {}
+    for name, calibration in calibrations.items():
+        thresholds = [calibration.at_rate(rate).threshold for rate in RATES]
+        found[name] = _above(good, thresholds), _above(bad, thresholds)
+    return found
+
+
 def _above(scores: NDArray[np.float64], thresholds: list[float]) -> list[float]:
     return [float((scores > limit).mean()) if len(scores) else float("nan") for limit in thresholds]
 
@@ -135,7 +162,7 @@ def split(setting: Setting, parts: list[list[Sample]], seed: int) -> dict[str, R
     test = [replace(parts[i][0], group="") for i in order[: len(parts) // 5]]
     train = [source for i in order[len(parts) // 5 :] for source in parts[i]]
     if len(parts[0]) == 1:
-        return setting.single([replace(source, group="") for source in train], test)
+        return setting.single([replace(source, group="") for source in train], test, seed)
     return setting.bursts(train, test)
 
 
@@ -158,6 +185,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--burst", type=int, default=1, metavar="K")
     parser.add_argument("--parts", type=int, metavar="N")
     parser.add_argument("--threads", type=int)
@@ -174,8 +202,12 @@ def main() -> None:
         parts = [[source] for source in gather(paths)]
     given = [source for part in parts for source in part]
     bad = gather([s.path for s in dataset.test if s.defect != GOOD]) if arguments.burst == 1 else []
-    cached = _Cached(list(model.extractor.stream([*given, *bad], give_up)), model.extractor)
-    setting = Setting(model, cached, bad, arguments.held_out)
+    kept = arguments.keep is not None and all((arguments.keep / f"{k}.npz").exists() for k in range(arguments.splits))
+    needed = [] if kept and not arguments.held_out and arguments.burst == 1 else [*given, *bad]
+    cached = _Cached(list(model.extractor.stream(needed, give_up)), model.extractor)
+    setting = Setting(model, cached, bad, arguments.held_out, arguments.keep)
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
     rows = []
     for seed in range(arguments.splits):

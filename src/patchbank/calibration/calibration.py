@@ -33,7 +33,7 @@ FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the co
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 MANY_PICTURES = 0.75  # parts per image: with fewer parts than that the correction is left out
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
-_LEAST_SLOPE = 0.5  # of a correction; what is measured lies above, and few images can give anything
+_LEAST_SLOPE, _MARGIN = 0.5, 0.5  # of a correction: few images can give any slope
 _LEAST_BELOW, _LEAST_ABOVE = 5, 20  # scores that are compared, and that they are compared with
 
 
@@ -253,23 +253,25 @@ def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
 def _as_apart(
     values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Leave-one-out `values` as new images would score: c · value^b, where `left_out` and `apart` are what m images
-    score with and without patches of theirs in the memory's selection.
+    """Leave-one-out `values` as new images would score: c · value^b. `left_out` and `apart` are what m images score
+    with their patches taken out of the memory, and in a memory that was selected without them.
 
-    log c is the median of log apart − b · log left_out. b is the ratio of the standard deviations of both logarithms
-    and its standard error, which is 1/√(m − 1) of it at most; no more than 1. So the highest scores, which are too high
-    by the largest factor, come down furthest, and few images bring down little more than the median.
+    The line through the logarithms is the reduced major axis: b is the ratio of their standard deviations, and the line
+    goes through their means. So the highest scores, which are too high by the largest factor, come down furthest. As
+    few images can show a small spread by chance, b is widened by `_MARGIN` of the largest standard error that such a
+    ratio has, 1/√(m − 1) of it (with the correlation r it is √(1 − r²) of that); it is at most 1.
     """
     known = np.isfinite(left_out) & np.isfinite(apart) & (left_out != 0)
     left_out, apart = left_out[known], apart[known]
     if not len(apart):
         return values
-    slope = 1.0
-    if len(apart) > 1 and min(map(np.min, (values, left_out, apart))) > 0:  # those of several channels may be below
-        spreads = np.log(apart).std(), np.log(left_out).std()
-        error = math.exp(1 / math.sqrt(len(apart) - 1))
-        slope = float(np.clip(error * spreads[0] / max(spreads[1], 1e-12), _LEAST_SLOPE, 1))
-    corrected: NDArray[np.float64] = np.median(apart / left_out**slope) * values**slope
+    if not np.concatenate([values, left_out, apart]).min() > 0:  # several channels together: distances are standardised
+        return values * float(np.median(apart / left_out))
+    x, y, slope = np.log(left_out), np.log(apart), 1.0
+    if len(apart) > 1:
+        widened = math.exp(_MARGIN / math.sqrt(len(apart) - 1))
+        slope = float(np.clip(widened * y.std() / max(x.std(), 1e-12), _LEAST_SLOPE, 1))
+    corrected: NDArray[np.float64] = np.exp(y.mean() - slope * x.mean()) * values**slope
     return corrected
 
 
