@@ -1,8 +1,11 @@
 """Realised against target false-alarm rates over random splits of good parts: `python -m benchmarks.calibration ROOT`.
 
 ROOT is a dataset with good images to train and to test on; they are put together and split anew, a fifth to test on, so
-that they are exchangeable. Features are computed once (PatchCore at 224 pixels, 2 000 patches kept); the bank, the
-calibration and the scores of each split are the package's own.
+that they are exchangeable. Recall is that of all defective images. Features are computed once (PatchCore at 224 pixels,
+2 000 patches kept); the bank, the calibration and the scores of each split are the package's own. One bank serves for
+leave-one-out scores as they are and corrected. `--held-out` makes another that a fifth is held out of. `--keep FOLDER`
+keeps the scores of each split there and reads them again: a run that was cut short goes on, and another correction of
+the same scores takes seconds.
 
 `--burst K` takes K pictures of each part (shifted by up to 2 pixels, with noise and another brightness) and compares
 counting pictures, counting the parts that were named, and counting the parts that were found. Each test part is
@@ -15,17 +18,18 @@ import argparse
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.record import environment
 from patchbank import PatchCore
-from patchbank.calibration.calibration import CORRECTED
+from patchbank.calibration.calibration import CORRECTED, Calibration
 from patchbank.calibration.monitor import FitMonitor
-from patchbank.calibration.schemes import Calibrator
+from patchbank.calibration.schemes import Calibrator, Learned
 from patchbank.data import Sample, gather, read_image
 from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning, give_up
@@ -33,9 +37,9 @@ from patchbank.features.extractor import Extractor
 from patchbank.features.store import PatchFeatures
 from patchbank.fitting import Learner
 
-RATES = (0.005, 0.01, 0.05, 0.1)
+RATES = (0.01, 0.02, 0.05, 0.1)
 RESULTS = Path(__file__).parent / "results"
-WAYS = {"leave-one-out": "leave-one-out", CORRECTED: CORRECTED, "held-out": "held-out"}
+Rates = tuple[list[float], list[float]]  # for each of RATES: the share of good images above, and of defective ones
 COUNTING = ("pictures", "parts found", "parts named")
 
 
@@ -65,34 +69,114 @@ def burst(source: Sample, pictures: int, rng: np.random.Generator) -> Iterator[S
         yield Sample.of(f"{source.name} {number}", picture, group=source.name)
 
 
-def rates(
-    model: PatchCore, cached: _Cached, train: list[Sample], test: list[Sample], way: str, monitor: FitMonitor
-) -> list[float]:
-    """The share of test images above the threshold of each target rate, calibrated one way."""
-    learner = Learner(model, cached)  # type: ignore[arg-type]
-    calibrator = Calibrator(way, model.false_alarm_rate, model.seed, learner, scaled=model.scales_by_position(("rgb",)))
-    patches = len(next(iter(cached.items.values())).vectors)
-    learned, _, calibration = calibrator.run([(source, patches) for source in train], monitor)
-    seen = cached.stream(test)
-    scorer, post = learned.scorer, learned.post
-    scores = np.array([post.score(scorer, scorer.prepare(i.vectors), i.grid, i.view, i.area).score for i in seen])
-    return [float((scores > calibration.at_rate(rate).threshold).mean()) for rate in RATES]
+@dataclass(frozen=True)
+class Setting:
+    """`bad`: the defective images, none for no recall; `held_out`: whether that scheme is measured, too; `keep`: where
+    scores are kept."""
+
+    model: PatchCore
+    cached: _Cached
+    bad: list[Sample]
+    held_out: bool
+    keep: Path | None
+
+    def calibrator(self, way: str) -> Calibrator:
+        """One that learns from cached features."""
+        model, learner = self.model, Learner(self.model, self.cached)  # type: ignore[arg-type]
+        return Calibrator(way, model.false_alarm_rate, model.seed, learner, scaled=model.scales_by_position(("rgb",)))
+
+    def readable(self, sources: list[Sample]) -> list[tuple[Sample, int]]:
+        """Images with their numbers of patches."""
+        return [(source, len(self.cached.items[source.name].vectors)) for source in sources]
+
+    def scores(self, learned: Learned, sources: list[Sample]) -> NDArray[np.float64]:
+        """Of images that were not learned from."""
+        scorer, post = learned.scorer, learned.post
+        seen = self.cached.stream(sources)
+        return np.array([post.score(scorer, scorer.prepare(i.vectors), i.grid, i.view, i.area).score for i in seen])
+
+    def rates(self, learned: Learned, test: list[Sample], calibrations: dict[str, Calibration]) -> dict[str, Rates]:
+        """The shares above the threshold of each target rate, for each calibration."""
+        return _rates(self.scores(learned, test), self.scores(learned, self.bad), calibrations)
+
+    def single(self, train: list[Sample], test: list[Sample], seed: int) -> dict[str, Rates]:
+        """Of parts that have one picture each."""
+        file = self.keep / f"{seed}.npz" if self.keep else None
+        found = dict(np.load(file)) if file and file.exists() else self.scored(train, test)
+        if file:
+            np.savez(file, **found)
+        plain = _calibration(found["left_out"], np.arange(len(train)))
+        ways = {"leave-one-out": plain, CORRECTED: plain.corrected(_calibration(found["apart"], found["place"]))}
+        rates = _rates(found["good"], found["bad"], ways)
+        if self.held_out:
+            learned, _, held_out = self.calibrator("held-out").run(self.readable(train), FitMonitor(give_up))
+            rates |= self.rates(learned, test, {"held-out": held_out})
+        return rates
+
+    def scored(self, train: list[Sample], test: list[Sample]) -> dict[str, NDArray[Any]]:
+        """Scores of the training images, `left_out`; of some in a memory without them, `apart`, and their `place`; of
+        `good` and `bad` images that were not learned from."""
+        monitor, calibrator = FitMonitor(give_up), self.calibrator("leave-one-out")
+        learned, _, plain = calibrator.run(self.readable(train), monitor)
+        as_compared = replace(learned, post=replace(learned.post, scale=None))
+        scores, rest = calibrator.score_without_some(as_compared, monitor)
+        apart = scores.calibration(plain.false_alarm_rate, rest)
+        place = np.array([plain.images.index(name) for name in apart.images])
+        return {
+            "left_out": plain.scores, "apart": apart.scores, "place": place,
+            "good": self.scores(learned, test), "bad": self.scores(learned, self.bad),
+        }  # fmt: skip
+
+    def bursts(self, train: list[Sample], test: list[Sample]) -> dict[str, Rates]:
+        """Of parts that have several, by what is counted."""
+        found: dict[str, Rates] = {}
+        for counted in COUNTING:
+            given = train if counted == "parts named" else [replace(source, group="") for source in train]
+            monitor = FitMonitor(give_up, finds_groups=counted == "parts found")
+            learned, _, calibration = self.calibrator("auto").run(self.readable(given), monitor)
+            found |= self.rates(learned, test, {counted: calibration})
+        return found
 
 
-def split(model: PatchCore, cached: _Cached, parts: list[list[Sample]], seed: int) -> dict[str, list[float]]:
+def _calibration(scores: NDArray[np.float64], place: NDArray[np.int64]) -> Calibration:
+    return Calibration(scores, scores, 0.01, images=tuple(map(str, place.tolist())))
+
+
+def _rates(
+    good: NDArray[np.float64], bad: NDArray[np.float64], calibrations: dict[str, Calibration]
+) -> dict[str, Rates]:
+    found = {}
+    for name, calibration in calibrations.items():
+        thresholds = [calibration.at_rate(rate).threshold for rate in RATES]
+        found[name] = _above(good, thresholds), _above(bad, thresholds)
+    return found
+
+
+def _above(scores: NDArray[np.float64], thresholds: list[float]) -> list[float]:
+    return [float((scores > limit).mean()) if len(scores) else float("nan") for limit in thresholds]
+
+
+def split(setting: Setting, parts: list[list[Sample]], seed: int) -> dict[str, Rates]:
     """The realised rates of one split, for each way."""
     order = np.random.default_rng(seed).permutation(len(parts)).tolist()
     test = [replace(parts[i][0], group="") for i in order[: len(parts) // 5]]
     train = [source for i in order[len(parts) // 5 :] for source in parts[i]]
     if len(parts[0]) == 1:
-        alone = [replace(source, group="") for source in train]
-        return {name: rates(model, cached, alone, test, way, FitMonitor(give_up)) for name, way in WAYS.items()}
-    found: dict[str, list[float]] = {}
-    for counted in COUNTING:
-        given = train if counted == "parts named" else [replace(source, group="") for source in train]
-        found[counted] = rates(
-            model, cached, given, test, "auto", FitMonitor(give_up, finds_groups=counted == "parts found")
-        )
+        return setting.single([replace(source, group="") for source in train], test, seed)
+    return setting.bursts(train, test)
+
+
+def summary(rows: list[dict[str, Rates]]) -> dict[str, list[dict[str, float]]]:
+    """Means over splits, for each way and target."""
+    found = {}
+    for way in rows[0]:
+        alarms, recall = (np.array([row[way][k] for row in rows]) for k in (0, 1))
+        errors = alarms.std(0) / len(rows) ** 0.5
+        found[way] = [
+            {"asked": rate, "mean": float(alarms[:, k].mean()), "standard_error": float(errors[k])}
+            | ({} if np.isnan(recall).any() else {"recall": float(recall[:, k].mean())})
+            for k, rate in enumerate(RATES)
+        ]
     return found
 
 
@@ -100,6 +184,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--burst", type=int, default=1, metavar="K")
     parser.add_argument("--parts", type=int, metavar="N")
     parser.add_argument("--threads", type=int)
@@ -115,21 +201,22 @@ def main() -> None:
     else:
         parts = [[source] for source in gather(paths)]
     given = [source for part in parts for source in part]
-    cached = _Cached(list(model.extractor.stream(given, give_up)), model.extractor)
+    bad = gather([s.path for s in dataset.test if s.defect != GOOD]) if arguments.burst == 1 else []
+    kept = arguments.keep is not None and all((arguments.keep / f"{k}.npz").exists() for k in range(arguments.splits))
+    needed = [] if kept and not arguments.held_out and arguments.burst == 1 else [*given, *bad]
+    cached = _Cached(list(model.extractor.stream(needed, give_up)), model.extractor)
+    setting = Setting(model, cached, bad, arguments.held_out, arguments.keep)
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
     rows = []
     for seed in range(arguments.splits):
-        rows.append(split(model, cached, parts, seed))
+        rows.append(split(setting, parts, seed))
         print(json.dumps(rows[-1]), flush=True)
-    table = {
-        way: [
-            {"asked": rate, "mean": float(np.mean(values)), "standard_error": float(np.std(values) / len(rows) ** 0.5)}
-            for rate, values in zip(RATES, np.array([row[way] for row in rows]).T, strict=True)
-        ]
-        for way in rows[0]
-    }
+    table = summary(rows)
     document = {
-        "images": len(given), "parts": len(parts), "splits": len(rows), "ways": table, "environment": environment(),
+        "images": len(given), "parts": len(parts), "defective": len(bad), "splits": len(rows), "ways": table,
+        "environment": environment(),
     }  # fmt: skip
     name = f"calibration-{dataset.name}" + (f"-burst{arguments.burst}" if arguments.burst > 1 else "")
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

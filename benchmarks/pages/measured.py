@@ -72,9 +72,15 @@ def _rates(names: list[str], command: str, title: str) -> Table:
         for way, rates in found["ways"].items():
             targets = [f"{100 * rate['asked']:g} % target" for rate in rates]
             of = name.removeprefix("calibration-").removesuffix(".json")
-            each = [f"{100 * rate['mean']:.2f} ± {100 * rate['standard_error']:.2f}" for rate in rates]
+            each = [
+                f"{100 * rate['mean']:.2f} ± {100 * rate['standard_error']:.2f}"
+                + (f" / {rate['recall']:.2f}" if "recall" in rate else "")
+                for rate in rates
+            ]
             rows.append([of, grouped(found["images"]), str(found["splits"]), way, *each])
     note = "Mean ± standard error over splits."
+    if any("/" in cell for row in rows for cell in row):
+        note += " After the stroke: the recall of all defective images."
     return Table(["set", "images", "splits", "scheme", *targets], rows, names, command, title, note)
 
 

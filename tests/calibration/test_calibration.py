@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -174,6 +175,29 @@ def test_leave_one_out_scores_are_corrected_by_held_out_ones() -> None:
     assert corrected.scores.tolist() == pytest.approx([1.8, 3.6, 5.4, 7.2])
     assert corrected.peaks.tolist() == pytest.approx([1, 2, 3, 4])
     assert fitted.corrected(calibration([])) is fitted
+
+
+def test_the_spread_of_leave_one_out_scores_is_corrected() -> None:
+    """The line in logarithms, literally: through the means, by the ratio of the spreads with half a standard error."""
+    rng = np.random.default_rng(3)
+    alone = np.exp(3 + 0.1 * rng.standard_normal(200))
+    some = rng.permutation(200)[:40]
+    new = 1.6 * alone[some] ** 0.6 * np.exp(0.02 * rng.standard_normal(40))
+    found = calibration(alone.tolist()).corrected(
+        Calibration(new, new, 0.1, images=tuple(f"{i}.png" for i in some.tolist()))
+    )
+    x, y = [math.log(alone[i]) for i in some], [math.log(score) for score in new]
+    slope = statistics.pstdev(y) / statistics.pstdev(x) * math.exp(0.5 / math.sqrt(39))
+    level = statistics.mean(y) - slope * statistics.mean(x)
+    assert 0.6 < slope < 0.8
+    assert found.scores.tolist() == pytest.approx([math.exp(level + slope * math.log(s)) for s in alone])
+    assert found.threshold < calibration(alone.tolist()).threshold * np.median(new / alone[some])
+    flat = calibration([1.0, 2, 4]).corrected(
+        dataclasses.replace(calibration([2.0] * 3), images=("0.png", "1.png", "2.png"))
+    )
+    assert flat.scores.tolist() == pytest.approx([2**0.5, 2, 8**0.5])  # three images do not say that all score alike
+    below = calibration([-1.0, 2, 4]).corrected(calibration([-0.5, 1, 2]))
+    assert below.scores.tolist() == [-0.5, 1, 2]  # without logarithms, the factor alone
 
 
 # ---- several pictures of one part ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 import patchbank
 from patchbank import PatchCore, create
+from patchbank.calibration.calibration import CORRECTED, Calibration, folds_of
 from patchbank.calibration.position_scale import (
     BLUR,
     CELLS,
@@ -26,6 +27,7 @@ from patchbank.errors import OptionError
 from tests.conftest import bad_image, good_image
 
 SMALL = {"image_size": 64, "bank_size": 200, "threads": 1, "runtime": "torch", "enlarge": False, "neighbours": 0}
+LEFT_OUT = "leave-one-out"
 
 
 def literal(maps: list[NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -118,6 +120,25 @@ def test_no_image_is_calibrated_on_a_scale_that_it_is_part_of(model: PatchCore) 
     for i, score in enumerate(exact.calibration_.scores):
         others = PositionStatistics.of([m for j, m in enumerate(coarse_maps) if j != i]).scale()
         assert score == pytest.approx((maps[i] / others.at((64, 64))).max(), rel=1e-4)
+
+
+def test_scores_are_corrected_as_if_the_held_images_were_new() -> None:
+    """The correction again, by hand: a model fitted to the other images alone, with a scale of its own, inspects those
+    that were held out."""
+    images = [good_image(i, (64, 64)) for i in range(LEAST_IMAGES + 8)]
+    options = {**SMALL, "balance_levels": False}
+    corrected, alone = (PatchCore(**options, calibration=c).fit(images).calibration_ for c in (CORRECTED, LEFT_OUT))
+    held = folds_of([False] * len(images), 0)[0]
+    others = PatchCore(**options, calibration=LEFT_OUT).fit([x for i, x in enumerate(images) if i not in held])
+    assert others.require_fitted().post.scale is not None
+    seen = [others.predict(images[i]) for i in held]
+    apart = Calibration(
+        np.array([p.score for p in seen]), np.array([np.nanmax(p.map) for p in seen], np.float64), 0.01,
+        images=tuple(alone.images[i] for i in held),
+    )  # fmt: skip
+    expected = alone.corrected(apart)
+    np.testing.assert_allclose(corrected.scores, expected.scores, rtol=1e-4)
+    np.testing.assert_allclose(corrected.peaks, expected.peaks, rtol=1e-4)
 
 
 def test_it_is_in_the_file(model: PatchCore, tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_what_auto_means() -> None:
     assert some.calibration_.how == "corrected leave-one-out"
     plain = small_model(image_size=64, calibration="leave-one-out").fit(MANY)
     ratio = some.calibration_.scores / plain.calibration_.scores
-    assert np.ptp(ratio) < 1e-6
+    assert (np.diff(ratio[plain.calibration_.scores.argsort()]) < 1e-9).all()  # the highest come down furthest
     assert torch.equal(some.bank_.vectors, plain.bank_.vectors)
     assert [scheme_for(small_model(), n) for n in (1, 19, 20, 2499, 2500)] == [
         "leave-one-out", "leave-one-out", "corrected leave-one-out", "corrected leave-one-out", "held-out",

@@ -33,6 +33,7 @@ FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the co
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 MANY_PICTURES = 0.75  # parts per image: with fewer parts than that the correction is left out
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
+_LEAST_SLOPE, _MARGIN = 0.5, 0.5  # of a correction: few images can give any slope
 _LEAST_BELOW, _LEAST_ABOVE = 5, 20  # scores that are compared, and that they are compared with
 
 
@@ -193,14 +194,15 @@ class Calibration:
         return cls(scores, peaks, false_alarm_rate, images=names, groups=groups)
 
     def corrected(self, apart: Calibration) -> Calibration:
-        """Leave-one-out scores brought to the level of those that some of the images got from a memory that never had
-        them (`apart`): the median of the ratios, for scores and peaks; unchanged where `apart` is empty."""
+        """Leave-one-out scores brought to the level and the spread of those that some of the images got from a memory
+        that never had them (`apart`), and so with peaks (`_as_apart`); unchanged where `apart` is empty."""
         both = [i for i, name in enumerate(apart.images) if name in self.images]  # files go away during a fit
         if not both:
             return self
         mine = [self.images.index(apart.images[i]) for i in both]
-        factors = [_typical_ratio(getattr(apart, k)[both], getattr(self, k)[mine]) for k in ("scores", "peaks")]
-        return self._of(self.scores * factors[0], self.peaks * factors[1], self.images, self.groups)
+        scores = _as_apart(self.scores, self.scores[mine], apart.scores[both])
+        peaks = _as_apart(self.peaks, self.peaks[mine], apart.peaks[both])
+        return self._of(scores, peaks, self.images, self.groups)
 
     def scores_far_below(self, other: Calibration) -> bool:
         """Whether at least 5 scores have a median below 95 % of those of another calibration, of 20 at least. Good
@@ -248,11 +250,29 @@ def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
     return (values - finite.mean()) / finite.std(ddof=1)
 
 
-def _typical_ratio(apart: NDArray[np.float64], left_out: NDArray[np.float64]) -> float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = apart / left_out
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) else 1.0
+def _as_apart(
+    values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Leave-one-out `values` as new images would score: c · value^b. `left_out` and `apart` are what m images score
+    with their patches taken out of the memory, and in a memory that was selected without them.
+
+    The line through the logarithms is the reduced major axis: b is the ratio of their standard deviations, and the line
+    goes through their means. So the highest scores, which are too high by the largest factor, come down furthest. As
+    few images can show a small spread by chance, b is widened by `_MARGIN` of the largest standard error that such a
+    ratio has, 1/√(m − 1) of it (with the correlation r it is √(1 − r²) of that); it is at most 1.
+    """
+    known = np.isfinite(left_out) & np.isfinite(apart) & (left_out != 0)
+    left_out, apart = left_out[known], apart[known]
+    if not len(apart):
+        return values
+    if not np.concatenate([values, left_out, apart]).min() > 0:  # several channels together: distances are standardised
+        return values * float(np.median(apart / left_out))
+    x, y, slope = np.log(left_out), np.log(apart), 1.0
+    if len(apart) > 1:
+        widened = math.exp(_MARGIN / math.sqrt(len(apart) - 1))
+        slope = float(np.clip(widened * y.std() / max(x.std(), 1e-12), _LEAST_SLOPE, 1))
+    corrected: NDArray[np.float64] = np.exp(y.mean() - slope * x.mean()) * values**slope
+    return corrected
 
 
 def folds_of(turned: Sequence[bool], seed: int, groups: Sequence[str] = ()) -> list[list[int]]:

@@ -56,6 +56,11 @@ class GoodScores:
         self._rows.append(row)
 
     @property
+    def makes_scale(self) -> bool:
+        """Whether there are as many maps as a scale takes."""
+        return self._statistics.is_enough
+
+    @property
     def scale(self) -> PositionScale | None:
         """Of all images; None where it is not wanted, or there are too few of them."""
         if self._scale is None and self.scaled and self._statistics.is_enough:

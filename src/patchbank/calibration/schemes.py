@@ -93,7 +93,7 @@ class Calibrator:
         fitted_anew = {"k-fold": folds, CORRECTED: [] if scorer.can_reselect else folds[:1]}.get(scheme, [])
         if monitor.session:
             monitor.session.begin(len(fitted_anew) + 1)
-        apart = self._score_apart(readable, fitted_anew, monitor)
+        apart, rest = self._score_apart(readable, fitted_anew, monitor, scaled_by_rest=scheme == CORRECTED)
         held_out = set(folds[0]) if scheme == "held-out" else set[int]()
         reserved = 1 / FOLDS if held_out and scorer.can_add_held_out else 0.0
         kept = [item for i, item in enumerate(readable) if i not in held_out]
@@ -121,8 +121,9 @@ class Calibrator:
                 good = self._leave_one_out(learned, monitor)
             scale, calibration = good.scale, good.calibration(self.rate)
             if scheme == CORRECTED:
-                others = self._score_without_some(learned) if scorer.can_reselect else apart
-                calibration = calibration.corrected(others.calibration(self.rate, good))
+                if scorer.can_reselect:
+                    apart, rest = self.score_without_some(learned, monitor)
+                calibration = calibration.corrected(apart.calibration(self.rate, rest if rest.makes_scale else good))
         learned = dataclasses.replace(learned, post=dataclasses.replace(learned.post, scale=scale))
         monitor.labels = {ref.name: ref.group for ref in (*features.refs, *held)}
         return learned, held, dataclasses.replace(calibration, how=scheme)
@@ -162,15 +163,16 @@ class Calibrator:
     def _no_scores(self) -> GoodScores:
         return GoodScores(self.scaled)
 
-    def _leave_one_out(self, learned: Learned, monitor: FitMonitor) -> GoodScores:
-        """Each training image scored against the memory without its own patches."""
+    def _leave_one_out(self, learned: Learned, monitor: FitMonitor, images: Sequence[int] | None = None) -> GoodScores:
+        """Each training image, or some, scored against the memory without its own patches."""
         found, features = self._no_scores(), learned.features
         score = LeaveOneOut(learned.scorer, learned.post, self.scaled, features.prepared, len(features.refs))
-        for i, of_image in features.visit(score, self.learner.extractor.area):
+        count = len(features.refs) if images is None else len(images)
+        for done, (i, of_image) in enumerate(features.visit(score, self.learner.extractor.area, images), 1):
             if of_image is not None:
                 self._take(found, learned.post, features.refs[i], features.views[i], of_image)
             if monitor.progress:
-                monitor.progress("calibration", i + 1, len(features.refs))
+                monitor.progress("calibration", done, count)
         return found
 
     def _score_good(
@@ -187,19 +189,26 @@ class Calibrator:
                 monitor.progress("calibration", len(seen), len(given))
         return seen
 
-    def _score_apart(self, readable: Readable, parts: list[list[int]], monitor: FitMonitor) -> GoodScores:
-        """Parts of the images, each scored by a scorer that learned from the others."""
-        found = self._no_scores()
+    def _score_apart(
+        self, readable: Readable, parts: list[list[int]], monitor: FitMonitor, scaled_by_rest: bool
+    ) -> tuple[GoodScores, GoodScores]:
+        """Parts of the images, each scored by a scorer that learned from the others; and with `scaled_by_rest` how the
+        others score there, whose maps a new image is read on."""
+        found = rest = self._no_scores()
         for part in parts:
             out = set(part)
             with monitor.clock("calibration"):
                 others = [item for i, item in enumerate(readable) if i not in out]
                 learned = self.learner.learn(others, monitor.inside())
                 self._score_good(learned, [readable[i][0] for i in part], monitor.inside(), found)
-        return found
+                if self.scaled and scaled_by_rest:
+                    rest = self._leave_one_out(learned, monitor.inside())
+        return found, rest
 
-    def _score_without_some(self, learned: Learned) -> GoodScores:
-        """A fifth of the images scored against a memory of the others, selected again from the stored features."""
+    def score_without_some(self, learned: Learned, monitor: FitMonitor) -> tuple[GoodScores, GoodScores]:
+        """A fifth of the images scored against a memory of the others, selected again from the stored features; and how
+        the others score there. The maps that the memory of all gives them are no scale for the fifth: where one of
+        its images is unusual its patches are in that memory, and images like it are low."""
         features = learned.features
         turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
         held = folds_of(turned, self.seed, groups)[0]
@@ -208,7 +217,11 @@ class Calibrator:
         score = AgainstOthers(others, learned.post, self.scaled)
         for i, of_image in features.visit(score, self.learner.extractor.area, upright):
             self._take(found, learned.post, features.refs[i], features.views[i], of_image)
-        return found
+        rest = self._no_scores()
+        if self.scaled:
+            left = sorted(set(range(len(features.refs))).difference(held))
+            rest = self._leave_one_out(dataclasses.replace(learned, scorer=others), monitor, left)
+        return found, rest
 
     def _take(self, good: GoodScores, post: Post, ref: SampleRef, view: View, found: Found) -> None:
         """An image as `visits` gave it joins the `good` ones."""

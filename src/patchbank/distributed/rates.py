@@ -84,7 +84,7 @@ class Work:
 
     @property
     def selections(self) -> int:
-        """How often a bank is selected: once more for the corrected calibration."""
+        """How often a bank is selected, and its images searched in it: once more for the corrected calibration."""
         return 1 if self.images >= _HELD_OUT_FROM or self.images < 20 else 2
 
 
@@ -145,7 +145,7 @@ def forecast(work: Work, workers: int, rates: Rates) -> Forecast:
     worker, driver = round_seconds(work, workers, rates)
     pool = workers * candidates_each(workers)
     scored = work.images - work.learned or work.images
-    searched = scored * work.patches * work.kept / rates.searched
+    searched = work.selections * scored * work.patches * work.kept / rates.searched
     again = scored / rates.images if scored < work.images else 0.0  # held-out images are read for the calibration
     features = 4 * work.dimension * work.patches * work.learned / workers
     return Forecast(
