@@ -25,7 +25,7 @@ from patchbank.features import point_mae
 from patchbank.sample import GEOMETRY_CHANNEL, MADE_OF
 from patchbank.shape import Shape
 from patchbank.shape.decide import POINTS, VIEWS, read_sample_shape
-from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, masked_cell_means
+from patchbank.shape.features import FEATURE_LENGTHS, SHAPE_FEATURES, STEPS, masked_cell_means
 from patchbank.shape.images import SHAPE_IMAGES
 from patchbank.shape.surface import Surface
 from patchbank.shape.views import View2D, gather, views
@@ -145,7 +145,8 @@ class CellChannel:
         features, counts = SHAPE_FEATURES[self.name](seen.surface(view), seen.values.depths.top_mm)
         rows, columns = _inspected(features.shape[:2], view)
         means, _ = masked_cell_means(features[rows, columns], counts[rows, columns], *grid)
-        return means
+        steps = STEPS.get(self.name)
+        return np.round(means * steps) / np.float32(steps) if steps else means
 
     def features(self, pieces: Sequence[Any], network: Callable[[Sequence[NDArray[Any]]], Tensor]) -> Tensor:
         return torch.from_numpy(np.stack(pieces))

@@ -43,16 +43,15 @@ def valid_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
 
 def holes_feature(surface: Surface, top_mm: float) -> tuple[Floats, Mask]:
     """H×W×3, which share of the part's pixels has a point: of the pixel alone, and of squares of 1/16 and 1/7 of the
-    shorter side around it.
+    shorter side around it; 1 where there is nothing of the part. All pixels count.
 
     Good parts lose single points and narrow shadows, where the pixel alone has none. A hole that is wider than theirs
     leaves the squares empty, too.
     """
-    part = surface.filled_part
-    inside = part.astype(np.float32)
+    inside = surface.filled_part.astype(np.float32)
     found = inside * surface.shape.valid
-    shares = [found, *(_share_around(found, inside, max(1, round(min(part.shape) / n))) for n in _SQUARES)]
-    return np.stack(shares, axis=-1), part
+    shares = [_share_around(found, inside, max(1, round(min(inside.shape) / n))) for n in (np.inf, *_SQUARES)]
+    return np.stack(shares, axis=-1), np.ones(inside.shape, bool)
 
 
 def _share_around(found: Floats, inside: Floats, side: int) -> Floats:
@@ -84,6 +83,8 @@ SHAPE_FEATURES: dict[str, ShapeFeature] = {
     "relief": relief_feature,  # 2 numbers: the height, not rounded to grey levels, and whether there is one
 }
 FEATURE_LENGTHS = {"fpfh": 33, "valid": 1, "holes": 3, "relief": 2}
+# A cell's mean is rounded to 1/16: most have an equal one in the memory, and the search ends there.
+STEPS = {"holes": 16}
 
 
 def masked_cell_means(features: Floats, mask: Mask, rows: int, columns: int) -> tuple[Floats, Floats]:
