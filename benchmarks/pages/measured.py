@@ -154,9 +154,22 @@ def service() -> Table:
 def stations() -> Table:
     found = read("stations.json")["recording"]
     rows = [[str(row["together"]), f"{row['SQLite_ms']:.1f}", f"{row['PostgreSQL_ms']:.1f}"] for row in found]
-    title = "Time until records are durable, each with an image of 140 kB"
+    title = "Time until records are durable, each with an image of 110 kB"
     columns = ["records together", "SQLite, ms", "PostgreSQL, ms"]
     return Table(columns, rows, ["stations.json"], "python -m benchmarks.stations", title)
+
+
+def stations_load() -> Table:
+    found = read("stations.json")["rows"]
+    keys = ("requests_per_second", "p50_ms", "p95_ms", "p99_ms")
+    rows = [
+        [row["history"], str(row["services"]), *(f"{row[key]:.0f}" for key in keys)]
+        + [str(row[key]) for key in ("answered", "refused", "lost")]
+        for row in found
+    ]
+    columns = ["history", "services", "requests/s", "p50, ms", "p95, ms", "p99, ms", "answered", "refused", "lost"]
+    note = "8 clients for each service, all on one machine; the model inspects 256 pixels."
+    return Table(columns, rows, ["stations.json"], "python -m benchmarks.stations", "Services under load", note)
 
 
 def distributed() -> Table:
