@@ -1,7 +1,7 @@
-"""What an object store is asked, through fsspec: lists, facts and contents. What may pass is tried again.
+"""What an object store is asked, through fsspec: lists, facts, contents, and to keep objects.
 
-Every function takes a store's scheme and the key of an object behind it, "bucket/parts/007.png", and raises a
-`StoreError`, whose `strerror` is a clause for people.
+What may pass is tried again. Every function takes a store's scheme and the key of an object behind it,
+"bucket/parts/007.png", and raises a `StoreError`, whose `strerror` is a clause for people.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from patchbank.errors import MissingPackageError
@@ -131,6 +132,33 @@ def content(scheme: str, key: str, first: int | None = None) -> bytes:
             raise
 
     return _asked(scheme, key, read)
+
+
+def put(scheme: str, key: str, data: bytes) -> None:
+    """Keep an object, in place of what has that key."""
+    _asked(scheme, key, lambda files: files.pipe_file(key, data))
+
+
+def remove(scheme: str, key: str) -> None:
+    """Remove an object. Stores differ in what they say where there is none: nothing, or `NoSuchObject`."""
+    _asked(scheme, key, lambda files: files.rm_file(key))
+
+
+def times_of(scheme: str, key: str) -> list[tuple[str, float]]:
+    """The names of all objects below a folder, and the seconds since 1970 at which each was written."""
+    try:
+        raw = _asked(scheme, key, lambda files: files.find(key, detail=True))
+    except NoSuchObject:
+        return []
+    return [(str(name).removeprefix(f"{key}/"), _written(entry)) for name, entry in sorted(raw.items())]
+
+
+def _written(entry: dict[str, Any]) -> float:
+    """When an object of a list was written; each store has a name of its own for it."""
+    found = next(entry[name] for name in ("LastModified", "mtime", "last_modified", "created") if entry.get(name))
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found.replace("Z", "+00:00"))
+    return float(found.timestamp())
 
 
 # ---- one request, and what becomes of it -----------------------------------------------------------------------------

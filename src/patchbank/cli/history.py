@@ -19,7 +19,8 @@ app = typer.Typer(help="Histories of `patchbank serve`.", no_args_is_help=True)
 def migrate(
     sources: Annotated[list[str], typer.Argument(metavar="SQLITE… POSTGRESQL", help="sqlite:FILE…, then the address.")],
     images: Annotated[
-        Path | None, typer.Option(help="Folder for the images, which all stations see; without it they stay behind.")
+        Path | None,
+        typer.Option(help="Folder for the images, which all stations see, or s3://…; without it they stay behind."),
     ] = None,
 ) -> None:
     """Move SQLite histories into an empty PostgreSQL database: all of it, or nothing. The files stay as they are.
@@ -35,8 +36,8 @@ def migrate(
     from patchbank.service.stations.address import require_packages, shown_address
 
     require_packages()
-    from patchbank.service.stations.images import FolderImages
+    from patchbank.service.stations.images import images_in
     from patchbank.service.stations.moving import move
 
-    moved, copied = move(files, target, FolderImages(images) if images else None)
+    moved, copied = move(files, target, images_in(images) if images else None)
     say(f"moved {moved} inspections, {copied} with their images, to {shown_address(target)}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchbank._system.remote import is_remote
 from patchbank.cli import options as o
 from patchbank.cli.console import note
 from patchbank.cli.numbers import MOST_SECONDS
@@ -52,7 +53,8 @@ def serve(
         str, typer.Option(help="Record of every inspection: an SQLite file, or postgresql://HOST/DATABASE to share.")
     ] = "patchbank-history.sqlite",
     images: Annotated[
-        Path | None, typer.Option(help="Folder for the images of a history in PostgreSQL, which all stations see.")
+        Path | None,
+        typer.Option(help="Folder for the images of a history in PostgreSQL, which all stations see, or s3://…."),
     ] = None,
     keep_images: Annotated[
         str, typer.Option(metavar="SIZE", help="Keep inspected images beside the history, oldest go first; 0: none.")
@@ -119,7 +121,7 @@ def serve(
         **machine.options(),
     )
     shown_history = _check_history(kept)
-    if images is not None:
+    if images is not None and not is_remote(images):
         check_folder(images, "--images")
     if fit_root is not None and models_dir is not None:
         check_folder(models_dir, "--models-dir")

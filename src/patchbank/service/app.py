@@ -77,9 +77,9 @@ def _history(config: Config) -> HistoryStore:
 
         require_packages()
         from patchbank.service.stations.history import SharedHistory
-        from patchbank.service.stations.images import FolderImages
+        from patchbank.service.stations.images import images_in
 
-        images = FolderImages(config.images) if config.images and config.keep_images > 0 else None
+        images = images_in(config.images) if config.images and config.keep_images > 0 else None
         return SharedHistory(str(config.history), images, config.keep_images)
     from patchbank.service.history import History
 

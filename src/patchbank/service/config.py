@@ -47,8 +47,8 @@ class Config:
             raise OptionError("give at least one model file to serve, or a folder of models with --models-dir")
         if self.is_shared and self.images is None and self.keep_images > 0:
             raise OptionError(
-                "a history in PostgreSQL keeps its images in a folder that all stations see: name it with --images, or "
-                "keep none with --keep-images 0"
+                "a history in PostgreSQL keeps its images in a folder that all stations see, or s3://…: name it with "
+                "--images, or keep none with --keep-images 0"
             )
         if not self.is_shared and self.images is not None:
             raise OptionError("--images is for a history in PostgreSQL; SQLite keeps images beside its file")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchbank.service.stations.images import FolderImages
+from tests.object_server import running, store
 from tests.service.stations.server import Proxy, Server
 
 if TYPE_CHECKING:
     from patchbank.service.stations.history import SharedHistory
+
+__all__ = ["running", "store"]  # fixtures
 
 
 @pytest.fixture(scope="session")

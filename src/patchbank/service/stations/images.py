@@ -1,7 +1,4 @@
-"""The files of inspections that several stations share.
-
-`ImageStore` is what the history asks of them; a folder is the one kind so far.
-"""
+"""The files of inspections that several stations share: in a folder that all see, or in an object store."""
 
 from __future__ import annotations
 
@@ -11,6 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from patchbank._system import object_store
+from patchbank._system.object_store import StoreError
+from patchbank._system.remote import RemotePath, located
 from patchbank.errors import OptionError
 
 KINDS = ("image", "geometry", "map.png")
@@ -73,3 +73,53 @@ class FolderImages:
                         keys.add(key)
             if keys:
                 yield sorted(keys)
+
+
+class StoredImages:
+    """A folder in an object store, such as s3://bucket/line, with 256 folders in it by the first two digits."""
+
+    def __init__(self, folder: RemotePath):
+        self._scheme, self._root = folder.scheme, folder.key
+        bucket = self._root.partition("/")[0]
+        try:
+            if not bucket:
+                raise StoreError(f"names no bucket: give it as in {folder}bucket/line")
+            object_store.facts_of(self._scheme, bucket)
+        except StoreError as error:
+            raise OptionError(f"{folder}: cannot hold images: {error.strerror}; name another with --images") from None
+
+    def _key(self, key: str, kind: str) -> str:
+        return f"{self._root}/{key[:2]}/{key}.{kind}"
+
+    def write(self, key: str, files: Mapping[str, bytes]) -> None:
+        for kind, data in files.items():
+            object_store.put(self._scheme, self._key(key, kind), data)
+
+    def read(self, key: str, kind: str) -> bytes | None:
+        try:
+            return object_store.content(self._scheme, self._key(key, kind))
+        except StoreError:
+            return None
+
+    def remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            for kind in KINDS:
+                with contextlib.suppress(StoreError):
+                    object_store.remove(self._scheme, self._key(key, kind))
+
+    def older_than(self, seconds: float) -> Iterator[list[str]]:
+        until = time.time() - seconds
+        for part in range(256):
+            keys = set()
+            for name, written in object_store.times_of(self._scheme, f"{self._root}/{part:02x}"):
+                key, _, kind = name.partition(".")
+                if kind in KINDS and len(key) == 32 and written < until:
+                    keys.add(key)
+            if keys:
+                yield sorted(keys)
+
+
+def images_in(place: Path) -> ImageStore:
+    """Those in a folder, or at the address of one in an object store. Raises `OptionError`."""
+    found = located(place)
+    return StoredImages(found) if isinstance(found, RemotePath) else FolderImages(found)
