@@ -27,15 +27,14 @@ def open_model(model: Path, weights: str | None, machine: Machine, roi: Path | N
     return detector
 
 
-def say_if_undecided(model: Path, detector: Detector, threshold: float | None = None) -> bool:
-    """Whether a model has no threshold, which is then said. `threshold`: what was given instead of the model's."""
+def say_if_undecided(model: Path, detector: Detector, threshold: float | None = None, *, takes: bool = True) -> bool:
+    """Whether a model has no threshold, which is then said. `threshold`: what was given instead of the model's, by a
+    command that `takes` one."""
     undecided = threshold is None and math.isinf(detector.calibration_.threshold)
     if undecided:
-        say(
-            f"{model}: has no threshold, so no part is rejected: fit at least two good parts, "
-            "run patchbank calibrate with more of them, or give --threshold",
-            err=True,
-        )
+        fit, calibrate = "fit at least two good parts", "run patchbank calibrate with more of them"
+        remedies = f"{fit}, {calibrate}, or give --threshold" if takes else f"{fit}, or {calibrate}"
+        say(f"{model}: has no threshold, so no part is rejected: {remedies}", err=True)
     return undecided
 
 

@@ -131,7 +131,7 @@ def serve(
     app = build_app(config)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     for model in app.state.service.models:
-        say_if_undecided(model.file, model.detector)
+        say_if_undecided(model.file, model.detector, takes=False)
     names = ", ".join(model.name for model in app.state.service.models)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}"
