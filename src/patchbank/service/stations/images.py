@@ -65,14 +65,8 @@ class FolderImages:
     def older_than(self, seconds: float) -> Iterator[list[str]]:
         until = time.time() - seconds
         for part in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
-            keys = set()
-            for file in part.iterdir():
-                key, _, kind = file.name.partition(".")
-                with contextlib.suppress(OSError):  # another station may have removed it
-                    if kind in KINDS and len(key) == 32 and file.stat().st_mtime < until:
-                        keys.add(key)
-            if keys:
-                yield sorted(keys)
+            if keys := _keys_before(until, _times_of(part)):
+                yield keys
 
 
 class StoredImages:
@@ -110,13 +104,21 @@ class StoredImages:
     def older_than(self, seconds: float) -> Iterator[list[str]]:
         until = time.time() - seconds
         for part in range(256):
-            keys = set()
-            for name, written in object_store.times_of(self._scheme, f"{self._root}/{part:02x}"):
-                key, _, kind = name.partition(".")
-                if kind in KINDS and len(key) == 32 and written < until:
-                    keys.add(key)
-            if keys:
-                yield sorted(keys)
+            if keys := _keys_before(until, object_store.times_of(self._scheme, f"{self._root}/{part:02x}")):
+                yield keys
+
+
+def _times_of(folder: Path) -> Iterator[tuple[str, float]]:
+    """The names of all files of a folder, and the seconds since 1970 at which each was written."""
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # another station may have removed it
+            yield file.name, file.stat().st_mtime
+
+
+def _keys_before(until: float, files: Iterable[tuple[str, float]]) -> list[str]:
+    """The keys of files of inspections that were written before a time."""
+    parts = [(*name.partition("."), written) for name, written in files]
+    return sorted({key for key, _, kind, written in parts if kind in KINDS and len(key) == 32 and written < until})
 
 
 def images_in(place: Path) -> ImageStore:
