@@ -10,12 +10,11 @@ from torch import Tensor
 from patchbank._system.ram import available_bytes, rss_bytes
 from patchbank.errors import MemoryBudgetError
 from patchbank.features.image import Noted
-from patchbank.features.planning import SHARE
+from patchbank.features.planning import PER_PATCH, SHARE
 from patchbank.features.storage import allocate
 
 LINE = 16  # float32 in a cache line: products round differently where a matrix does not begin at one
 
-_PER_PATCH = 165  # bytes of the selection for each patch, as in `features.planning`
 _BUFFERS = 400_000_000  # the network, decoded images, blocks of intermediate results
 
 
@@ -27,7 +26,7 @@ def needs_disk(rows: int, width: int, budget: int | None, neighbours: int) -> bo
         MemoryBudgetError: not even a selection of features on the disk is possible within the budget.
     """
     room = budget - rss_bytes() if budget is not None else int(SHARE * available_bytes()) // neighbours
-    selection = rows * _PER_PATCH + _BUFFERS
+    selection = rows * PER_PATCH + _BUFFERS
     if selection > max(room, 0) and budget is not None:
         raise MemoryBudgetError(
             f"the share of one worker, {rows} patches, takes {selection / 1e9:.2g} GB beside its features, and its "

@@ -16,9 +16,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from patchbank.features.planning import PER_PATCH
 from patchbank.memory.coreset.sharded import POOL
 
-_PER_PATCH = 165  # bytes of the selection, as in `features.planning`
 _SCANS = 3  # of all bounds in a round
 # least squares over 21 selections of 4 000 to 60 000 centres among 100 000 to 1 000 000 points, 13 % off on average
 FEW, _CROWDING, _CRAMMING = 10_000, 0.25, 0.1
@@ -149,7 +149,7 @@ def forecast(work: Work, workers: int, rates: Rates) -> Forecast:
     again = scored / rates.images if scored < work.images else 0.0  # held-out images are read for the calibration
     features = 4 * work.dimension * work.patches * work.learned / workers
     return Forecast(
-        worker_bytes=int(features + _PER_PATCH * work.patches * work.learned / workers),
+        worker_bytes=int(features + PER_PATCH * work.patches * work.learned / workers),
         rounds=rounds,
         up=rounds * pool * (4.0 * work.dimension + 16),
         down=float(work.selections * work.kept * 4 * work.dimension * workers),

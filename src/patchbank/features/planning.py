@@ -13,7 +13,7 @@ from patchbank.errors import MemoryBudgetError
 
 SHARE = 0.8  # of the memory that is free now, where no budget is given
 _BUFFERS = 150_000_000  # the network's own, decoded images, blocks of intermediate results
-_PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates, distances, counters
+PER_PATCH = 165  # bytes of the greedy selection for each patch: 27 coordinates, distances, counters
 _PER_DRAWN = 16  # bytes of the order in which a training sees each patch
 _PAGES = 600_000_000  # of a file, mapped at one time
 _WAYS_OUT = "use fewer images or a smaller image size (--image-size), or give it more memory (--memory-budget)"
@@ -53,7 +53,7 @@ def plan_fit(
     process's memory (None: most of what is free); `projected`: dimension that the selection projects to, 0 for none;
     `learned`: bytes that the making of each kept vector takes, where they are not patches; `network`: bytes of one that
     is trained, and of a step of its training. Raises `MemoryBudgetError` for one that cannot fit."""
-    features, per_patch = 4 * patches * dimension, _PER_PATCH + 4 * projected if bank else 0
+    features, per_patch = 4 * patches * dimension, PER_PATCH + 4 * projected if bank else 0
     ways_out = _WAYS_OUT + _OF_BANKS if bank else _WAYS_OUT
     if network:
         per_patch, ways_out = _PER_DRAWN, _WAYS_OUT_OF_TRAINING
