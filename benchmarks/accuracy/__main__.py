@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.distances import SETS, Distances, Split, distances_of, options_from, split_of
-from benchmarks.accuracy.variants import Scored, Variant, scored, together
+from benchmarks.accuracy.variants import Maps, Scored, Variant, scored, together
 from benchmarks.record import environment
 from patchbank.features.cache import FeatureCache
 from patchbank.metrics import PixelMetrics, auroc
@@ -54,26 +55,26 @@ def recall_at(good: NDArray[np.float64], bad: NDArray[np.float64], rate: float) 
     return float((bad > np.sort(good)[::-1][int(rate * len(good))]).mean())
 
 
-def figures(found: Scored, split: Split) -> dict[str, Any]:
-    """The figures of one variant on one split."""
-    labels = np.arange(len(found.good) + len(found.bad)) >= len(found.good)
+def figures(parts: Sequence[Scored], split: Split) -> dict[str, Any]:
+    """The figures of one variant on one split; `parts`: of each member, where it is an ensemble."""
+    good, bad, maps = (parts[0].good, parts[0].bad, parts[0].maps) if len(parts) == 1 else together(parts)
     row = {
-        "image_auroc": float(auroc(labels, np.r_[found.good, found.bad])),
-        "recall_at_1": recall_at(found.good, found.bad, 0.01),
-        "recall_at_5": recall_at(found.good, found.bad, 0.05),
+        "image_auroc": float(auroc(np.arange(len(good) + len(bad)) >= len(good), np.r_[good, bad])),
+        "recall_at_1": recall_at(good, bad, 0.01),
+        "recall_at_5": recall_at(good, bad, 0.05),
     }
-    return row | ({"aupro": aupro(found, split)} if any(split.masks) else {})
+    return row | ({"aupro": aupro(maps, len(good), split)} if any(split.masks) else {})
 
 
-def aupro(found: Scored, split: Split) -> float:
+def aupro(maps: Maps, good: int, split: Split) -> float:
     """Area under the per-region-overlap curve up to a false-positive rate of 0.3, of maps of a few pixels."""
     pixels = PixelMetrics()
-    for number, smoothed in enumerate(found.maps):
+    for number, smoothed in enumerate(maps):
         factor = _MAP / min(smoothed.shape)
         size = (round(smoothed.shape[1] * factor), round(smoothed.shape[0] * factor))
         mask = np.zeros(size[::-1], bool)
-        if number >= len(found.good):
-            path = split.masks[number - len(found.good)]
+        if number >= good:
+            path = split.masks[number - good]
             if not path:
                 continue
             whole = cv2.imread(path, cv2.IMREAD_GRAYSCALE) > split.mask_above
@@ -114,8 +115,7 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
                 for setting, path in zip(settings, paths, strict=True):
                     made[setting] = made.get(setting) or Distances.load(path)
                 parts = [scored(made[setting], variant) for setting in settings]
-                row = figures(parts[0] if len(parts) == 1 else together(parts), split)
-                found.setdefault(label, {}).setdefault(name, {})[str(number)] = row
+                found.setdefault(label, {}).setdefault(name, {})[str(number)] = figures(parts, split)
     return found
 
 

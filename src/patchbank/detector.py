@@ -274,7 +274,7 @@ class Detector(Options):
         timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
         return decide(
             item.source.name, scored.score, anomaly, fitted.calibration, nearest=nearest, timings=timings,
-            channels=by_channel(fitted.scorer, scored),
+            channels=by_channel(fitted.scorer, scored), cells=scored.cells(item.area),
         )  # fmt: skip
 
     def explain(

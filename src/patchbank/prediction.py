@@ -84,6 +84,7 @@ class Prediction:
     timings: dict[str, float] = field(default_factory=dict)
     channels: dict[str, float] = field(default_factory=dict)
     _nearest: NearestPatches | None = field(default=None, repr=False)
+    _cells: NDArray[np.float32] | None = field(default=None, repr=False)  # for an ensemble: `scoring.together`
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Prediction):

@@ -57,6 +57,14 @@ def test_the_field() -> None:
     assert found[20].mean() > 1.3 > 0.9 > found[60].mean()
 
 
+@pytest.mark.parametrize("shift", [1.0, 2.5, 20.0])
+def test_maps_with_a_sign_have_no_scale(shift: float) -> None:
+    """A ratio of numbers around 0 says nothing: it turned maps over."""
+    rng = np.random.default_rng(0)
+    maps = [np.float32(rng.normal(0, 0.1, (CELLS, CELLS)) - shift + np.linspace(0, 3, CELLS)) for _ in range(30)]
+    assert (PositionStatistics.of(maps).scale().field == 1).all()
+
+
 def test_images_are_taken_out_again() -> None:
     maps = some_maps(30)
     statistics = PositionStatistics.of(maps)

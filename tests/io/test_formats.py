@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import patchbank
-from patchbank import AnomalyDINO, PatchCore
+from patchbank import AnomalyDINO, Ensemble, PatchCore
 from patchbank.errors import ModelFileError
 from patchbank.io.model_file import FORMAT_VERSION, read, write
 from patchbank.methods import METHODS
@@ -36,6 +36,14 @@ def test_a_zoom_and_a_position_scale() -> None:
     assert model.require_fitted().post.scale is not None
     assert model.calibration_.threshold == pytest.approx(28.809050369588544, rel=1e-6)
     assert model.predict(SEEN).score == pytest.approx(54.60658863974436, rel=1e-4)
+
+
+def test_a_score_by_the_mean_map() -> None:
+    model = patchbank.load(FILES / "format6.patchbank", threads=1, runtime="torch")
+    assert isinstance(model, Ensemble)
+    assert model.by_mean_map
+    assert model.calibration_.threshold == pytest.approx(0.6593958906745012, rel=1e-6)
+    assert model.predict(SEEN).score == pytest.approx(20.611540396274464, rel=1e-4)
 
 
 @pytest.mark.parametrize("version", [3, 4])

@@ -14,8 +14,9 @@ import patchbank
 from patchbank import SPADE, AnomalyDINO, Ensemble, MahalanobisAD, PatchCore, SubspaceAD
 from patchbank.data import Sample, read_image, turned_back, turned_by
 from patchbank.data.datasets import open_dataset
-from patchbank.errors import OptionError, PatchbankError
+from patchbank.errors import OptionError, PatchbankError, warn
 from patchbank.features.foreground import foreground_mask
+from patchbank.scoring.together import score_together
 from tests.conftest import bad_image, good_image, small_model
 
 GOOD = [good_image(i) for i in range(4)]
@@ -176,13 +177,12 @@ def test_an_ensemble_is_the_mean_of_standardised_members(parts: Path, tmp_path: 
     assert isinstance(model, Ensemble)
     model.fit(parts / "train" / "good")
     image = bad_image(0)
-    prediction, scores, maps = model.predict(image), [], []
+    prediction, maps = model.predict(image), []
     for member in model.members:
         alone, nominal = member.predict(image), member.calibration_
-        scores.append((alone.score - nominal.scores.mean()) / nominal.scores.std(ddof=1))
         maps.append((alone.map - nominal.peaks.mean()) / nominal.peaks.std(ddof=1))
-    assert prediction.score == pytest.approx(np.mean(scores))
     assert np.allclose(prediction.map, np.mean(maps, axis=0), atol=1e-3)
+    assert prediction.score == pytest.approx(prediction.map.max(), rel=0.02)  # cells of some pixels are compared
     assert prediction.is_anomalous
     left, top, right, bottom = prediction.regions[0].box
     assert left < 80 < right
@@ -201,6 +201,60 @@ def test_an_ensemble_is_the_mean_of_standardised_members(parts: Path, tmp_path: 
     (tmp_path / "no.png").write_bytes(b"no")
     found = list(model.predict_many([image, tmp_path / "no.png"], on_error=lambda name, error: failed.append(name)))
     assert len(found) == len(failed) == 1
+
+
+def standard(values: np.ndarray, nominal: np.ndarray) -> np.ndarray:
+    return (values - nominal.mean()) / nominal.std(ddof=1)
+
+
+def test_the_score_of_an_ensemble_is_the_peak_of_the_mean_map_in_cells() -> None:
+    """A literal version: new images, and each good one without its own patches."""
+    model = Ensemble(members=[small_model(), small_model(sigma=2.0, seed=0)]).fit(GOOD)
+    assert model.by_mean_map
+
+    def together(maps: list[np.ndarray]) -> float:
+        cells = np.full((len(maps), 64, 64), -np.inf)
+        for number, (one, member) in enumerate(zip(maps, model.members, strict=True)):
+            scaled = standard(one, member.calibration_.peaks)
+            height, width = scaled.shape
+            for row in range(64):
+                for column in range(64):
+                    top, bottom = row * height // 64, max((row + 1) * height // 64, row * height // 64 + 1)
+                    left, right = column * width // 64, max((column + 1) * width // 64, column * width // 64 + 1)
+                    cells[number, row, column] = scaled[top:bottom, left:right].max()
+        return float(cells.mean(0).max())
+
+    def inspected(member: PatchCore, image: np.ndarray, exclude: int | None = None) -> np.ndarray:
+        fitted, (item,) = member.require_fitted(), member.extractor.stream(member.gather([image]), warn)
+        points = fitted.scorer.prepare(item.vectors)
+        smoothed = fitted.post.score(fitted.scorer, points, item.grid, item.view, item.area, exclude).smoothed
+        assert smoothed is not None
+        return smoothed
+
+    for image in (bad_image(0), good_image(50)):
+        assert model.predict(image).score == pytest.approx(together([inspected(m, image) for m in model.members]))
+    left_out = [together([inspected(m, image, i) for m in model.members]) for i, image in enumerate(GOOD)]
+    assert model.calibration_.scores == pytest.approx(left_out)
+    assert model.calibration_.peaks == pytest.approx(left_out)
+    assert all(member.calibration_.cells is None for member in model.members)
+
+
+def test_members_whose_score_is_no_peak_have_the_mean_of_their_scores(tmp_path: Path) -> None:
+    model = Ensemble(members=[small_model(), small_model(image_score="max")]).fit(GOOD)
+    assert not model.by_mean_map
+    alone = [member.predict(bad_image(0)).score for member in model.members]
+    nominal = [member.calibration_.scores for member in model.members]
+    expected = np.mean([standard(np.array(s), n) for s, n in zip(alone, nominal, strict=True)])
+    assert model.predict(bad_image(0)).score == pytest.approx(expected)
+    model.save(tmp_path / "m.patchbank")
+    assert patchbank.load(tmp_path / "m.patchbank").predict(bad_image(0)).score == pytest.approx(expected)
+
+
+def test_what_no_member_inspects_is_left_out() -> None:
+    cells = np.full((2, 64, 64), -np.inf, np.float32)
+    cells[0, 3, 4], cells[1, 3, 4], cells[1, 9, 9] = 1, 3, 2.5
+    nominal = np.array([-1.0, 0.0, 1.0])  # mean 0, standard deviation 1
+    assert score_together(list(cells), [nominal] * 2) == 2.5  # where one member inspects, its own value
 
 
 def test_an_ensemble_needs_two() -> None:

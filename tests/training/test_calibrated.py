@@ -109,12 +109,13 @@ def test_a_bank_and_a_network_are_calibrated_on_the_same_images(images: int, sch
     assert [member.calibration_.how for member in model.members] == schemes
     assert np.isfinite(model.calibration_.scores).all()
     assert len(model.calibration_.scores) == (images if "k-fold" in schemes else images // 5)
-    one, other = (dict(zip(m.calibration_.images, m.calibration_.scores, strict=True)) for m in model.members)
+    assert model.by_mean_map
+    one, other = (dict(zip(m.calibration_.images, m.calibration_.peaks, strict=True)) for m in model.members)
     for name, score in zip(model.calibration_.images, model.calibration_.scores, strict=True):
-        expected = np.mean([_standard(scores, name) for scores in (one, other)])
-        assert score == pytest.approx(expected)
+        # the peak of a mean is no higher than the mean of the peaks
+        assert score <= np.mean([_standard(peaks, name) for peaks in (one, other)]) + 1e-6
 
 
-def _standard(scores: dict[str, float], name: str) -> float:
-    found = np.array(list(scores.values()))
-    return float((scores[name] - found.mean()) / found.std(ddof=1))
+def _standard(peaks: dict[str, float], name: str) -> float:
+    found = np.array(list(peaks.values()))
+    return float((peaks[name] - found.mean()) / found.std(ddof=1))

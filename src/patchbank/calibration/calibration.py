@@ -38,12 +38,14 @@ _LEAST_BELOW, _LEAST_ABOVE = 5, 20  # scores that are compared, and that they ar
 
 
 class Row(NamedTuple):
-    """What one nominal image adds to a calibration: its name, score and map peak, and the label of its part."""
+    """What one nominal image adds to a calibration: its name, score and map peak, the label of its part, and how high
+    the map is in each of several cells, where that is kept (`scoring.together`)."""
 
     name: str
     score: float
     peak: float
     group: str = ""
+    cells: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Calibration:
     `how`: where the scores come from, one of `SCHEMES` or in words; `images`: the names they belong to; `groups`: the
     label of the part that each shows ("": a part of its own), or nothing where each image is a part of its own;
     `chosen`: a threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how;
-    `doubt`: why new parts may score differently, as far as the images show it ("" for no sign).
+    `doubt`: why new parts may score differently, as far as the images show it ("" for no sign); `cells`: N×h×w, how
+    high each map is in each of several cells, during the fit of an ensemble, None otherwise.
     """
 
     scores: NDArray[np.float64]
@@ -73,6 +76,7 @@ class Calibration:
     chosen_by: str = ""
     groups: tuple[str, ...] = ()
     doubt: str = ""
+    cells: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         check_rate(self.false_alarm_rate)
@@ -168,22 +172,27 @@ class Calibration:
 
     def without(self, images: Collection[str]) -> Calibration:
         """Without the scores of some images."""
-        kept = [i for i, name in enumerate(self.images) if name not in images]
-        groups = tuple(self.groups[i] for i in kept) if self.groups else ()
-        return self._of(self.scores[kept], self.peaks[kept], tuple(self.images[i] for i in kept), groups)
+        return self._taken([i for i, name in enumerate(self.images) if name not in images])
 
     def in_order(self, images: Sequence[str]) -> Calibration:
         """With the scores in the order of these images."""
         place = {name: i for i, name in enumerate(images)}
-        order = sorted(range(len(self)), key=lambda i: place.get(self.images[i], len(place)))
+        return self._taken(sorted(range(len(self)), key=lambda i: place.get(self.images[i], len(place))))
+
+    def _taken(self, order: list[int]) -> Calibration:
         groups = tuple(self.groups[i] for i in order) if self.groups else ()
-        return self._of(self.scores[order], self.peaks[order], tuple(self.images[i] for i in order), groups)
+        images = tuple(self.images[i] for i in order)
+        cells = None if self.cells is None else self.cells[order]
+        return dataclasses.replace(
+            self, scores=self.scores[order], peaks=self.peaks[order], images=images, groups=groups, cells=cells
+        )
 
     def joined(self, other: Calibration) -> Calibration:
         """The scores of both, at the rate of this one."""
         scores, peaks = (np.concatenate([getattr(self, k), getattr(other, k)]) for k in ("scores", "peaks"))
         groups = [part for c in (self, other) for part in (c.groups or ("",) * len(c))]
-        return self._of(scores, peaks, self.images + other.images, tuple(groups))
+        images = self.images + other.images
+        return dataclasses.replace(self, scores=scores, peaks=peaks, images=images, groups=tuple(groups), cells=None)
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row], false_alarm_rate: float) -> Calibration:
@@ -191,7 +200,9 @@ class Calibration:
         scores = np.array([row.score for row in rows], dtype=np.float64)
         peaks = np.array([row.peak for row in rows], dtype=np.float64)
         names, groups = tuple(row.name for row in rows), tuple(row.group for row in rows)
-        return cls(scores, peaks, false_alarm_rate, images=names, groups=groups)
+        maps = [row.cells for row in rows if row.cells is not None]
+        cells = np.stack(maps) if maps and len(maps) == len(rows) else None
+        return cls(scores, peaks, false_alarm_rate, images=names, groups=groups, cells=cells)
 
     def corrected(self, apart: Calibration) -> Calibration:
         """Leave-one-out scores brought to the level and the spread of those that some of the images got from a memory
@@ -200,9 +211,10 @@ class Calibration:
         if not both:
             return self
         mine = [self.images.index(apart.images[i]) for i in both]
-        scores = _as_apart(self.scores, self.scores[mine], apart.scores[both])
-        peaks = _as_apart(self.peaks, self.peaks[mine], apart.peaks[both])
-        return self._of(scores, peaks, self.images, self.groups)
+        of_scores = _as_apart(self.scores, self.scores[mine], apart.scores[both])
+        of_peaks = _as_apart(self.peaks, self.peaks[mine], apart.peaks[both])
+        cells = None if self.cells is None else of_peaks(self.cells).astype(np.float32)
+        return dataclasses.replace(self, scores=of_scores(self.scores), peaks=of_peaks(self.peaks), cells=cells)
 
     def scores_far_below(self, other: Calibration) -> bool:
         """Whether at least 5 scores have a median below 95 % of those of another calibration, of 20 at least. Good
@@ -211,15 +223,6 @@ class Calibration:
         if len(mine) < _LEAST_BELOW or len(theirs) < _LEAST_ABOVE:
             return False
         return bool(np.median(mine) < np.quantile(theirs, 0.05))
-
-    def _of(
-        self,
-        scores: NDArray[np.float64],
-        peaks: NDArray[np.float64],
-        images: tuple[str, ...],
-        groups: tuple[str, ...],
-    ) -> Calibration:
-        return dataclasses.replace(self, scores=scores, peaks=peaks, images=images, groups=groups)
 
     # ---- the model file ----------------------------------------------------------------------------------------------
 
@@ -250,11 +253,23 @@ def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
     return (values - finite.mean()) / finite.std(ddof=1)
 
 
-def _as_apart(
-    values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Leave-one-out `values` as new images would score: c · value^b. `left_out` and `apart` are what m images score
-    with their patches taken out of the memory, and in a memory that was selected without them.
+@dataclass(frozen=True)
+class _Correction:
+    """What leave-one-out values are as those of new images: c · value^b, rising also where a value is not positive."""
+
+    factor: float = 1.0
+    slope: float = 1.0
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        if self.slope == 1:
+            return values * self.factor
+        above = np.maximum(values, 0) ** self.slope
+        return np.where(values > 0, above, values) * self.factor
+
+
+def _as_apart(values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]) -> _Correction:
+    """How leave-one-out `values` become what new images score. `left_out` and `apart` are what m images score with
+    their patches taken out of the memory, and in a memory that was selected without them.
 
     The line through the logarithms is the reduced major axis: b is the ratio of their standard deviations, and the line
     goes through their means. So the highest scores, which are too high by the largest factor, come down furthest. As
@@ -264,15 +279,14 @@ def _as_apart(
     known = np.isfinite(left_out) & np.isfinite(apart) & (left_out != 0)
     left_out, apart = left_out[known], apart[known]
     if not len(apart):
-        return values
+        return _Correction()
     if not np.concatenate([values, left_out, apart]).min() > 0:  # several channels together: distances are standardised
-        return values * float(np.median(apart / left_out))
+        return _Correction(float(np.median(apart / left_out)))
     x, y, slope = np.log(left_out), np.log(apart), 1.0
     if len(apart) > 1:
         widened = math.exp(_MARGIN / math.sqrt(len(apart) - 1))
         slope = float(np.clip(widened * y.std() / max(x.std(), 1e-12), _LEAST_SLOPE, 1))
-    corrected: NDArray[np.float64] = np.exp(y.mean() - slope * x.mean()) * values**slope
-    return corrected
+    return _Correction(float(np.exp(y.mean() - slope * x.mean())), slope)
 
 
 def folds_of(turned: Sequence[bool], seed: int, groups: Sequence[str] = ()) -> list[list[int]]:

@@ -21,9 +21,11 @@ class GoodScores:
 
     With `scaled` an image waits until the maps of the others say what its own is divided by: no image is scored on a
     scale that its own map is part of. Where too many wait, those that are there make the scale of all that follow.
+    `keeps_cells`: as of `FitMonitor`.
     """
 
     scaled: bool = False
+    keeps_cells: bool = False
     _rows: list[Row] = field(default_factory=list)
     _waiting: list[tuple[Post, str, str, Compared]] = field(default_factory=list)
     _statistics: PositionStatistics = field(default_factory=PositionStatistics)
@@ -35,7 +37,7 @@ class GoodScores:
     def add(self, post: Post, name: str, group: str, compared: Compared) -> None:
         """Take an image in."""
         if not self.scaled or self._scale is not None or compared.scores.distances is None:
-            self._rows.append(_row(post, name, group, compared, self._scale))
+            self._rows.append(self._row(post, name, group, compared, self._scale))
             return
         smoothed = post.finish(compared).smoothed
         assert smoothed is not None
@@ -75,7 +77,7 @@ class GoodScores:
     def _flush(self, others: GoodScores) -> None:
         for post, name, group, compared in self._waiting:
             scale = others._scale_without(name, group)
-            self._rows.append(_row(post, name, group, compared, scale))
+            self._rows.append(self._row(post, name, group, compared, scale))
         self._waiting.clear()
         self._bytes = 0
 
@@ -85,7 +87,7 @@ class GoodScores:
         of_part = self._named.get(name, set()) | self._grouped.get(group, set())
         return self._statistics.scale(sorted(of_part))
 
-
-def _row(post: Post, name: str, group: str, compared: Compared, scale: PositionScale | None) -> Row:
-    scored = replace(post, scale=scale).finish(compared)
-    return Row(name, scored.score, scored.peak, group)
+    def _row(self, post: Post, name: str, group: str, compared: Compared, scale: PositionScale | None) -> Row:
+        scored = replace(post, scale=scale).finish(compared)
+        cells = scored.cells(compared.area) if self.keeps_cells else None
+        return Row(name, scored.score, scored.peak, group, cells)

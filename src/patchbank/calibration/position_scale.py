@@ -110,6 +110,7 @@ def _powers(of_image: NDArray[np.float32]) -> NDArray[np.float64]:
 def _field(reached: NDArray[np.float64]) -> NDArray[np.float32]:
     smooth = cv2.GaussianBlur(reached, (0, 0), BLUR, borderType=cv2.BORDER_REFLECT)
     mean = smooth.mean()
-    if not np.isfinite(mean) or mean <= 0:  # good images without any distance: nothing to tell places apart
+    # good images without any distance, or maps with a sign: no ratio tells places apart
+    if not np.isfinite(mean) or smooth.min() <= 0:
         return np.ones((CELLS, CELLS), dtype=np.float32)
     return np.asarray((1 - SHRINK) * smooth / mean + SHRINK, dtype=np.float32)

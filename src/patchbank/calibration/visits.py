@@ -1,7 +1,8 @@
 """How single images are scored for a calibration: functions that go to where the features are.
 
-Each gives (score, peak of the map). Where maps are `scaled` by those of other images, it gives the patch distances
-instead, without the area and the references to the memory: scores are made of them once all images are known.
+Each gives (score, peak of the map). Where the map itself is wanted, since those of other images scale it or since it
+goes into the mean of an ensemble, it gives the patch distances instead, without the area and the references to the
+memory.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Scoring:
-    """Scores by `scorer` and `post`."""
+    """Scores by `scorer` and `post`. `maps`: whether the map itself is wanted."""
 
     scorer: Any
     post: Post
-    scaled: bool
+    maps: bool
 
     def found(self, compared: Compared) -> Found:
-        if not self.scaled or compared.scores.distances is None:
+        if not self.maps or compared.scores.distances is None:
             scored = self.post.finish(compared)
             return scored.score, scored.peak
         return replace(compared, scores=replace(compared.scores, nearest=None), area=None)

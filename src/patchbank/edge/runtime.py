@@ -41,8 +41,10 @@ from patchbank.errors import (
 from patchbank.prediction import Prediction, finite
 from patchbank.sample import RGB_CHANNEL
 from patchbank.scoring.decision import decide
+from patchbank.scoring.maps import highest_in_cells
+from patchbank.scoring.together import BY_MEAN_MAP, score_together
 
-EXPORT_VERSION = 3  # 2 without a zoom, 1 without a value_range either: older versions read the same pixels
+EXPORT_VERSION = 4  # 3 without a score by the mean map, 2 without a zoom, 1 without a value_range: read the same
 DOCUMENT = "patchbank.json"
 Feeds: TypeAlias = dict[str, NDArray[Any]]
 Run: TypeAlias = Callable[[Feeds], dict[str, NDArray[Any]]]
@@ -174,21 +176,26 @@ class ExportedGraph(Exported):
             anomaly = view.to_input(outputs["map"][0])
             if mask is not None:
                 anomaly[~mask] = np.nan
+            cells = highest_in_cells(outputs["map"][0], None if mask is None else view.cells(mask, self.inspected))
         else:
-            anomaly = np.full(view.input_size, np.nan, np.float32)
+            anomaly, cells = np.full(view.input_size, np.nan, np.float32), None
         timings = {"decode_ms": 1e3 * (decoded - started), "graph_ms": 1e3 * (time.perf_counter() - decoded)}
-        return decide(source.name, score, anomaly, self.calibration, timings=timings)
+        return decide(source.name, score, anomaly, self.calibration, timings=timings, cells=cells)
 
 
 @dataclass
 class ExportedEnsemble(Exported):
-    """The mean of several exports' image scores and maps, each standardised by its own calibration."""
+    """Several exports as one, as `methods.ensemble.Ensemble`."""
 
     members: list[Exported]
 
     def inspect(self, source: Sample) -> Prediction:
         found = [(member.inspect(source), member.calibration) for member in self.members]
-        score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in found]))
+        if self.document.get("score") == BY_MEAN_MAP:
+            cells = [cells for p, _ in found if (cells := p._cells) is not None]
+            score = float(score_together(cells, [c.peaks for _, c in found]))
+        else:
+            score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in found]))
         anomaly = np.mean([standardised(p.map, c.peaks) for p, c in found], axis=0).astype(np.float32)
         timings = {key: sum(p.timings[key] for p, _ in found) for key in found[0][0].timings}
         return decide(source.name, score, anomaly, self.calibration, timings=timings)

@@ -28,6 +28,7 @@ from patchbank.export.graph import Graph, make_graph
 from patchbank.methods import Ensemble
 from patchbank.prediction import finite
 from patchbank.sample import MADE_OF, RGB_CHANNEL
+from patchbank.scoring.together import BY_MEAN_MAP
 
 BANKS = ("inside", "external")
 _NOTE = "B×3×H×W float32, RGB in 0..255, resized as `geometry` says; scaled by mean and deviation inside the graph"
@@ -101,6 +102,7 @@ def _write(
     }
     checked = sources
     if isinstance(detector, Ensemble):
+        document |= {"score": BY_MEAN_MAP} if detector.by_mean_map else {}
         for i, member in enumerate(detector.members):
             name = f"member{i}"
             (folder / name).mkdir()
@@ -230,9 +232,11 @@ def _describe(detector: Detector, graph: Graph, inspected: tuple[int, int]) -> d
 
 
 def _version(detector: Detector) -> int:
-    """The oldest runtime version that reads the same pixels."""
-    if any(part.inputs_.zoom != 1 for part in detector.parts()):
+    """The oldest runtime version that reads the same pixels and makes the same scores."""
+    if isinstance(detector, Ensemble) and detector.by_mean_map:
         return EXPORT_VERSION
+    if any(part.inputs_.zoom != 1 for part in detector.parts()):
+        return 3
     return 1 if detector.values_.is_plain else 2
 
 

@@ -23,7 +23,7 @@ from patchbank.calibration.calibration import Calibration
 from patchbank.errors import ModelFileError, OptionError
 
 # 3: digests and groups of training images; 4: anomalydino, statistics that can be merged; 5: a zoom, a position scale
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 _OLDEST = 2
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
 

@@ -27,16 +27,18 @@ from patchbank.registry import METHODS, register_combination
 from patchbank.scorer import Memory, Scorer
 from patchbank.scoring.decision import decide
 from patchbank.scoring.maps import peaks
+from patchbank.scoring.together import BY_MEAN_MAP, score_together
 
 MACHINE = ("device", "runtime", "threads", "memory_budget")
 _SHARED = 0.8  # of the images, that all members must have been calibrated on
 
 
 class EnsembleMemory(Scorer):
-    """Those of the members."""
+    """Those of the members. `by_mean_map`: how the image score is made, see `Ensemble`."""
 
-    def __init__(self, members: Sequence[Detector]):
+    def __init__(self, members: Sequence[Detector], by_mean_map: bool):
         super(Scorer, self).__init__()
+        self.by_mean_map: bool = by_mean_map
         self.scorers = [member.require_fitted().scorer for member in members]
 
     @property
@@ -50,10 +52,11 @@ class EnsembleMemory(Scorer):
 
 
 class Ensemble(Detector):
-    """The mean of its members' image scores and maps, each standardised by its own calibration.
+    """The mean of its members' maps, each standardised by its own calibration.
 
-    The map threshold is that of the mean of the members' peaks, which is never below the peak of the mean map.
-    `nearest` is the first member's.
+    Where each member's image score is the peak of its map, re-weighted or not, the score is the peak of the mean map
+    (`scoring.together.score_together`); else it is the mean of the members' standardised scores. `nearest` is the first
+    member's.
 
     Args:
         members: detectors, fitted one after the other.
@@ -64,7 +67,7 @@ class Ensemble(Detector):
     """
 
     method: ClassVar[str] = "ensemble"
-    summary: ClassVar[str] = "the mean of several detectors, each standardised by its calibration"
+    summary: ClassVar[str] = "the mean of several detectors' maps, each standardised by its calibration"
     scorer_class: ClassVar[type[Scorer]] = EnsembleMemory
 
     members: list[Detector]
@@ -101,6 +104,13 @@ class Ensemble(Detector):
     def parts(self) -> Sequence[Detector]:
         return self.members
 
+    @property
+    def by_mean_map(self) -> bool:
+        """Whether the image score is the peak of the mean map; that of the members' scores otherwise."""
+        memory = self.require_fitted().scorer
+        assert isinstance(memory, EnsembleMemory)
+        return memory.by_mean_map
+
     def check(self) -> None:
         for member in self.members:
             member.check()
@@ -123,7 +133,8 @@ class Ensemble(Detector):
             if scheme == "auto":
                 member.calibration = scheme_of_all
             # an unreadable image is named once
-            of_member = replace(monitor, on_error=_silent if number else on_error, seconds={}, labels={})
+            told = _silent if number else on_error
+            of_member = replace(monitor, on_error=told, seconds={}, labels={}, keeps_cells=True)
             with member.context.active():
                 member._fit(sources, None, of_member, None)
             member.calibration = scheme
@@ -131,7 +142,8 @@ class Ensemble(Detector):
                 parts = of_member.labels
                 sources = [replace(source, group=parts.get(source.name, source.group)) for source in sources]
         first = members[0].require_fitted()
-        memory, training = EnsembleMemory(members), [member.training_ for member in members]
+        calibration, by_mean_map = _combined(members)
+        memory, training = EnsembleMemory(members, by_mean_map), [member.training_ for member in members]
         seconds = [t["fit_seconds"] for t in training]
         summary = {
             **training[0],
@@ -144,7 +156,10 @@ class Ensemble(Detector):
         }
         del summary["history"]
         summary = noted(summary, "fitted", images=training[0]["images"], vectors=memory.memory_vectors)
-        fitted = replace(first, scorer=memory, calibration=_combined(members), training=summary)
+        for member in members:  # what only the joint calibration needed
+            alone = member.require_fitted()
+            member.fitted = replace(alone, calibration=replace(alone.calibration, cells=None))
+        fitted = replace(first, scorer=memory, calibration=calibration, training=summary)
         self.__dict__.update(members=members, fitted=fitted)  # at once
         return self
 
@@ -180,7 +195,11 @@ class Ensemble(Detector):
         """One prediction of those of the members."""
         item, first = found[0]
         pairs = [(p, member.calibration_) for (_, p), member in zip(found, self.members, strict=True)]
-        score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in pairs]))
+        if self.by_mean_map:
+            cells = [cells for p, _ in pairs if (cells := p._cells) is not None]
+            score = float(score_together(cells, [c.peaks for _, c in pairs]))
+        else:
+            score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in pairs]))
         mean_map = np.mean([standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
         timings = {key: sum(p.timings[key] for p, _ in pairs) for key in first.timings}
         return item, decide(
@@ -198,7 +217,7 @@ class Ensemble(Detector):
             of_member |= of_calibration
             tensors |= {f"{i}.{name}": tensor for name, tensor in of_member.items()}
             values.append({"memory": memory, "calibration": calibration, "training": member.training_})
-        return tensors, {"members": values}
+        return tensors, {"members": values, **({"score": BY_MEAN_MAP} if self.by_mean_map else {})}
 
     def restore(self, tensors: Memory, values: dict[str, Any], common: Fitted) -> None:
         for i, (member, value) in enumerate(zip(self.members, values["members"], strict=True)):
@@ -209,7 +228,8 @@ class Ensemble(Detector):
             own = replace(common, calibration=calibration, training=value["training"], inputs=inputs)
             member.restore(mine, value["memory"], own)
         first = self.members[0].require_fitted()
-        self.fitted = replace(common, scorer=EnsembleMemory(self.members), post=first.post)
+        memory = EnsembleMemory(self.members, values.get("score") == BY_MEAN_MAP)
+        self.fitted = replace(common, scorer=memory, post=first.post)
 
 
 def _common_scheme(members: Sequence[Detector], images: int) -> str:
@@ -221,8 +241,8 @@ def _common_scheme(members: Sequence[Detector], images: int) -> str:
     return CORRECTED if all_can_leave_out or images < LEAST_HELD_OUT else "held-out"
 
 
-def _combined(members: Sequence[Detector]) -> Calibration:
-    """The means of the members' standardised scores of good images."""
+def _combined(members: Sequence[Detector]) -> tuple[Calibration, bool]:
+    """The scores of good images, and whether they are those of the mean map."""
     all_of = [member.calibration_ for member in members]
     common = set.intersection(*(set(calibration.images) for calibration in all_of))
     first, *others = shared = all_of
@@ -232,10 +252,15 @@ def _combined(members: Sequence[Detector]) -> Calibration:
     if any(other.images != first.images for other in others):
         raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
     shared = [first, *others]
+    cells = [each.cells for each in shared if each.cells is not None]
+    if len(cells) == len(shared):
+        peaks = score_together(cells, [each.peaks for each in all_of])
+        return replace(first, scores=peaks, peaks=peaks.copy(), cells=None), True
     scores = [standardised(mine.scores, each.scores) for mine, each in zip(shared, all_of, strict=True)]
-    # a method may have made the maps of some images only: NaN for the others
+    # a method may have made the maps of some images only: NaN for the others. The mean of the peaks is never below the
+    # peak of the mean
     found = [standardised(mine.peaks, each.peaks) for mine, each in zip(shared, all_of, strict=True)]
-    return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(found, axis=0))
+    return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(found, axis=0), cells=None), False
 
 
 def _without_method(options: dict[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class SimpleNet(Detector):
     summary: ClassVar[str] = "a small network that tells good patches from the same with noise"
     cost: ClassVar[str] = "an image takes a network and a small one; a minute or more to learn"
     scorer_class: ClassVar[type[SimpleNetScorer]] = SimpleNetScorer
+    without_effect: ClassVar[frozenset[str]] = frozenset({"position_scale"})  # its map has a sign
 
     noise: float = 0.5
     hidden: int = 256

@@ -23,6 +23,7 @@ def decide(
     nearest: NearestPatches | None = None,
     timings: dict[str, float] | None = None,
     channels: dict[str, float] | None = None,
+    cells: NDArray[np.float32] | None = None,
 ) -> Prediction:
     """The prediction for an image score and a map in input pixels.
 
@@ -42,4 +43,5 @@ def decide(
         timings=timings or {},
         channels=channels or {},
         _nearest=nearest,
+        _cells=cells,
     )

@@ -15,21 +15,28 @@ from patchbank._system.threads import on_this_thread
 from patchbank.calibration.position_scale import PositionScale
 from patchbank.data import Lattice, View
 from patchbank.features.area import Area
-from patchbank.scoring.maps import anomaly_map, image_score
+from patchbank.scoring.maps import anomaly_map, highest_in_cells, image_score
 from patchbank.scoring.patch_scores import PatchScores
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
     """One image: its score, the `smoothed` map at the inspected size (None without one), the map's peak (NaN without
-    one), the scores of its patches on a grid; and how far the patches at the peak are from good ones in each of several
-    channels, K standardised distances, None for one channel."""
+    one), the scores of its patches on a grid; how far the patches at the peak are from good ones in each of several
+    channels, K standardised distances, None for one channel; whether the score is the peak, but for a re-weighting."""
 
     score: float
     smoothed: NDArray[np.float32] | None
     peak: float
     patches: PatchScores
     by_channel: NDArray[np.float32] | None = None
+    is_peak: bool = False
+
+    def cells(self, area: Area | None) -> NDArray[np.float32] | None:
+        """How high the map is in each of several cells, for an ensemble; None where the score is not its peak."""
+        if self.smoothed is None or not self.is_peak:
+            return None
+        return highest_in_cells(self.smoothed, None if area is None else area.cells(self.smoothed.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +141,9 @@ class Post:
             else:
                 score = float(scores.image)
         by_channel = None if scores.by_channel is None else at_peak(scores.by_channel, smoothed, self.lattice, cells)
-        return Scored(_normalised(score, normal), smoothed, float(seen.max()), replace(scores, image=None), by_channel)
+        is_peak = scores.image is None and self.image_score == "smoothed" and normal == (0, 1)
+        patches = replace(scores, image=None)
+        return Scored(_normalised(score, normal), smoothed, float(seen.max()), patches, by_channel, is_peak)
 
 
 def at_peak(
