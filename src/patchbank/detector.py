@@ -193,10 +193,12 @@ class Detector(Options):
         return [sample.seen_in(self.inputs_.channels[0]) for sample in gather(images, on_error, of=of)]
 
     def zoom_of(self, given: Sequence[Sample], values: ValueRange, channels: Sequence[str]) -> float:
-        """What small pictures are enlarged by; geometry keeps the density of its points."""
-        if not self.option("enlarge") or self.tile is not None or tuple(channels) != (RGB_CHANNEL,):
-            return 1.0
-        return zoom_for(shorter_sides(given, values), self.option("image_size"))
+        """What small pictures are enlarged by."""
+        return zoom_for(shorter_sides(given, values), self.option("image_size")) if self.enlarges(channels) else 1.0
+
+    def enlarges(self, channels: Sequence[str]) -> bool:
+        """Whether small pictures are enlarged; geometry keeps the density of its points."""
+        return self.option("enlarge") and self.tile is None and tuple(channels) == (RGB_CHANNEL,)
 
     def scales_by_position(self, channels: Sequence[str]) -> bool:
         """Whether maps are divided by what good parts reach at each place. By default not where geometry is inspected:

@@ -113,3 +113,26 @@ def test_members_with_other_names(tmp_path: Path) -> None:
         old.append(kept | {"channel": "rgb"} | ({"channels": None} if each["method"] == "padim" else {}))
     write(tmp_path / "old.patchbank", {**file.document, "options": {"members": old}}, file.tensors)
     assert patchbank.load(tmp_path / "old.patchbank", threads=1).predict(SEEN) == model.predict(SEEN)
+
+
+def test_each_member_of_an_ensemble_enlarges_as_it_learned_to(tmp_path: Path) -> None:
+    """Files of format 5 had the zoom of the first member for all: it is found again by the sizes of the images."""
+    model = PatchCore(image_size=[64, 96, 160], bank_size=50, threads=1).fit(
+        [good_image(i, (64, 80)) for i in range(4)]
+    )
+    assert isinstance(model, Ensemble)
+    assert [member.inputs_.zoom for member in model.members] == [1, 1.5, 2.5]
+    expected = model.predict(SEEN)
+    model.save(tmp_path / "new.patchbank")
+    assert patchbank.load(tmp_path / "new.patchbank", threads=1).predict(SEEN) == expected
+    file = read(tmp_path / "new.patchbank")
+    members = [{k: v for k, v in member.items() if k != "zoom"} for member in file.document["memory"]["members"]]
+    old = {**file.document, "format_version": 5, "memory": {**file.document["memory"], "members": members}}
+    write(tmp_path / "old.patchbank", old, file.tensors)
+    again = patchbank.load(tmp_path / "old.patchbank", threads=1)
+    assert isinstance(again, Ensemble)
+    assert [member.inputs_.zoom for member in again.members] == [1, 1.5, 2.5]
+    assert again.predict(SEEN) == expected
+    write(tmp_path / "older.patchbank", {**old, "format_version": 4}, file.tensors)
+    older = patchbank.load(tmp_path / "older.patchbank", threads=1)
+    assert [member.inputs_.zoom for member in older.parts()] == [1, 1, 1]  # nothing was enlarged then

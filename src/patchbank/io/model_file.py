@@ -22,7 +22,8 @@ from patchbank._system.remote import is_remote, located
 from patchbank.calibration.calibration import Calibration
 from patchbank.errors import ModelFileError, OptionError
 
-# 3: digests and groups of training images; 4: anomalydino, statistics that can be merged; 5: a zoom, a position scale
+# 3: digests and groups of training images; 4: anomalydino, statistics that can be merged; 5: a zoom, a position scale;
+# 6: ensembles by the mean map, with a zoom of each member
 FORMAT_VERSION = 6
 _OLDEST = 2
 _KEY = "patchbank"  # the one entry of the header's metadata: several would be written in an order that changes
@@ -84,8 +85,11 @@ def read(path: str | PathLike[str]) -> ModelFile:
 
 
 def migrated(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of an older format as this one has it. Until format 3 AnomalyDINO was PatchCore with another
-    distance."""
+    """A document of an older format as this one has it. Until format 3 AnomalyDINO was PatchCore with another distance.
+    Format 5 kept the zoom of an ensemble's first member for all: None says that it is to be found again."""
+    if document["format_version"] == 5:
+        for member in document["memory"].get("members", []) if document["method"] == "ensemble" else []:
+            member["zoom"] = None
     if document["format_version"] < 4:
         for owner in (document, *document["options"].get("members", [])):
             options = owner["options"] if owner is document else owner

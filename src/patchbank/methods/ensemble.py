@@ -13,7 +13,7 @@ from typing_extensions import Self
 from patchbank.calibration.calibration import CORRECTED, Calibration, standardised
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import LEAST_HELD_OUT
-from patchbank.data import Images, Sample, gather
+from patchbank.data import Images, Sample, gather, zoom_for
 from patchbank.data.content import without_copies
 from patchbank.data.groups import labelled
 from patchbank.detector import Detector
@@ -216,7 +216,8 @@ class Ensemble(Detector):
             of_calibration, calibration = member.calibration_.state()
             of_member |= of_calibration
             tensors |= {f"{i}.{name}": tensor for name, tensor in of_member.items()}
-            values.append({"memory": memory, "calibration": calibration, "training": member.training_})
+            zoom = {} if member.inputs_.zoom == 1 else {"zoom": member.inputs_.zoom}
+            values.append({"memory": memory, "calibration": calibration, "training": member.training_, **zoom})
         return tensors, {"members": values, **({"score": BY_MEAN_MAP} if self.by_mean_map else {})}
 
     def restore(self, tensors: Memory, values: dict[str, Any], common: Fitted) -> None:
@@ -224,9 +225,12 @@ class Ensemble(Detector):
             mine = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
             calibration = Calibration.of(mine, value["calibration"])
             inputs = common.inputs if member.align else replace(common.inputs, reference=None)
-            inputs = replace(inputs, channels=member.channels or inputs.channels)
+            zoom = value.get("zoom", 1.0)
+            inputs = replace(inputs, channels=member.channels or inputs.channels, zoom=zoom or 1.0)
             own = replace(common, calibration=calibration, training=value["training"], inputs=inputs)
             member.restore(mine, value["memory"], own)
+            if zoom is None and (found := _zoom_again(member)) != 1:
+                member.restore(mine, value["memory"], replace(own, inputs=replace(inputs, zoom=found)))
         first = self.members[0].require_fitted()
         memory = EnsembleMemory(self.members, values.get("score") == BY_MEAN_MAP)
         self.fitted = replace(common, scorer=memory, post=first.post)
@@ -261,6 +265,15 @@ def _combined(members: Sequence[Detector]) -> tuple[Calibration, bool]:
     # peak of the mean
     found = [standardised(mine.peaks, each.peaks) for mine, each in zip(shared, all_of, strict=True)]
     return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(found, axis=0), cells=None), False
+
+
+def _zoom_again(member: Detector) -> float:
+    """What a member enlarges small pictures by, where its file does not say: by the training images that it knows."""
+    fitted = member.require_fitted()
+    if not member.enlarges(fitted.inputs.channels):
+        return 1.0
+    sizes = [ref.size for ref in fitted.scorer.refs] or [fitted.training["usual_size"]]
+    return zoom_for(map(min, sizes), member.option("image_size"))
 
 
 def _without_method(options: dict[str, Any]) -> dict[str, Any]:
