@@ -239,7 +239,7 @@ def accuracy() -> Table:
         "Image AUROC / recall at a false-alarm rate of 1 %; mean of the splits. AUPRO is the mean of sets with masks."
     )
     command = (
-        "python -m benchmarks.accuracy DATA --cache CACHE --splits 0,1,2 --settings 384,512 "
+        "python -m benchmarks.accuracy DATA --cache CACHE --splits 0,1,2 --settings 384,512,768,256 "
         "--out benchmarks/results/accuracy.json"
     )
     return Table(columns, rows, ["accuracy.json"], command, "Variants of PatchCore", note)

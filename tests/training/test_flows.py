@@ -12,6 +12,7 @@ from torch import Tensor
 from patchbank import CFLOW, FastFlow
 from patchbank.errors import OptionError
 from patchbank.features.store import FeatureStore
+from patchbank.methods import METHODS
 from patchbank.methods.cflow import CFlowNetwork, CFlowTask, connected, position_code
 from patchbank.methods.fastflow import FastFlowNetwork, FastFlowTask, convolutions
 from patchbank.scorer import Levels
@@ -168,3 +169,28 @@ def test_levels_are_averaged_on_the_finest() -> None:
 def test_options_that_cannot_be_used(method: type, options: dict[str, float], what: str) -> None:
     with pytest.raises(OptionError, match=what):
         method(**options).fit([good_image(0)])
+
+
+@pytest.mark.parametrize("method", [fastflow, cflow])
+def test_features_have_noise_while_they_are_learned(method: ModuleType) -> None:
+    """The loss is that of the equations on features with noise of so many of their standard deviations."""
+    features, sigma = store(), 0.3
+    quiet = task_of(method, features)
+    task = type(quiet)(quiet.network, features, 1e-3, sigma)
+    numbers = torch.tensor([2, 0, 3])
+    found = float(task.loss(numbers, torch.Generator().manual_seed(7)).detach())
+    given = features.stored if method is cflow else torch.stack([features.of_image(i) for i in range(IMAGES)])
+    shape = given[numbers].shape
+    noise = sigma * quiet.network.statistics.scale * torch.randn(shape, generator=torch.Generator().manual_seed(7))
+    noisy = store()
+    (noisy.stored if method is cflow else noisy.stored.reshape(given.shape))[numbers] = given[numbers] + noise
+    expected = type(quiet)(quiet.network, noisy, 1e-3).loss(numbers, torch.Generator())
+    assert found == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert found != pytest.approx(float(quiet.loss(numbers, torch.Generator()).detach()), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["fastflow", "cflow"])
+def test_impossible_noise(method: str) -> None:
+    for noise in (-0.1, 11):
+        with pytest.raises(OptionError, match="noise must lie"):
+            METHODS[method](noise=noise).check()  # type: ignore[call-arg]

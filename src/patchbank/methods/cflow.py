@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -118,8 +118,8 @@ class CFlowNetwork(nn.Module):
 class CFlowTask:
     """Cells of good images in random order, as likely as can be where they lie."""
 
-    def __init__(self, network: CFlowNetwork, features: FeatureStore, rate: float):
-        self.network, self.items, self._rate = network, Patches.of(features), rate
+    def __init__(self, network: CFlowNetwork, features: FeatureStore, rate: float, noise: float = 0.0):
+        self.network, self.items, self._rate, self._noise = network, Patches.of(features), rate, noise
         self.grids = [ref.grid for ref in features.refs]
         self._starts, self._widths = torch.tensor(features.starts), torch.tensor([grid[1] for grid in self.grids])
         masks = zip(features.inspected, self.grids, strict=True)
@@ -137,25 +137,36 @@ class CFlowTask:
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         cells, inside = self.items.rows(numbers), self._inside[numbers].float()
+        cells = self.network.statistics.with_noise(cells, self._noise, generator)
         rows, columns = self.places(numbers)
         return self.network.loss(cells, *(each.to(cells.device) for each in (rows, columns, inside)))
 
 
 class CFlowScorer(TrainedScorer):
-    """The flows. `rate`: of learning; others as of the network."""
+    """The flows. `rate`: of learning; `noise`: as of `CFLOW`; others as of the network."""
 
     keeps_grid: ClassVar[bool] = True
 
-    def __init__(self, levels: Levels, training: Training, device: torch.device, steps: int, width: int, rate: float):
+    def __init__(
+        self,
+        levels: Levels,
+        training: Training,
+        device: torch.device,
+        *,
+        steps: int,
+        width: int,
+        rate: float,
+        noise: float,
+    ):
         super().__init__(levels, training, device)
-        self._steps, self._width, self._rate = steps, width, rate
+        self._steps, self._width, self._rate, self._noise = steps, width, rate, noise
 
     def make_network(self) -> CFlowNetwork:
         return CFlowNetwork(self.levels, self._steps, self._width)
 
     def task(self, network: CFlowNetwork, features: FeatureStore) -> CFlowTask:
         network.statistics.learn(features.stored)
-        return CFlowTask(network, features, self._rate)
+        return CFlowTask(network, features, self._rate, self._noise)
 
 
 @register
@@ -168,6 +179,7 @@ class CFLOW(Detector):
         steps: couplings of each flow.
         hidden_ratio: width of a subnet's hidden layer, in numbers that it sees.
         learning_rate: of Adam, which falls to 0 as a cosine.
+        noise: what is added to features while learning, in standard deviations of each.
         epochs: how often each vector is seen.
         batch: cells at each step, which have one vector of the deepest level, and several of the others.
         max_minutes: when to stop, whether or not all epochs are done; all trainings of the fit together.
@@ -181,6 +193,7 @@ class CFLOW(Detector):
     needs: ClassVar[str] = "parts that lie in the same place; it works with others, but gains nothing by places there"
     scorer_class: ClassVar[type[CFlowScorer]] = CFlowScorer
     without_effect: ClassVar[frozenset[str]] = frozenset({"aggregation"})
+    on_whole_images: ClassVar[dict[str, Any]] = {"sigma": 4.0, "position_scale": True}
 
     aggregation: str | None = "mean"
     patch_size: int | None = 1
@@ -188,7 +201,8 @@ class CFLOW(Detector):
     steps: int = 8
     hidden_ratio: int = 1
     learning_rate: float = 1e-3
-    epochs: int = 6
+    noise: float = 0.3
+    epochs: int = 2
     batch: int = 64
     max_minutes: float | None = None
     patience: int | None = None
@@ -200,6 +214,8 @@ class CFLOW(Detector):
             raise OptionError(f"steps must be at least 1, not {self.steps}")
         if not 1 <= self.hidden_ratio <= 16:
             raise OptionError(f"hidden_ratio must lie in 1..16, not {self.hidden_ratio}")
+        if not 0 <= self.noise <= 10:
+            raise OptionError(f"noise must lie in [0, 10], not {self.noise}")
         if self.stride != 1:
             raise OptionError(f"cflow compares every position: stride must be 1, not {self.stride}")
 
@@ -207,5 +223,7 @@ class CFLOW(Detector):
         return Cells(self.option("patch_size"))
 
     def make_scorer(self, levels: Levels) -> CFlowScorer:
-        training = training_of(self, schedule="cosine")
-        return self.scorer_class(levels, training, self.torch_device, self.steps, self.hidden_ratio, self.learning_rate)
+        return self.scorer_class(
+            levels, training_of(self, schedule="cosine"), self.torch_device,
+            steps=self.steps, width=self.hidden_ratio, rate=self.learning_rate, noise=self.noise,
+        )  # fmt: skip
