@@ -81,6 +81,7 @@ class Detector(Options):
 
     fitted: Fitted | None = field(init=False, repr=False, default=None)
     feature_cache: FeatureCache | None = field(init=False, repr=False, default=None)
+    in_ensemble: bool = field(init=False, repr=False, default=False)
     _opened: tuple[Inputs, Extractor] | None = field(init=False, repr=False, default=None)
 
     def __new__(cls, *_: Any, **options: Any) -> Any:
@@ -276,7 +277,7 @@ class Detector(Options):
         timings = {**item.timings, "score_ms": 1e3 * (time.perf_counter() - started)}
         return decide(
             item.source.name, scored.score, anomaly, fitted.calibration, nearest=nearest, timings=timings,
-            channels=by_channel(fitted.scorer, scored), cells=scored.cells(item.area),
+            channels=by_channel(fitted.scorer, scored), cells=scored.cells(item.area) if self.in_ensemble else None,
         )  # fmt: skip
 
     def explain(

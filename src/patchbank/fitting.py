@@ -92,7 +92,7 @@ def fitted_to(
     readable = extractor.survey(detector.augmented(given), monitor.on_error)
     calibrator = Calibrator(
         detector.calibration, detector.false_alarm_rate, detector.seed, Learner(detector, extractor, cluster),
-        scaled=detector.scales_by_position(extractor.inputs.channels),
+        scaled=detector.scales_by_position(extractor.inputs.channels), keeps_cells=detector.in_ensemble,
     )  # fmt: skip
     learned, held, calibration = calibrator.run(readable, monitor)
     scorer: Scorer = learned.scorer

@@ -21,7 +21,7 @@ class GoodScores:
 
     With `scaled` an image waits until the maps of the others say what its own is divided by: no image is scored on a
     scale that its own map is part of. Where too many wait, those that are there make the scale of all that follow.
-    `keeps_cells`: as of `FitMonitor`.
+    `keeps_cells`: as of `Calibrator`.
     """
 
     scaled: bool = False

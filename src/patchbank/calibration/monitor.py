@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 class FitMonitor:
     """The callbacks of `Detector.fit`; `seconds` by stage; `where` the features of the last plan go; `finds_groups`:
     whether near-copies among the images are looked for; `session`: of scorers that learn weights, None where
-    nobody hears of it; `labels`: of the part that each image shows, by name, once the fit is done; `keeps_cells`:
-    whether the calibration is to say how high each map is in each of several cells, as an ensemble needs it."""
+    nobody hears of it; `labels`: of the part that each image shows, by name, once the fit is done."""
 
     on_error: OnError
     progress: Progress | None = None
@@ -30,7 +29,6 @@ class FitMonitor:
     finds_groups: bool = False
     session: Session | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    keeps_cells: bool = False
 
     def tell(self, plan: Plan) -> None:
         """Where features are going to go."""
@@ -40,7 +38,7 @@ class FitMonitor:
 
     def inside(self) -> FitMonitor:
         """For a fit within this one: its stages are one stage here, and its errors are told by the other pass."""
-        return FitMonitor(lambda name, error: None, self.progress, session=self.session, keeps_cells=self.keeps_cells)
+        return FitMonitor(lambda name, error: None, self.progress, session=self.session)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:

@@ -71,13 +71,15 @@ class Learner(Protocol):
 @dataclass
 class Calibrator:
     """Fits a scorer and calibrates it. `scheme`: what was asked for, one of `SCHEMES`; `rate`: of false alarms;
-    `scaled`: whether maps are divided by what good ones reach at each place."""
+    `scaled`: whether maps are divided by what good ones reach at each place; `keeps_cells`: whether the calibration is
+    to say how high each map is in each of several cells, as an ensemble needs it."""
 
     scheme: str
     rate: float
     seed: int
     learner: Learner
     scaled: bool = False
+    keeps_cells: bool = False
 
     def run(self, readable: Readable, monitor: FitMonitor) -> tuple[Learned, list[SampleRef], Calibration]:
         """The scorer, the images that were held out of its fit, and the calibration. Where near-copies are found only
@@ -113,7 +115,7 @@ class Calibrator:
             if scheme == "k-fold":
                 good = apart
             elif scheme == "held-out":
-                sources, good = [readable[i][0] for i in folds[0]], self._no_scores(monitor)
+                sources, good = [readable[i][0] for i in folds[0]], self._no_scores()
                 held = self._score_good(learned, sources, monitor, good)
                 if learned.scorer.can_add_held_out:
                     self.learner.take_in(learned.scorer, sources, monitor.inside().on_error)  # told when scored
@@ -160,16 +162,17 @@ class Calibrator:
 
     # ---- the sources of scores ---------------------------------------------------------------------------------------
 
-    def _no_scores(self, monitor: FitMonitor) -> GoodScores:
-        return GoodScores(self.scaled, monitor.keeps_cells)
+    def _no_scores(self) -> GoodScores:
+        return GoodScores(self.scaled, self.keeps_cells)
 
-    def _wants_maps(self, monitor: FitMonitor) -> bool:
-        return self.scaled or monitor.keeps_cells
+    @property
+    def _wants_maps(self) -> bool:
+        return self.scaled or self.keeps_cells
 
     def _leave_one_out(self, learned: Learned, monitor: FitMonitor, images: Sequence[int] | None = None) -> GoodScores:
         """Each training image, or some, scored against the memory without its own patches."""
-        found, features = self._no_scores(monitor), learned.features
-        maps = self._wants_maps(monitor)
+        found, features = self._no_scores(), learned.features
+        maps = self._wants_maps
         score = LeaveOneOut(learned.scorer, learned.post, maps, features.prepared, len(features.refs))
         count = len(features.refs) if images is None else len(images)
         for done, (i, of_image) in enumerate(features.visit(score, self.learner.extractor.area, images), 1):
@@ -185,7 +188,7 @@ class Calibrator:
         """Good images that the memory does not know join the `good` ones; which they are."""
         seen = list[SampleRef]()
         given = [source for source in sources if not source.angle]
-        score = AsNew(learned.scorer, learned.post, self._wants_maps(monitor))
+        score = AsNew(learned.scorer, learned.post, self._wants_maps)
         for found, ref, view in self.learner.each(given, score, monitor.on_error):
             self._take(good, learned.post, ref, view, found)
             seen.append(ref)
@@ -198,7 +201,7 @@ class Calibrator:
     ) -> tuple[GoodScores, GoodScores]:
         """Parts of the images, each scored by a scorer that learned from the others; and with `scaled_by_rest` how the
         others score there, whose maps a new image is read on."""
-        found = rest = self._no_scores(monitor)
+        found = rest = self._no_scores()
         for part in parts:
             out = set(part)
             with monitor.clock("calibration"):
@@ -216,12 +219,12 @@ class Calibrator:
         features = learned.features
         turned, groups = [bool(ref.angle) for ref in features.refs], [ref.group for ref in features.refs]
         held = folds_of(turned, self.seed, groups)[0]
-        others, found = learned.scorer.reselected(features, held), self._no_scores(monitor)
+        others, found = learned.scorer.reselected(features, held), self._no_scores()
         upright = [i for i in held if not features.refs[i].angle]
-        score = AgainstOthers(others, learned.post, self._wants_maps(monitor))
+        score = AgainstOthers(others, learned.post, self._wants_maps)
         for i, of_image in features.visit(score, self.learner.extractor.area, upright):
             self._take(found, learned.post, features.refs[i], features.views[i], of_image)
-        rest = self._no_scores(monitor)
+        rest = self._no_scores()
         if self.scaled:
             left = sorted(set(range(len(features.refs))).difference(held))
             rest = self._leave_one_out(dataclasses.replace(learned, scorer=others), monitor, left)

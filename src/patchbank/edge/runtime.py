@@ -92,6 +92,7 @@ class Exported:
 
     document: dict[str, Any]
     calibration: Calibration
+    in_ensemble = False
 
     def predict(self, image: Any) -> Prediction:
         """The prediction for one image: a path, an array or a PIL image. Raises `ImageError` where there is none."""
@@ -172,13 +173,15 @@ class ExportedGraph(Exported):
         score = float(outputs["score"][0])
         if math.isnan(score):
             raise ImageError(f"{source.name}: its features are not finite numbers")
+        cells = None
         if "map" in outputs:
             anomaly = view.to_input(outputs["map"][0])
             if mask is not None:
                 anomaly[~mask] = np.nan
-            cells = highest_in_cells(outputs["map"][0], None if mask is None else view.cells(mask, self.inspected))
+            if self.in_ensemble:
+                cells = highest_in_cells(outputs["map"][0], None if mask is None else view.cells(mask, self.inspected))
         else:
-            anomaly, cells = np.full(view.input_size, np.nan, np.float32), None
+            anomaly = np.full(view.input_size, np.nan, np.float32)
         timings = {"decode_ms": 1e3 * (decoded - started), "graph_ms": 1e3 * (time.perf_counter() - decoded)}
         return decide(source.name, score, anomaly, self.calibration, timings=timings, cells=cells)
 
@@ -188,6 +191,10 @@ class ExportedEnsemble(Exported):
     """Several exports as one, as `methods.ensemble.Ensemble`."""
 
     members: list[Exported]
+
+    def __post_init__(self) -> None:
+        for member in self.members:
+            member.in_ensemble = True
 
     def inspect(self, source: Sample) -> Prediction:
         found = [(member.inspect(source), member.calibration) for member in self.members]

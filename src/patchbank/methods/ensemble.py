@@ -85,6 +85,7 @@ class Ensemble(Detector):
                 raise OptionError(f"an ensemble takes single methods that make a map, not {member.method}")
             for name, value in options.items():
                 setattr(member, name, value)
+            member.in_ensemble = True
         rates = sorted({member.false_alarm_rate for member in made})
         if len(rates) > 1:
             raise OptionError(
@@ -134,7 +135,7 @@ class Ensemble(Detector):
                 member.calibration = scheme_of_all
             # an unreadable image is named once
             told = _silent if number else on_error
-            of_member = replace(monitor, on_error=told, seconds={}, labels={}, keeps_cells=True)
+            of_member = replace(monitor, on_error=told, seconds={}, labels={})
             with member.context.active():
                 member._fit(sources, None, of_member, None)
             member.calibration = scheme

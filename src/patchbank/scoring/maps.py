@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,9 +88,9 @@ def highest_in_cells(anomaly: NDArray[np.float32], inspected: NDArray[np.bool_] 
     """H×W map → CELLS×CELLS maxima, −inf where no pixel is `inspected` (H×W). A side below CELLS repeats its pixels."""
     if inspected is not None:
         anomaly = np.where(inspected, anomaly, np.float32(-np.inf))
-    down, across = (np.arange(CELLS) * size // CELLS for size in anomaly.shape)
-    found = np.maximum.reduceat(np.maximum.reduceat(anomaly, down, axis=0), across, axis=1)
-    return np.asarray(found, dtype=np.float32)
+    down, across = (np.arange(CELLS + 1) * size // CELLS for size in anomaly.shape)
+    rows = [anomaly[top : max(bottom, top + 1)].max(axis=0) for top, bottom in pairwise(down.tolist())]
+    return np.asarray(np.maximum.reduceat(np.stack(rows), across[:-1], axis=1), dtype=np.float32)
 
 
 def peaks(prediction: Prediction, count: int = 3) -> list[tuple[int, int]]:
