@@ -10,12 +10,15 @@ the same scores takes seconds.
 `--burst K` takes K pictures of each part (shifted by up to 2 pixels, with noise and another brightness) and compares
 counting pictures, counting the parts that were named, and counting the parts that were found. Each test part is
 inspected once. `--parts N` uses N parts only.
+
+`--sizes 160,224` measures an ensemble of these image sizes instead, as it is fitted and predicts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +36,7 @@ from patchbank.calibration.schemes import Calibrator, Learned
 from patchbank.data import Sample, gather, read_image
 from patchbank.data.datasets import GOOD, open_dataset
 from patchbank.errors import PatchbankWarning, give_up
+from patchbank.features.cache import FeatureCache
 from patchbank.features.extractor import Extractor
 from patchbank.features.store import PatchFeatures
 from patchbank.fitting import Learner
@@ -156,6 +160,15 @@ def _above(scores: NDArray[np.float64], thresholds: list[float]) -> list[float]:
     return [float((scores > limit).mean()) if len(scores) else float("nan") for limit in thresholds]
 
 
+def of_ensemble(model: Any, sources: list[Sample], bad: list[Sample], seed: int) -> dict[str, Rates]:
+    """The realised rates of one split for an ensemble, fitted anew."""
+    order = np.random.default_rng(seed).permutation(len(sources)).tolist()
+    test, train = ([sources[i] for i in part] for part in np.split(order, [len(sources) // 5]))
+    model.fit(train)
+    good, found = (np.array([p.score for p in model.predict_many(given)]) for given in (test, bad))
+    return _rates(good, found, {"ensemble": model.calibration_})
+
+
 def split(setting: Setting, parts: list[list[Sample]], seed: int) -> dict[str, Rates]:
     """The realised rates of one split, for each way."""
     order = np.random.default_rng(seed).permutation(len(parts)).tolist()
@@ -189,6 +202,7 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=1, metavar="K")
     parser.add_argument("--parts", type=int, metavar="N")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], metavar="SIZE,SIZE")
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.root)
     paths = [*dataset.train, *(s.path for s in dataset.test if s.defect == GOOD)]
@@ -202,23 +216,40 @@ def main() -> None:
         parts = [[source] for source in gather(paths)]
     given = [source for part in parts for source in part]
     bad = gather([s.path for s in dataset.test if s.defect != GOOD]) if arguments.burst == 1 else []
+    warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
+    if arguments.sizes:
+        _measure_ensemble(arguments, dataset.name, given, bad)
+        return
     kept = arguments.keep is not None and all((arguments.keep / f"{k}.npz").exists() for k in range(arguments.splits))
     needed = [] if kept and not arguments.held_out and arguments.burst == 1 else [*given, *bad]
     cached = _Cached(list(model.extractor.stream(needed, give_up)), model.extractor)
     setting = Setting(model, cached, bad, arguments.held_out, arguments.keep)
     if arguments.keep:
         arguments.keep.mkdir(parents=True, exist_ok=True)
-    warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
     rows = []
     for seed in range(arguments.splits):
         rows.append(split(setting, parts, seed))
         print(json.dumps(rows[-1]), flush=True)
-    table = summary(rows)
-    document = {
-        "images": len(given), "parts": len(parts), "defective": len(bad), "splits": len(rows), "ways": table,
-        "environment": environment(),
-    }  # fmt: skip
     name = f"calibration-{dataset.name}" + (f"-burst{arguments.burst}" if arguments.burst > 1 else "")
+    _write(name, rows, {"images": len(given), "parts": len(parts), "defective": len(bad)})
+
+
+def _measure_ensemble(arguments: argparse.Namespace, name: str, sources: list[Sample], bad: list[Sample]) -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        model: Any = PatchCore(image_size=arguments.sizes, bank_size=2000, threads=arguments.threads, thumbnails_mb=0)
+        for member in model.members:
+            member.feature_cache = FeatureCache(Path(folder) / str(member.image_size), 20 * 10**9)
+        for seed in range(arguments.splits):
+            rows.append(of_ensemble(model, sources, bad, seed))
+            print(json.dumps(rows[-1]), flush=True)
+    counts = {"images": len(sources), "parts": len(sources), "defective": len(bad), "sizes": arguments.sizes}
+    _write(f"calibration-{name}-ensemble", rows, counts)
+
+
+def _write(name: str, rows: list[dict[str, Rates]], counts: dict[str, Any]) -> None:
+    table = summary(rows)
+    document = {**counts, "splits": len(rows), "ways": table, "environment": environment()}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for way, entries in table.items():
         print(way, "  ".join(f"{e['asked']:.1%}: {e['mean']:.2%} ± {e['standard_error']:.2%}" for e in entries))

@@ -54,6 +54,7 @@ def one(dataset: Dataset, name: str, seed: int, options: dict[str, Any]) -> dict
         **{key: found.metrics.get(key) for key in KEPT},
         "recall_at_1": recall_at(labels, scores),
         "fit_minutes": minutes,
+        "max_minutes": options.get("max_minutes"),
         "how": model.calibration_.how,
         "scores": scores.tolist(),
         "labels": labels.tolist(),

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.pages.table import RESULTS, Table, matching, number, read, unused
 
 _TRAINING = "training.json"
-_COMMAND = "python -m benchmarks.training DATA --methods METHODS --threads 1 --max-minutes 2 --out training.json"
+_COMMAND = "python -m benchmarks.training DATA --methods METHODS --threads 1 [--max-minutes LIMIT] --out training.json"
 _SUMS = ("rgb+curvature", "rgb+normals", "rgb+curvature+normals", "rgb+curvature+normals+valid")
 _GEOMETRY = "python -m benchmarks.geometry --seeds 0,1,2 --methods METHODS --out geometry.json"
 
@@ -47,10 +47,11 @@ def training_sets() -> Table:
                 figures = [_mean(runs, key) for key in ("image_auroc", "pixel_auroc", "aupro", "recall_at_1")]
                 costs = [_mean(runs, key) for key in ("fit_minutes", "latency_ms_p50", "bank_mb", "peak_rss_mb")]
                 costly = [number(value, form) for value, form in zip(costs, (".1f", ".0f", ".1f", ".0f"), strict=True)]
-                rows.append([of, name, *map(number, figures), *costly, str(len(runs))])
+                limit = next((run["max_minutes"] for run in runs if run.get("max_minutes")), None)
+                rows.append([of, name, *map(number, figures), *costly, number(limit, ".0f"), str(len(runs))])
     columns = [
         "set", "method", "image AUROC", "pixel AUROC", "AUPRO", "recall at 1 %", "fit, min", "latency p50, ms",
-        "model, MB", "peak, MB", "seeds",
+        "model, MB", "peak, MB", "limit, min", "seeds",
     ]  # fmt: skip
     return Table(columns, rows, [_TRAINING], _COMMAND, "The same runs in full")
 

@@ -31,6 +31,7 @@ from patchbank.scoring.together import BY_MEAN_MAP, score_together
 
 MACHINE = ("device", "runtime", "threads", "memory_budget")
 _SHARED = 0.8  # of the images, that all members must have been calibrated on
+_AT_ONCE = 256  # images whose maps are put together
 
 
 class EnsembleMemory(Scorer):
@@ -259,7 +260,9 @@ def _combined(members: Sequence[Detector]) -> tuple[Calibration, bool]:
     shared = [first, *others]
     cells = [each.cells for each in shared if each.cells is not None]
     if len(cells) == len(shared):
-        peaks = score_together(cells, [each.peaks for each in all_of])
+        nominal = [each.peaks for each in all_of]
+        parts = [[c[i : i + _AT_ONCE] for c in cells] for i in range(0, len(first), _AT_ONCE)]
+        peaks = np.concatenate([score_together(part, nominal) for part in parts])
         return replace(first, scores=peaks, peaks=peaks.copy(), cells=None), True
     scores = [standardised(mine.scores, each.scores) for mine, each in zip(shared, all_of, strict=True)]
     # a method may have made the maps of some images only: NaN for the others. The mean of the peaks is never below the
