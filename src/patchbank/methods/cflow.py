@@ -119,7 +119,7 @@ class CFlowTask:
     """Cells of good images in random order, as likely as can be where they lie."""
 
     def __init__(self, network: CFlowNetwork, features: FeatureStore, rate: float, noise: float = 0.0):
-        self.network, self.items, self._rate, self._noise = network, Patches.of(features), rate, noise
+        self.network, self.items, self._rate, self.noise = network, Patches.of(features), rate, noise
         self.grids = [ref.grid for ref in features.refs]
         self._starts, self._widths = torch.tensor(features.starts), torch.tensor([grid[1] for grid in self.grids])
         masks = zip(features.inspected, self.grids, strict=True)
@@ -137,7 +137,7 @@ class CFlowTask:
 
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         cells, inside = self.items.rows(numbers), self._inside[numbers].float()
-        cells = self.network.statistics.with_noise(cells, self._noise, generator)
+        cells = self.network.statistics.with_noise(cells, self.noise, generator)
         rows, columns = self.places(numbers)
         return self.network.loss(cells, *(each.to(cells.device) for each in (rows, columns, inside)))
 

@@ -87,7 +87,7 @@ class FastFlowTask:
     """Whole maps of good images, as likely as can be."""
 
     def __init__(self, network: FastFlowNetwork, features: FeatureStore, rate: float, noise: float = 0.0):
-        self.network, self.items, self._rate, self._noise = network, Pictures(features), rate, noise
+        self.network, self.items, self._rate, self.noise = network, Pictures(features), rate, noise
 
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.network.parameters(), lr=self._rate, weight_decay=_DECAY)]
@@ -95,7 +95,7 @@ class FastFlowTask:
     def loss(self, numbers: Tensor, generator: torch.Generator) -> Tensor:
         vectors, inside = self.items.vectors(numbers), self.items.inside(numbers)
         counts = torch.ones(vectors.shape[:2]) if inside is None else inside.flatten(1)
-        vectors = self.network.statistics.with_noise(vectors, self._noise, generator)
+        vectors = self.network.statistics.with_noise(vectors, self.noise, generator)
         return self.network.loss(vectors, self.items.grid(numbers), counts.to(vectors))
 
 

@@ -52,10 +52,13 @@ def forward(network, vectors: np.ndarray, grid) -> np.ndarray:
 
 
 def loss(task, numbers: torch.Tensor, seed: int) -> float:
-    """−log p / C of cells where they lie in their images, which all have one grid."""
+    """−log p / C of cells where they lie in their images, which all have one grid; of features with noise."""
     (rows, columns), sums = task.grids[0], []
-    for number in numbers.tolist():
+    cells = task.items.vectors[numbers].numpy()
+    drawn = torch.randn(cells.shape, generator=torch.Generator().manual_seed(seed)).numpy()
+    noisy = cells + task.noise * values(task.network)["statistics.scale"] * drawn
+    for number, cell in zip(numbers.tolist(), noisy, strict=True):
         row, column = divmod(number % (rows * columns), columns)
-        levels = of_cell(task.network, task.items.vectors[number].numpy(), row, column, surprise)
+        levels = of_cell(task.network, cell, row, column, surprise)
         sums.append([level.mean() for level in levels])
     return float(np.mean(sums))

@@ -38,7 +38,9 @@ def forward(network, vectors: np.ndarray, grid) -> np.ndarray:
 
 
 def loss(task, numbers: torch.Tensor, seed: int) -> float:
-    """−log p / C, mean over positions and images, and over levels."""
-    grid, vectors = task.items.grid(numbers), task.items.vectors(numbers).numpy()
+    """−log p / C, mean over positions and images, and over levels; of features with noise."""
+    grid, vectors = task.items.grid(numbers), task.items.vectors(numbers)
+    drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
+    vectors = vectors.numpy() + task.noise * values(task.network)["statistics.scale"] * drawn.numpy()
     images = [[surprise(*level) for level in of_levels(task.network, one, grid)] for one in vectors]
     return float(np.mean([np.mean([image[level] for image in images]) for level in range(len(images[0]))]))
