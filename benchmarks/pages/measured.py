@@ -56,7 +56,7 @@ def resolution() -> Table:
 
 def calibration() -> Table:
     names = [name for name in matching("calibration-*.json") if "burst" not in name]
-    return _rates(names, "python -m benchmarks.calibration DATASET", "Realised false-alarm rates, per cent")
+    return _rates(names, "python -m benchmarks.calibration DATASET [--sizes 160,224]", "Realised false-alarm rates, per cent")
 
 
 def bursts() -> Table:

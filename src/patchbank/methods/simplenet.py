@@ -121,7 +121,7 @@ class SimpleNet(Detector):
 
     noise: float = 0.5
     hidden: int = 256
-    epochs: int = 5
+    epochs: int = 3
     batch: int = 2048
     max_minutes: float | None = None
     patience: int | None = None
