@@ -56,7 +56,8 @@ def resolution() -> Table:
 
 def calibration() -> Table:
     names = [name for name in matching("calibration-*.json") if "burst" not in name]
-    return _rates(names, "python -m benchmarks.calibration DATASET [--sizes 160,224]", "Realised false-alarm rates, per cent")
+    command = "python -m benchmarks.calibration DATASET [--sizes 160,224]"
+    return _rates(names, command, "Realised false-alarm rates, per cent")
 
 
 def bursts() -> Table:
