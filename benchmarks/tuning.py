@@ -17,25 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.__main__ import recall_at
+from benchmarks.accuracy.__main__ import of_scores
 from benchmarks.accuracy.distances import SETS, Split, split_of
 from benchmarks.record import environment
 from patchbank import PatchCore
 from patchbank.data import gather
 from patchbank.evaluation.tuning import tune
-from patchbank.metrics import auroc
 
 
 def judged(options: dict[str, Any], split: Split, threads: int | None) -> dict[str, float]:
     """Figures of a PatchCore with these options on the labelled test images."""
     model = PatchCore(**options, threads=threads, thumbnails_mb=0).fit(split.train)
     good, bad = (np.array([p.score for p in model.predict_many(paths)]) for paths in (split.good, split.bad))
-    labels = np.arange(len(good) + len(bad)) >= len(good)
-    return {
-        "image_auroc": float(auroc(labels, np.r_[good, bad])),
-        "recall_at_1": recall_at(good, bad, 0.01),
-        "recall_at_5": recall_at(good, bad, 0.05),
-    }
+    return of_scores(good, bad)
 
 
 def run(split: Split, seed: int, threads: int | None) -> dict[str, Any]:

@@ -55,15 +55,19 @@ def recall_at(good: NDArray[np.float64], bad: NDArray[np.float64], rate: float) 
     return float((bad > np.sort(good)[::-1][int(rate * len(good))]).mean())
 
 
-def figures(parts: Sequence[Scored], split: Split) -> dict[str, Any]:
-    """The figures of one variant on one split; `parts`: of each member, where it is an ensemble."""
-    good, bad, maps = (parts[0].good, parts[0].bad, parts[0].maps) if len(parts) == 1 else together(parts)
-    row = {
+def of_scores(good: NDArray[np.float64], bad: NDArray[np.float64]) -> dict[str, float]:
+    """The figures of image scores."""
+    return {
         "image_auroc": float(auroc(np.arange(len(good) + len(bad)) >= len(good), np.r_[good, bad])),
         "recall_at_1": recall_at(good, bad, 0.01),
         "recall_at_5": recall_at(good, bad, 0.05),
     }
-    return row | ({"aupro": aupro(maps, len(good), split)} if any(split.masks) else {})
+
+
+def figures(parts: Sequence[Scored], split: Split) -> dict[str, Any]:
+    """The figures of one variant on one split; `parts`: of each member, where it is an ensemble."""
+    good, bad, maps = (parts[0].good, parts[0].bad, parts[0].maps) if len(parts) == 1 else together(parts)
+    return of_scores(good, bad) | ({"aupro": aupro(maps, len(good), split)} if any(split.masks) else {})
 
 
 def aupro(maps: Maps, good: int, split: Split) -> float:

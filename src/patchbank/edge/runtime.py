@@ -27,7 +27,7 @@ from patchbank._system.environment import import_openvino
 from patchbank._system.files import file_digest, spelled
 from patchbank._system.numbers import check_threads
 from patchbank._system.threads import OfProcess, cores, torch_threads
-from patchbank.calibration.calibration import Calibration, standardised
+from patchbank.calibration.calibration import Calibration
 from patchbank.data import Geometry, Images, RegionOfInterest, Sample, ValueRange, View, gather, read_image, stream
 from patchbank.data.channels import check_channels
 from patchbank.errors import (
@@ -42,7 +42,7 @@ from patchbank.prediction import Prediction, finite
 from patchbank.sample import RGB_CHANNEL
 from patchbank.scoring.decision import decide
 from patchbank.scoring.maps import highest_in_cells
-from patchbank.scoring.together import BY_MEAN_MAP, score_together
+from patchbank.scoring.together import BY_MEAN_MAP, together
 
 EXPORT_VERSION = 4  # 3 without a score by the mean map, 2 without a zoom, 1 without a value_range: read the same
 DOCUMENT = "patchbank.json"
@@ -198,13 +198,7 @@ class ExportedEnsemble(Exported):
 
     def inspect(self, source: Sample) -> Prediction:
         found = [(member.inspect(source), member.calibration) for member in self.members]
-        if self.document.get("score") == BY_MEAN_MAP:
-            cells = [cells for p, _ in found if (cells := p._cells) is not None]
-            score = float(score_together(cells, [c.peaks for _, c in found]))
-        else:
-            score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in found]))
-        anomaly = np.mean([standardised(p.map, c.peaks) for p, c in found], axis=0).astype(np.float32)
-        timings = {key: sum(p.timings[key] for p, _ in found) for key in found[0][0].timings}
+        score, anomaly, timings = together(found, self.document.get("score") == BY_MEAN_MAP)
         return decide(source.name, score, anomaly, self.calibration, timings=timings)
 
 

@@ -27,7 +27,7 @@ from patchbank.registry import METHODS, register_combination
 from patchbank.scorer import Memory, Scorer
 from patchbank.scoring.decision import decide
 from patchbank.scoring.maps import peaks
-from patchbank.scoring.together import BY_MEAN_MAP, score_together
+from patchbank.scoring.together import BY_MEAN_MAP, score_together, together
 
 MACHINE = ("device", "runtime", "threads", "memory_budget")
 _SHARED = 0.8  # of the images, that all members must have been calibrated on
@@ -172,11 +172,11 @@ class Ensemble(Detector):
         self.require_fitted()
         for source in sources:
             try:
-                together = self._together([next(m.inspected([source], give_up, digests=digests)) for m in self.members])
+                found = self._together([next(m.inspected([source], give_up, digests=digests)) for m in self.members])
             except ImageError as error:
                 on_error(source.name, error)
             else:
-                yield together
+                yield found
 
     def explained(self, source: Sample, exclude: int | None) -> tuple[PatchFeatures, Prediction]:
         return self._together([member.explained(source, exclude) for member in self.members])
@@ -197,13 +197,7 @@ class Ensemble(Detector):
         """One prediction of those of the members."""
         item, first = found[0]
         pairs = [(p, member.calibration_) for (_, p), member in zip(found, self.members, strict=True)]
-        if self.by_mean_map:
-            cells = [cells for p, _ in pairs if (cells := p._cells) is not None]
-            score = float(score_together(cells, [c.peaks for _, c in pairs]))
-        else:
-            score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in pairs]))
-        mean_map = np.mean([standardised(p.map, c.peaks) for p, c in pairs], axis=0).astype(np.float32)
-        timings = {key: sum(p.timings[key] for p, _ in pairs) for key in first.timings}
+        score, mean_map, timings = together(pairs, self.by_mean_map)
         return item, decide(
             first.path, score, mean_map, self.calibration_, nearest=first._nearest, timings=timings
         )  # fmt: skip

@@ -12,9 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.calibration.calibration import standardised
+from patchbank.calibration.calibration import Calibration, standardised
+from patchbank.prediction import Prediction
 
 BY_MEAN_MAP = "mean map"  # as the `score` of an ensemble in model files and exports
+
+
+def together(
+    found: Sequence[tuple[Prediction, Calibration]], by_mean_map: bool
+) -> tuple[float, NDArray[np.float32], dict[str, float]]:
+    """Score, map and timings of an ensemble, from the predictions of its members and their calibrations."""
+    if by_mean_map:
+        cells = [cells for p, _ in found if (cells := p._cells) is not None]
+        score = float(score_together(cells, [c.peaks for _, c in found]))
+    else:
+        score = float(np.mean([standardised(np.float64(p.score), c.scores) for p, c in found]))
+    anomaly = np.mean([standardised(p.map, c.peaks) for p, c in found], axis=0).astype(np.float32)
+    return score, anomaly, {key: sum(p.timings[key] for p, _ in found) for key in found[0][0].timings}
 
 
 def score_together(cells: Sequence[NDArray[np.float32]], nominal: Sequence[NDArray[np.float64]]) -> Any:
