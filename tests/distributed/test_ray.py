@@ -60,7 +60,37 @@ def test_workers_are_killed_and_a_node_goes(ray_cluster: Any) -> None:
         workers.stop()
     assert crew.losses >= 3
     assert not workers.at
-    predictions_in_order(ray_cluster)  # not a test of its own, which might start another cluster
+    # not tests of their own, which might start another cluster
+    workers_that_do_not_begin()
+    predictions_in_order(ray_cluster)
+
+
+class Unlucky(RayWorkers):
+    """Workers whose first processes end before they have begun, as on a node that has just gone."""
+
+    ended = 0
+    enough = 0
+
+    def _start(self, cpus: int) -> Any:
+        actor = super()._start(cpus)
+        if self.ended < self.enough:
+            self.ended += 1
+            self._ray.kill(actor)
+        return actor
+
+
+def workers_that_do_not_begin() -> None:
+    class OnceEach(Unlucky):
+        enough = 2
+
+    class Always(Unlucky):
+        enough = 100
+
+    begun = OnceEach(2, threads=1)
+    assert len(begun.places) == 2
+    begun.stop()
+    with pytest.raises(ClusterError, match="1 workers did not start"):
+        Always(1, threads=1)
 
 
 def predictions_in_order(ray_cluster: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from patchbank.distributed.cluster import ClusterFit
-from patchbank.distributed.crew import ClusterError, Crew, LostError
+from patchbank.distributed.crew import MOST_LOSSES, ClusterError, Crew, LostError
 from patchbank.distributed.shard import Call, Shard
 from patchbank.errors import MissingPackageError, OptionError, PatchbankError
 
@@ -71,13 +71,26 @@ class RayWorkers:
         cpus = 1 if count <= self._ray.available_resources().get("CPU", 0) else 0
         self._actors = [self._start(cpus) for _ in range(count)]
         try:
-            self.places = [self._ray.get(actor.place.remote(), timeout=_READY) for actor in self._actors]
+            self.places = [self._begun(worker) for worker in range(count)]
         except (self._ray.exceptions.GetTimeoutError, self._ray.exceptions.RayActorError) as error:
             self.stop()
             raise ClusterError(
                 f"{count} workers did not start within {_READY} s ({_first_line(error)}): use fewer (--workers), or "
                 "see `ray status`"
             ) from error
+
+    def _begun(self, worker: int) -> tuple[str, int]:
+        """Where a worker runs. One that was sent to a node that had just gone starts anew, on another."""
+        for _ in range(MOST_LOSSES - 1):
+            try:
+                return self._place(worker)
+            except self._ray.exceptions.RayActorError:
+                self.replace(worker)
+        return self._place(worker)
+
+    def _place(self, worker: int) -> tuple[str, int]:
+        place: tuple[str, int] = self._ray.get(self._actors[worker].place.remote(), timeout=_READY)
+        return place
 
     def _start(self, cpus: int) -> Any:
         options = {"scheduling_strategy": "SPREAD", "max_restarts": 0, "num_cpus": cpus, "num_gpus": self._gpus}
