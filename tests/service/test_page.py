@@ -277,6 +277,20 @@ def test_the_keyboard_decides(opened: Callable[[str], Page], service: Place) -> 
     expect(page.locator(".row").nth(1).locator(".said")).to_be_empty()
 
 
+def test_keys_step_through_inspections_that_are_not_in_the_list(
+    opened: Callable[[str], Page], service: Place
+) -> None:
+    first, middle, last = (service.send(f"{name}.png", bad=False, seed=4) for name in ("first", "middle", "last"))
+    page = opened("")
+    page.route("**/v1/history?limit=60", lambda route: route.fulfill(json={"items": [last], "next": None}))
+    page.goto(f"{service.url}/#/image/{first['id']}")
+    page.reload()
+    for key, name in (("ArrowLeft", "middle"), ("ArrowLeft", "last"), ("ArrowRight", "middle")):
+        page.keyboard.press(key)
+        expect(page.locator(".picture .name")).to_have_text(f"{name}.png")
+    assert page.url.endswith(f"#/image/{middle['id']}")
+
+
 def test_what_was_said_last_is_kept(opened: Callable[[str], Page], service: Place) -> None:
     result = service.send("twice.png", bad=True, seed=5)
     page = opened(f"#/image/{result['id']}")

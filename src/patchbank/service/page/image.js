@@ -163,13 +163,14 @@ function verdictControls(item) {
   };
 }
 
-/** The inspection beside this one, from the list or, beyond its ends, from the history. */
+/** The inspection beside this one, from the list or, beyond its ends and before it has come, from the history. */
 async function go(id, where) {
   const at = state.items.findIndex((item) => String(item.id) === String(id));
   const step = where === "older" ? 1 : -1;
   let next = at < 0 ? null : state.items[at + step];
-  if (!next && where === "older") {
-    const { items } = await get("v1/history", { model: state.model, before: id, limit: 1 }).catch(() => ({ items: [] }));
+  if (!next) {
+    const beside = where === "older" ? { before: id } : { after: id };
+    const { items } = await get("v1/history", { model: state.model, ...beside, limit: 1 }).catch(() => ({ items: [] }));
     next = items[0];
   }
   if (next) location.hash = address(next);
