@@ -277,9 +277,7 @@ def test_the_keyboard_decides(opened: Callable[[str], Page], service: Place) -> 
     expect(page.locator(".row").nth(1).locator(".said")).to_be_empty()
 
 
-def test_keys_step_through_inspections_that_are_not_in_the_list(
-    opened: Callable[[str], Page], service: Place
-) -> None:
+def test_keys_step_through_inspections_that_are_not_in_the_list(opened: Callable[[str], Page], service: Place) -> None:
     first, middle, last = (service.send(f"{name}.png", bad=False, seed=4) for name in ("first", "middle", "last"))
     page = opened("")
     page.route("**/v1/history?limit=60", lambda route: route.fulfill(json={"items": [last], "next": None}))
