@@ -25,7 +25,8 @@ from patchbank.cli.detectors import make_detector
 from patchbank.data import gather
 from patchbank.data.datasets import GOOD, Dataset, open_dataset
 from patchbank.errors import give_up
-from patchbank.memory.fused_scorer import FusedScorer, weights_of
+from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.memory.fusion import weights_of
 from patchbank.methods import PatchCore, create
 from patchbank.metrics.image import auroc
 from patchbank.scoring.maps import anomaly_map
@@ -38,7 +39,7 @@ def maps_of(dataset: Dataset, channels: tuple[str, ...], **options: Any) -> tupl
     model = PatchCore(channels=channels, fusion="max", thumbnails_mb=0, **options).fit(dataset.train)
     scorer, post = model.scorer, model.require_fitted().post
     assert isinstance(scorer, FusedScorer)
-    mean, spread = (column[:, None, None].numpy() for column in scorer.good_peaks.T)
+    mean, spread = (column[:, None, None].numpy() for column in scorer.fusion.good_peaks.T)
     kinds, maps = [], []
     for sample in dataset.test:
         item = next(model.extractor.stream(gather(sample.path), give_up))

@@ -20,7 +20,8 @@ from patchbank.data.lattice import EVEN, Lattice
 from patchbank.demo.solid import draw_solid
 from patchbank.errors import ImageError, MemoryBudgetError, OptionError
 from patchbank.features.cache import FeatureCache
-from patchbank.memory.fused_scorer import FusedScorer, weights_of
+from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.memory.fusion import weights_of
 from patchbank.scoring.maps import anomaly_map
 from patchbank.scoring.one_class import learned_weights
 from tests.conftest import small_solid
@@ -84,7 +85,7 @@ def test_leave_one_out_scores_are_those_of_a_literal_fusion(solid: Path, fusion:
         maps = shares.max(1) if fusion == "max" else shares.sum(1)
     np.testing.assert_allclose(model.calibration_.scores, maps.max((1, 2)), rtol=2e-3, atol=2e-3)
     if fusion == "learned":
-        np.testing.assert_allclose(model.scorer.weights, weights, rtol=1e-3)
+        np.testing.assert_allclose(model.scorer.fusion.weights, weights, rtol=1e-3)
         assert set(model.training_["fusion_weights"]) == set(CHANNELS)
 
 
@@ -176,7 +177,7 @@ def test_the_cache_gives_equal_results(solid_model: PatchCore, solid: Path, bad:
 )
 def test_options(solid: Path, bad: str, options: dict[str, Any], tmp_path: Path) -> None:
     model = small_solid(**options).fit(solid / "train/good")
-    assert torch.isfinite(model.scorer.scales).all()
+    assert torch.isfinite(model.scorer.fusion.scales).all()
     prediction = model.predict(bad)
     assert np.isfinite(prediction.score)
     inspected = ~np.isnan(prediction.map)
@@ -199,7 +200,7 @@ def test_a_region_of_interest(solid: Path, bad: str, tmp_path: Path) -> None:
     prediction = model.predict(bad)
     assert np.array_equal(~np.isnan(prediction.map), mask > 0)
     assert prediction.score == pytest.approx(np.nanmax(prediction.map), rel=0.2)
-    assert model.scorer.offsets[0] > 0
+    assert model.scorer.fusion.offsets[0] > 0
     model.save(tmp_path / "m.patchbank")
     assert same(patchbank.load(tmp_path / "m.patchbank", threads=1).predict(bad), prediction)
     assert model.explain(bad).places
@@ -241,7 +242,7 @@ def test_too_little_memory_is_said_before_the_work(solid: Path) -> None:
 def test_few_images(solid: Path, bad: str, count: int, fusion: str) -> None:
     model = small_solid(fusion=fusion).fit(pictures(solid / "train/good")[:count])
     assert np.isfinite(model.predict(bad).score)
-    assert torch.isfinite(model.scorer.scales).all()
+    assert torch.isfinite(model.scorer.fusion.scales).all()
     if count == 1:
         assert model.calibration_.threshold == np.inf
     else:

@@ -234,9 +234,9 @@ def test_btf_has_a_memory_for_each_by_default(files: list[str], bad: str) -> Non
         distances.append(torch.cdist((vectors * member.balance).double(), member.bank.vectors.double()).amin(1))
     post, scorer, fused = model.fitted.post, model.scorer, np.zeros(item.view.inspected)  # type: ignore[union-attr]
     for k, distance in enumerate(distances):
-        standard = ((distance - scorer.offsets[k]) / scorer.scales[k]).reshape(item.grid).float()
+        standard = ((distance - scorer.fusion.offsets[k]) / scorer.fusion.scales[k]).reshape(item.grid).float()
         values = anomaly_map(standard, item.view.inspected, post.sigma, None, post.lattice)
-        mean, spread = scorer.good_peaks[k].tolist()
+        mean, spread = scorer.fusion.good_peaks[k].tolist()
         fused += np.log1p(np.exp((values - mean) / spread))
     assert model.predict(bad).score == pytest.approx(float(fused.max()), rel=1e-3)
 
@@ -308,10 +308,10 @@ def test_m3dm_weighs_three_memories(files: list[str]) -> None:
         largest.append(patches[-1].max(0))
     everything = np.concatenate(patches)
     means = everything.mean(0)
-    np.testing.assert_allclose(scorer.scales, means, rtol=1e-3)
+    np.testing.assert_allclose(scorer.fusion.scales, means, rtol=1e-3)
     of_images = fit_one_class(np.stack(largest) / means).weights
     np.testing.assert_allclose(scorer.image_weights, of_images, rtol=5e-3)
-    np.testing.assert_allclose(scorer.weights, fit_one_class(everything / means).weights, rtol=5e-3)
+    np.testing.assert_allclose(scorer.fusion.weights, fit_one_class(everything / means).weights, rtol=5e-3)
     expected = (np.stack(largest) / means) @ of_images
     np.testing.assert_allclose(model.calibration_.scores, expected, rtol=5e-3)
 

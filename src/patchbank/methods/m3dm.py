@@ -26,7 +26,8 @@ from patchbank.features.planning import Plan
 from patchbank.features.storage import allocate, in_blocks
 from patchbank.features.store import FeatureStore, PatchFeatures
 from patchbank.memory.bank_scorer import BankSize, check_bank_search
-from patchbank.memory.fused_scorer import FusedScorer, largest
+from patchbank.memory.fused_scorer import FusedScorer
+from patchbank.memory.good_distances import good_distances, largest
 from patchbank.methods.patchcore import PatchCoreScorer, greedy_scorer
 from patchbank.registry import register
 from patchbank.scorer import Grid, Levels, Memory, PatchScores
@@ -92,13 +93,13 @@ class M3DMScorer(FusedScorer):
     def _weigh(self, features: FeatureStore, stores: Sequence[FeatureStore]) -> None:
         """Decision layer: one support vector machine for patches and one for images. Distances are scaled, not
         shifted."""
-        found = self.good_distances(features, stores)
+        found = good_distances(self.members, features, stores)
         patches, peaks = np.concatenate([distances.T for _, distances in found]), largest(found)
         means = np.maximum(patches.mean(0), 1e-12)
-        self.scales = torch.as_tensor(means, dtype=torch.float32)
+        self.fusion.scales = torch.as_tensor(means, dtype=torch.float32)
         some = patches[:: max(1, len(patches) // 20_000)]
         of_patches, of_images = fit_one_class(some / means), fit_one_class(peaks / means)
-        self.weights = torch.as_tensor(of_patches.weights, dtype=torch.float32)
+        self.fusion.weights = torch.as_tensor(of_patches.weights, dtype=torch.float32)
         self.image_weights = torch.as_tensor(of_images.weights, dtype=torch.float32)
 
     def prepare(self, vectors: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class M3DMScorer(FusedScorer):
         raise OptionError("m3dm models cannot be merged: each has learned a fusion of its own; fit one to all parts")
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "loss": self.loss, "memory_weights": self.weights.tolist()}
+        return {**super().facts(), "loss": self.loss, "memory_weights": self.fusion.weights.tolist()}
 
     def state(self) -> tuple[Memory, dict[str, Any]]:
         tensors, values = super().state()

@@ -108,7 +108,8 @@ class Post:
         if area is not None and scorer.keeps_grid:
             cells = torch.from_numpy(area.cells(grid)).to(points.device)
         scores = scorer.compare(points, grid, cells, exclude)
-        fuse = scorer.fuse if getattr(scorer, "fuses_maps", False) else None
+        fusion = getattr(scorer, "fusion", None)
+        fuse = fusion if fusion and fusion.is_of_maps else None
         return Compared(scores, grid, view.inspected, area, scorer.normal, fuse)
 
     def finish(self, compared: Compared) -> Scored:
