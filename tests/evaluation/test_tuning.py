@@ -12,6 +12,7 @@ from patchbank.data import gather
 from patchbank.errors import OptionError
 from patchbank.evaluation import tuning
 from patchbank.evaluation.tuning import Choice, tune
+from patchbank.training.anomalies import Anomalies
 from tests.conftest import good_image
 
 LABELS = np.arange(60) >= 20
@@ -60,6 +61,29 @@ def test_tuning_on_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [t.get("image_size") for t in tried] == [None, 64, 96]
     assert all(c.auroc > 0.5 for c in found.choices)
     assert tune(make, images).reason == found.reason
+
+
+def test_drawn_defects_are_small_and_faint() -> None:
+    """Each is a part of one that trained methods learn from: in a square of it, and at a part of its contrast."""
+    whole = np.random.default_rng(0).uniform(0.3, 0.7, (120, 160, 3)).astype(np.float32)
+    before = whole.copy()
+    anomalies, sides, contrasts = Anomalies(), list[int](), list[float]()
+    for seed in range(60):
+        plain, mask = anomalies.damaged(whole, np.random.default_rng(seed))
+        found = tuning._damaged(whole, anomalies, np.random.default_rng(seed))
+        changed = (found != whole).any(2)
+        assert changed.any()
+        assert not (changed & ~mask).any()
+        rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
+        sides.append(1 + max(int(np.ptp(rows)), int(np.ptp(columns))))
+        full = (plain - whole)[changed]
+        contrasts.append(float(((found - whole)[changed] * full).sum() / (full * full).sum()))
+    assert (whole == before).all()
+    assert min(sides) <= 10
+    assert np.median(sides) < 60
+    assert 0.1 <= min(contrasts) < 0.2
+    assert 0.8 < max(contrasts) <= 1.001
+    assert 0.2 < np.median(contrasts) < 0.5
 
 
 def test_what_cannot_be_tuned() -> None:

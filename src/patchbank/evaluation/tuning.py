@@ -1,8 +1,9 @@
 """Image size, map smoothing and position scale for a user's own parts, from good images alone.
 
 Some good images are held out, and synthetic defects are drawn on copies of them: the defects that trained methods learn
-from. Each choice learns from the other good images and is judged by how well it tells the held-out ones from their
-damaged copies. Labelled defects are never looked at.
+from, most of them made smaller and fainter, since every choice finds the plain ones. Each choice learns from the other
+good images and is judged by how well it tells the held-out ones from their damaged copies. Labelled defects are never
+looked at.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from patchbank.metrics.image import auroc
 from patchbank.metrics.paired import delong
 from patchbank.sample import RGB_CHANNEL
 from patchbank.training.anomalies import Anomalies
+from patchbank.training.anomalies.draws import log_uniform, random_pixel
 
 LEARNED, HELD_OUT, LEAST = 60, 40, 16  # images at most, and in all at least
-DAMAGED = 2  # copies of each held-out image
+DAMAGED = 3  # copies of each held-out image
 SIZES, SIGMAS = (384, 512, 768), (4.0, 8.0, 12.0)
 _LEAST_GAIN, _CLEAR = 0.01, 0.05  # of image AUROC; p-value of the paired test
+_FAINTEST, _SMALLEST = 0.1, 0.05  # share of its contrast, and of the shorter side, that is left of a drawn defect
 _LARGEST = 1536  # pixels of the shorter side that defects are drawn at
 
 
@@ -113,8 +116,19 @@ def _pictures(
             continue
         before = Geometry("whole", _LARGEST, multiple=1).view(*rgb.shape[:2]).pixels(rgb)
         whole = np.asarray(before, np.float32) / np.float32(255)
-        copies = [anomalies.damaged(whole, rng)[0] for _ in range(DAMAGED)]
-        yield _bytes(whole), [_bytes(each) for each in copies]
+        yield _bytes(whole), [_bytes(_damaged(whole, anomalies, rng)) for _ in range(DAMAGED)]
+
+
+def _damaged(whole: NDArray[np.float32], anomalies: Anomalies, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A copy of an H×W×3 picture with a defect, of which only a square around one of its pixels is left, at a part of
+    its contrast. Both are drawn such that their logarithms are uniform."""
+    damaged, mask = anomalies.damaged(whole, rng)
+    row, column = random_pixel(mask, rng)
+    half = max(round(log_uniform(_SMALLEST, 1, rng) * min(mask.shape) / 2), 2)
+    inside = np.zeros_like(mask)
+    inside[max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1] = True
+    contrast = np.float32(log_uniform(_FAINTEST, 1, rng))
+    return np.where((mask & inside)[..., None], whole + contrast * (damaged - whole), whole)
 
 
 def _bytes(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
