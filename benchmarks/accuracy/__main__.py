@@ -33,6 +33,7 @@ SETTINGS = {
     "384": "image_size=384 enlarge=false",
     "512": "image_size=512",
     "768": "image_size=768",
+    "768L2": "image_size=768 backbone=efficientnet_lite2",
     "256": "image_size=256 enlarge=false bank_size=4000",
 }
 ROWS = {  # what is compared: settings whose maps are put together, and how maps are made
@@ -43,8 +44,11 @@ ROWS = {  # what is compared: settings whose maps are put together, and how maps
     "512, σ 6, position scale": (("512",), Variant(6, True)),
     "balanced: 512, σ 8, position scale": (("512",), Variant(8, True)),
     "fast: 256, σ 8, position scale": (("256",), Variant(8, True)),
-    "384 + 512": (("384", "512"), Variant(8, True)),
-    "best: 384 + 512 + 768": (("384", "512", "768"), Variant(8, True)),
+    "384 + 512 + 768": (("384", "512", "768"), Variant(8, True)),
+    "768 by Lite2": (("768L2",), Variant(8, True)),
+    "512 + 768 by Lite2": (("512", "768L2"), Variant(8, True)),
+    "768 + 768 by Lite2": (("768", "768L2"), Variant(8, True)),
+    "best: 512 + 768 + 768 by Lite2": (("512", "768", "768L2"), Variant(8, True)),
 }
 KEYS = ("image_auroc", "recall_at_1", "recall_at_5", "aupro")
 _MAP = 256  # pixels of the shorter side of a map, for AUPRO

@@ -85,13 +85,21 @@ class Detector(Options):
     _opened: tuple[Inputs, Extractor] | None = field(init=False, repr=False, default=None)
 
     def __new__(cls, *_: Any, **options: Any) -> Any:
-        """An `Ensemble` where `backbone` or `image_size` is a list: a member for each combination."""
-        lists = {key: options[key] for key in ("backbone", "image_size") if isinstance(options.get(key), list | tuple)}
-        if not lists:
+        """An `Ensemble` where `backbone` or `image_size` is a list, with a member for each combination; or where
+        `members` are given, sets of options, with a member for each of them."""
+        if cls.method in COMBINATIONS:
             return super().__new__(cls)
+        members = options.pop("members", None)
+        lists = {key: options[key] for key in ("backbone", "image_size") if isinstance(options.get(key), list | tuple)}
+        if members is None:
+            if not lists:
+                return super().__new__(cls)
+            members = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+            options = {key: value for key, value in options.items() if key not in lists}
+        if twice := sorted(options.keys() & {key for each in members for key in each}):
+            raise OptionError(f"{twice[0]}: each member has its own: leave it out")
         together: Any = COMBINATIONS["ensemble"]
-        combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-        return together(members=[cls(**(options | each)) for each in combinations])
+        return together(members=[cls(**options, **each) for each in members])
 
     # ---- what a method says ------------------------------------------------------------------------------------------
 

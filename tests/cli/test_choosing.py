@@ -34,6 +34,9 @@ def test_a_fast_model_says_what_it_sees(parts: Path, tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--quality", "best", "--image-size", "96"], "--quality best chooses image_size: leave one of them out"),
+        (["--quality", "best", "--backbone", "resnet18"], "--quality best chooses backbone: leave one of them out"),
+        (["--quality", "fast", "--image-size", "96"], "--quality fast chooses image_size: leave one of them out"),
+        (["--method", "patchcore.best", "--set", "image_size=96"], "image_size: each member has its own: leave it out"),
         (["--tune", "--image-size", "96"], "--tune chooses image_size: leave one of them out"),
         (["--tune", "--set", "sigma=4"], "--tune chooses sigma: leave one of them out"),
         (["--tune"], "--tune takes at least 16 good images that can be read, not 8"),

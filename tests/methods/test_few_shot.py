@@ -266,6 +266,20 @@ def test_an_ensemble_needs_two() -> None:
         Ensemble(members=[PatchCore(), MahalanobisAD()])
 
 
+def test_members_that_are_sets_of_options() -> None:
+    members = [{"image_size": 64}, {"image_size": 96, "backbone": "efficientnet_lite1"}]
+    model = PatchCore(members=members, bank_size=50)
+    assert isinstance(model, Ensemble)
+    assert [(m.image_size, m.backbone, m.bank_size) for m in model.members] == [
+        (64, "efficientnet_lite0", 50), (96, "efficientnet_lite1", 50)
+    ]  # fmt: skip
+    assert model.backbone == "efficientnet_lite0+efficientnet_lite1"
+    with pytest.raises(OptionError, match="backbone: each member has its own: leave it out"):
+        PatchCore(members=members, backbone="resnet18")
+    for preset in PatchCore.presets:
+        assert all(part.method == "patchcore" for part in patchbank.create(f"patchcore.{preset}").parts())
+
+
 def test_an_ensemble_of_several_methods(tmp_path: Path) -> None:
     model = Ensemble(members=[small_model(), SPADE(image_size=96)]).fit(image for image in GOOD)
     assert model.predict(bad_image(0)).score > 3 * max(model.predict(good_image(50 + i)).score for i in range(2))

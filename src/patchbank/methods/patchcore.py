@@ -29,6 +29,7 @@ from patchbank.scoring.displacement import Response
 
 DEFAULT_CORESET, DEFAULT_BANK_SIZE = 0.1, 10_000  # the smaller of the two; see docs/guides/backbones.md
 STREAM = "stream"  # as the value of `coreset`
+_LITE2 = "efficientnet_lite2"  # another network sees other things
 
 
 class PatchCoreScorer(CoresetScorer):
@@ -151,7 +152,7 @@ class PatchCore(Detector):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"geometry": "paper"},
         "fast": {"image_size": 256, "enlarge": False, "bank_size": 4_000},
-        "best": {"image_size": [384, 512, 768]},  # an ensemble
+        "best": {"members": [{"image_size": 384}, {"image_size": 768}, {"image_size": 768, "backbone": _LITE2}]},
     }
     on_whole_images: ClassVar[Any] = {"image_size": 512, "enlarge": True, "sigma": 8.0, "position_scale": True}
     former: ClassVar[dict[str, str]] = Detector.former | {"balance": "balance_levels"}
