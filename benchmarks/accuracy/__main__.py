@@ -48,7 +48,8 @@ ROWS = {  # what is compared: settings whose maps are put together, and how maps
     "768 by Lite2": (("768L2",), Variant(8, True)),
     "512 + 768 by Lite2": (("512", "768L2"), Variant(8, True)),
     "768 + 768 by Lite2": (("768", "768L2"), Variant(8, True)),
-    "best: 512 + 768 + 768 by Lite2": (("512", "768", "768L2"), Variant(8, True)),
+    "512 + 768 + 768 by Lite2": (("512", "768", "768L2"), Variant(8, True)),
+    "best: 384 + 768 + 768 by Lite2": (("384", "768", "768L2"), Variant(8, True)),
 }
 KEYS = ("image_auroc", "recall_at_1", "recall_at_5", "aupro")
 _MAP = 256  # pixels of the shorter side of a map, for AUPRO
