@@ -153,8 +153,8 @@ def main() -> None:
         prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", type=Path, help="the folder of the sets")
-    parser.add_argument("--cache", type=Path, required=True, help="a folder for features and distances, of many GB")
-    parser.add_argument("--cache-gb", type=int, default=60)
+    parser.add_argument("--cache", type=Path, required=True, help="a folder for features and distances")
+    parser.add_argument("--cache-gb", type=int, default=8, help="of features; distances are kept beside them")
     parser.add_argument("--sets", type=lambda t: t.split(","), default=list(SETS))
     parser.add_argument("--settings", type=lambda t: t.split(","), default=["384", "512"])
     parser.add_argument("--splits", type=lambda t: [int(n) for n in t.split(",")], default=[0])
