@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.accuracy.__main__ import recall_at
 from benchmarks.record import environment
 from patchbank.calibration.calibration import standardised
 from patchbank.data.datasets import GOOD, Dataset, open_dataset
@@ -35,13 +35,6 @@ KEPT = (
 )  # fmt: skip
 
 
-def recall_at(labels: NDArray[np.bool_], scores: NDArray[np.float64], rate: float = RATE) -> float:
-    """The share of defective images above the lowest threshold that at most that share of the good ones exceeds."""
-    good = np.sort(scores[~labels])[::-1]
-    threshold = good[int(rate * len(good))]
-    return float((scores[labels] > threshold).mean())
-
-
 def one(dataset: Dataset, name: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """The figures of one method on one set, with the scores of the test images and of the calibration."""
     started = time.perf_counter()
@@ -52,7 +45,7 @@ def one(dataset: Dataset, name: str, seed: int, options: dict[str, Any]) -> dict
     scores = np.array([case.score for case in found.cases])
     return {
         **{key: found.metrics.get(key) for key in KEPT},
-        "recall_at_1": recall_at(labels, scores),
+        "recall_at_1": recall_at(scores[~labels], scores[labels], RATE),
         "fit_minutes": minutes,
         "max_minutes": options.get("max_minutes"),
         "how": model.calibration_.how,
@@ -68,7 +61,10 @@ def fused(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     labels = np.array(a["labels"], dtype=bool)
     both = [standardised(np.array(each["scores"]), np.array(each["good_scores"])) for each in (a, b)]
     scores = np.mean(both, axis=0)
-    return {"image_auroc": float(auroc(labels, scores)), "recall_at_1": recall_at(labels, scores)}
+    return {
+        "image_auroc": float(auroc(labels, scores)),
+        "recall_at_1": recall_at(scores[~labels], scores[labels], RATE),
+    }
 
 
 def rows(results: dict[str, Any], sets: list[str]) -> list[str]:

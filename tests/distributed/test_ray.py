@@ -35,7 +35,7 @@ class Killed(RayWorkers):
         if self.at.get(method) != worker:
             handle = super().submit(worker, calls)
         else:
-            _, pid = self._ray.get(self._actors[worker].place.remote())
+            _, pid = self._place(worker)
             handle = super().submit(worker, calls)
             del self.at[method]
             os.kill(pid, signal.SIGKILL)

@@ -45,7 +45,7 @@ class FusedScorer(Scorer):
     ):
         super().__init__(members[0].levels)
         self._sigma = sigma
-        self.members, self.channel_names, self.fusion = list(members), tuple(channels), Fusion(fusion, channels)
+        self.members, self.fusion = list(members), Fusion(fusion, channels)
         self.widths = [member.levels.dimension for member in members]  # of features
         first = members[0]
         self.localizes, self.keeps_grid = first.localizes, first.keeps_grid  # type: ignore[misc]
@@ -56,6 +56,11 @@ class FusedScorer(Scorer):
         self.loo_is_biased = any(member.loo_is_biased for member in members)
         self._prepared: list[int] = []  # widths of prepared vectors
         self._device = device
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What the members see."""
+        return self.fusion.channels
 
     # ---- learn -------------------------------------------------------------------------------------------------------
 
@@ -172,9 +177,8 @@ class FusedScorer(Scorer):
         found = [self.closest_in(number, points, patch, count, exclude) for number in range(len(self.members))]
         if not all(found):
             return []
-        shares = self.fusion.shares(
-            torch.tensor([each[0][1] for each in found])
-        )  # as of the patch that `compare` names
+        nearest = torch.tensor([each[0][1] for each in found])  # as of the patch that `compare` names
+        shares = self.fusion.shares(nearest)
         return found[int(shares.argmax())]
 
     def closest_in(
@@ -265,7 +269,7 @@ class FusedScorer(Scorer):
     # ---- files -------------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[Memory, dict[str, Any]]:
-        tensors: Memory = dict(self.fusion.state())
+        tensors: Memory = self.fusion.state()
         values = []
         for name, member in zip(self.channel_names, self.members, strict=True):
             of_member, value = member.state()
