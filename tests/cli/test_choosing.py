@@ -28,6 +28,14 @@ def test_a_fast_model_says_what_it_sees(parts: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "images of 96×128 pixels are inspected at 128×160: defects below about 9 px may be missed" in done.stdout
     assert read(model).document["options"]["image_size"] == 256
+    assert "--image-size" not in done.stdout  # which `--quality` has chosen
+
+
+def test_an_image_size_is_suggested_where_it_may_be_given(parts: Path, tmp_path: Path) -> None:
+    options = ("--set", "enlarge=false", "--image-size", "64")
+    done = patchbank("fit", parts, "-o", tmp_path / "m.patchbank", *options)
+    assert done.returncode == 0, done.stderr
+    assert "--image-size 96 sees" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _seen_in(folder: Path) -> dict[str, Any]:
         size = model.option("image_size")
         zoom = model.zoom_of(samples, ValueRange(), (RGB_CHANNEL,))
         seen = resolution_of(Geometry("whole", size, zoom=zoom), usual, model.option("enlarge"))
-        found[f"quality_{quality}"] = seen.sentence()
+        found[f"quality_{quality}"] = seen.sentence(suggests=quality == "balanced")
     return found
 
 

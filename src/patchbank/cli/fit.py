@@ -114,7 +114,7 @@ def fit(
         say(f"learned from {counted(summary['images'], 'image')} of {dataset.root} ({dataset.layout} layout)")
         say(_memory_words(summary))
         say(threshold_words(detector.calibration_))
-        say(_resolution_words(detector))
+        say(_resolution_words(detector, suggests="image_size" not in chosen_by(name)))
         if summary["weights"].startswith("random"):
             say("the backbone's weights are random: good for trying things out, not for finding defects")
         say(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB) in {summary['fit_seconds']['total']:.1f} s")
@@ -158,14 +158,15 @@ def _without_suspicious(detector: Detector, train: list[Path]) -> list[Path]:
     return [path for path in train if str(path) not in names]
 
 
-def _resolution_words(detector: Detector) -> str:
-    """The smallest defect that the model can be expected to find."""
+def _resolution_words(detector: Detector, suggests: bool) -> str:
+    """The smallest defect that the model can be expected to find; `suggests`: and what would find smaller ones, where
+    the image size is the user's to choose."""
     from patchbank.features.resolution import resolution_of
 
     first = detector.parts()[-1]  # of an ensemble: the member that sees most
     height, width = first.training_["usual_size"]
-    enlarges = first.inputs_.channels == ("rgb",)
-    return resolution_of(first.extractor.geometry, (height, width), enlarges).sentence()
+    enlarges = first.option("enlarge") and first.inputs_.channels == ("rgb",)
+    return resolution_of(first.extractor.geometry, (height, width), enlarges).sentence(suggests)
 
 
 def _memory_words(summary: dict[str, Any]) -> str:

@@ -37,14 +37,14 @@ class Resolution:
     smallest: float
     finer: tuple[Finer, ...]
 
-    def sentence(self) -> str:
-        """In words, for a person."""
+    def sentence(self, suggests: bool = True) -> str:
+        """In words, for a person; `suggests`: with what shows smaller ones."""
         sizes = [f"{height}×{width}" for height, width in (self.inspected, self.image)]
         at = "at their own size" if self.inspected == self.image else f"at {sizes[0]}"
         words = (
             f"images of {sizes[1]} pixels are inspected {at}: defects below about {self.smallest:.0f} px may be missed"
         )
-        ways = [f"{f.option} sees {f.smallest:.0f} px at {f.times:.1f} times the time" for f in self.finer]
+        ways = [f"{f.option} sees {f.smallest:.0f} px at {f.times:.1f} times the time" for f in self.finer if suggests]
         return "; ".join([words, *ways])
 
 
