@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from patchbank.features.backbones.registry import materialise
 from patchbank.features.storage import column_moments
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -24,7 +25,7 @@ def build(make: Callable[[], Network], seed: int) -> Network:
     """
     with torch.device("meta"):  # where nothing is drawn
         network = make()
-    network.to_empty(device="cpu")
+    materialise(network)
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, _DRAWN):

@@ -26,6 +26,7 @@ from patchbank.features.backbones.registry import (
     fold_batch_norm,
     get_spec,
     initialise,
+    materialise,
     read_state,
 )
 
@@ -172,7 +173,7 @@ def _load_registered(name: str, levels: tuple[int, ...] | None, weights: str | P
     with torch.device("meta"):  # no memory, no time, no draw from the global random state for values soon replaced
         network = spec.build(levels)
     if weights == "random":
-        network = network.to_empty(device="cpu")
+        materialise(network)
         initialise(network, seed)
         source = f"random (seed {seed})"
     else:

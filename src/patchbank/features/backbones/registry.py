@@ -188,6 +188,20 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def materialise(network: nn.Module) -> None:
+    """Give a network on the meta device memory on the CPU; its values are whatever lies there. As `Module.to_empty`,
+    which first imports a library for symbolic mathematics: most of a second."""
+
+    def empty(tensor: Tensor) -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
+
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(empty(parameter), requires_grad=parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, empty(buffer))
+
+
 def initialise(network: nn.Module, seed: int) -> None:
     """Random weights, the same for the same seed, without touching the global random state."""
     generator = torch.Generator().manual_seed(seed)
