@@ -102,7 +102,7 @@ def test_latencies_are_taken_without_the_cache(parts: Path, tmp_path: Path, monk
 
 
 def test_processes_give_the_same_table_and_what_fails_is_named(parts: Path, tmp_path: Path) -> None:
-    work = cells(parts)
+    work = cells(parts, (0,))
     run(work, tmp_path / "one")
     heard: dict[str, str] = {}
     wrong = Cell(open_dataset(parts), PatchCore(image_size=96, coreset=7.0))
@@ -110,7 +110,7 @@ def test_processes_give_the_same_table_and_what_fails_is_named(parts: Path, tmp_
     rows = list(runner.run([wrong, *work], on_error=lambda name, error: heard.update({name: str(error)})))
     assert table(tmp_path / "two") == table(tmp_path / "one")
     assert {row["jobs"] for row in rows} == {2}
-    assert len(rows) == 4
+    assert len(rows) == 2
     assert list(heard) == [wrong.name]
     assert "such as 0.1 for 10 %" in heard[wrong.name]
 
@@ -207,7 +207,7 @@ def test_a_cell_is_let_go_of_before_the_next(parts: Path, tmp_path: Path, monkey
 
 
 def command(parts: Path, output: Path, *more: str) -> list[str]:
-    options = ["--seeds", "0,1,2", "--methods", "patchcore", *QUICK, *more]
+    options = ["--seeds", "0,1", "--methods", "patchcore", *QUICK, *more]
     return [sys.executable, "-m", "patchbank", "benchmark", str(parts), "-O", str(output), *options]
 
 
@@ -233,12 +233,12 @@ def test_a_killed_run_goes_on_where_it_stopped(parts: Path, tmp_path: Path) -> N
     killed.kill()
     killed.communicate()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*/metrics.json")}
-    assert 1 <= len(before) < 3
+    assert len(before) == 1
     for output in ("killed", "whole"):
         done = patchbank(*command(parts, tmp_path / output)[3:])
         assert done.returncode == 0, done.stderr
     assert table(tmp_path / "killed") == table(tmp_path / "whole")
-    assert len(table(tmp_path / "killed")) == 3
+    assert len(table(tmp_path / "killed")) == 2
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert not list((tmp_path / "killed").glob("*/.*.tmp"))
 
