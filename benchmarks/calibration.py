@@ -11,7 +11,8 @@ the same scores takes seconds.
 counting pictures, counting the parts that were named, and counting the parts that were found. Each test part is
 inspected once. `--parts N` uses N parts only.
 
-`--sizes 160,224` measures an ensemble of these image sizes instead, as it is fitted and predicts.
+`--image-size 512` measures at another size. `--sizes 160,224` measures an ensemble of these image sizes instead, as it
+is fitted and predicts, and `--best` the members of `--quality best`, with 2 000 patches each.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from patchbank.features.store import PatchFeatures
 from patchbank.fitting import Learner
 
 RATES = (0.01, 0.02, 0.05, 0.1)
+SIZE, PATCHES = 224, 2000
 RESULTS = Path(__file__).parent / "results"
 Rates = tuple[list[float], list[float]]  # for each of RATES: the share of good images above, and of defective ones
 COUNTING = ("pictures", "parts found", "parts named")
@@ -202,14 +204,16 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=1, metavar="K")
     parser.add_argument("--parts", type=int, metavar="N")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--image-size", type=int, default=SIZE)
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], metavar="SIZE,SIZE")
+    parser.add_argument("--best", action="store_true")
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.root)
     paths = [*dataset.train, *(s.path for s in dataset.test if s.defect == GOOD)]
     rng = np.random.default_rng(0)
     if arguments.parts:
         paths = [paths[i] for i in sorted(rng.choice(len(paths), arguments.parts, replace=False))]
-    model = PatchCore(image_size=224, bank_size=2000, threads=arguments.threads)
+    model = PatchCore(image_size=arguments.image_size, bank_size=PATCHES, threads=arguments.threads)
     if arguments.burst > 1:
         parts = [list(burst(source, arguments.burst, rng)) for source in gather(paths)]
     else:
@@ -217,7 +221,7 @@ def main() -> None:
     given = [source for part in parts for source in part]
     bad = gather([s.path for s in dataset.test if s.defect != GOOD]) if arguments.burst == 1 else []
     warnings.simplefilter("ignore", PatchbankWarning)  # groups that were found are told at every split
-    if arguments.sizes:
+    if arguments.sizes or arguments.best:
         _measure_ensemble(arguments, dataset.name, given, bad)
         return
     kept = arguments.keep is not None and all((arguments.keep / f"{k}.npz").exists() for k in range(arguments.splits))
@@ -231,20 +235,23 @@ def main() -> None:
         rows.append(split(setting, parts, seed))
         print(json.dumps(rows[-1]), flush=True)
     name = f"calibration-{dataset.name}" + (f"-burst{arguments.burst}" if arguments.burst > 1 else "")
+    name += f"-{arguments.image_size}" if arguments.image_size != SIZE else ""
     _write(name, rows, {"images": len(given), "parts": len(parts), "defective": len(bad)})
 
 
 def _measure_ensemble(arguments: argparse.Namespace, name: str, sources: list[Sample], bad: list[Sample]) -> None:
+    sets = PatchCore.presets["best"]["members"] if arguments.best else [{"image_size": n} for n in arguments.sizes]
+    members = [{**options, "bank_size": PATCHES} for options in sets]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        model: Any = PatchCore(image_size=arguments.sizes, bank_size=2000, threads=arguments.threads, thumbnails_mb=0)
-        for member in model.members:
-            member.feature_cache = FeatureCache(Path(folder) / str(member.image_size), 20 * 10**9)
+        model: Any = PatchCore(members=members, threads=arguments.threads, thumbnails_mb=0)
+        for number, member in enumerate(model.members):
+            member.feature_cache = FeatureCache(Path(folder) / str(number), 20 * 10**9)
         for seed in range(arguments.splits):
             rows.append(of_ensemble(model, sources, bad, seed))
             print(json.dumps(rows[-1]), flush=True)
-    counts = {"images": len(sources), "parts": len(sources), "defective": len(bad), "sizes": arguments.sizes}
-    _write(f"calibration-{name}-ensemble", rows, counts)
+    counts = {"images": len(sources), "parts": len(sources), "defective": len(bad), "members": sets}
+    _write(f"calibration-{name}-{'best' if arguments.best else 'ensemble'}", rows, counts)
 
 
 def _write(name: str, rows: list[dict[str, Rates]], counts: dict[str, Any]) -> None:

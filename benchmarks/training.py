@@ -3,9 +3,10 @@
     python -m benchmarks.training ../shared/data --sets hazelnut_toy,tire --methods "patchcore simplenet" --out x.json
     python -m benchmarks.training ../shared/data --out x.json --table
 
-Each method learns once for each set and seed, at its defaults; what is in the file already is not run again. Scores of
-all test images are kept, so that a PatchCore and another method can be fused afterwards: the mean of their scores, each
-standardised by its calibration, as `Ensemble` has it.
+Each method learns once for each set and seed, at its defaults, in a process of its own, so that its peak of memory is
+its own; what is in the file already is not run again. Scores of all test images are kept, so that a PatchCore and
+another method can be fused afterwards: the mean of their scores, each standardised by its calibration, as `Ensemble`
+has it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import json
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,15 @@ KEPT = (
 )  # fmt: skip
 
 
+def apart(*given: Any) -> dict[str, Any]:
+    """`one`, in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(one, *given).result()
+
+
 def one(dataset: Dataset, name: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """The figures of one method on one set, with the scores of the test images and of the calibration."""
+    warnings.simplefilter("ignore")
     started = time.perf_counter()
     model = create(name, seed=seed, thumbnails_mb=0, **options).fit(dataset.train)
     minutes = (time.perf_counter() - started) / 60
@@ -103,7 +113,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
     given = parser.parse_args()
-    warnings.simplefilter("ignore")
     results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     sets = given.sets.split(",")
     if given.table:
@@ -118,7 +127,7 @@ def main() -> None:
                 options: dict[str, Any] = {"threads": given.threads}
                 if given.max_minutes is not None and method != "patchcore":
                     options["max_minutes"] = given.max_minutes
-                results[key] = one(dataset, method, seed, options)
+                results[key] = apart(dataset, method, seed, options)
                 given.out.write_text(json.dumps(results, indent=1))
                 shown = {k: round(v, 4) for k, v in results[key].items() if isinstance(v, float)}
                 print(key, shown, flush=True)
