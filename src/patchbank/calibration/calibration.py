@@ -64,7 +64,8 @@ class Calibration:
     label of the part that each shows ("": a part of its own), or nothing where each image is a part of its own;
     `chosen`: a threshold that was chosen by labelled defects, in place of the one from the rate, and `chosen_by` how;
     `doubt`: why new parts may score differently, as far as the images show it ("" for no sign); `cells`: N×h×w, how
-    high each map is in each of several cells, during the fit of an ensemble, None otherwise.
+    high each map is in each of several cells, during the fit of an ensemble, None otherwise, and `apart` the cells of
+    some of these images in a memory that never had them.
     """
 
     scores: NDArray[np.float64]
@@ -77,6 +78,7 @@ class Calibration:
     groups: tuple[str, ...] = ()
     doubt: str = ""
     cells: NDArray[np.float32] | None = None
+    apart: Calibration | None = None
 
     def __post_init__(self) -> None:
         check_rate(self.false_alarm_rate)
@@ -192,7 +194,9 @@ class Calibration:
         scores, peaks = (np.concatenate([getattr(self, k), getattr(other, k)]) for k in ("scores", "peaks"))
         groups = [part for c in (self, other) for part in (c.groups or ("",) * len(c))]
         images = self.images + other.images
-        return dataclasses.replace(self, scores=scores, peaks=peaks, images=images, groups=tuple(groups), cells=None)
+        return dataclasses.replace(
+            self, scores=scores, peaks=peaks, images=images, groups=tuple(groups), cells=None, apart=None
+        )
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row], false_alarm_rate: float) -> Calibration:
@@ -213,8 +217,8 @@ class Calibration:
         mine = [self.images.index(apart.images[i]) for i in both]
         of_scores = _as_apart(self.scores, self.scores[mine], apart.scores[both])
         of_peaks = _as_apart(self.peaks, self.peaks[mine], apart.peaks[both])
-        cells = None if self.cells is None else of_peaks(self.cells).astype(np.float32)
-        return dataclasses.replace(self, scores=of_scores(self.scores), peaks=of_peaks(self.peaks), cells=cells)
+        kept = None if apart.cells is None else apart
+        return dataclasses.replace(self, scores=of_scores(self.scores), peaks=of_peaks(self.peaks), apart=kept)
 
     def scores_far_below(self, other: Calibration) -> bool:
         """Whether at least 5 scores have a median below 95 % of those of another calibration, of 20 at least. Good
@@ -253,6 +257,26 @@ def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
     return (values - finite.mean()) / finite.std(ddof=1)
 
 
+def standardised_as_apart(
+    values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """As `_as_apart`, of values that are standardised and so have no logarithms: the line lies in the values."""
+    known = np.isfinite(left_out) & np.isfinite(apart)
+    if not known.any():
+        return values
+    slope, offset = _line(left_out[known], apart[known])
+    return values * slope + offset
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and offset of the reduced major axis, widened and at least and at most as `_as_apart` says."""
+    slope = 1.0
+    if len(x) > 1:
+        widened = math.exp(_MARGIN / math.sqrt(len(x) - 1))
+        slope = float(np.clip(widened * y.std() / max(x.std(), 1e-12), _LEAST_SLOPE, 1))
+    return slope, float(y.mean() - slope * x.mean())
+
+
 @dataclass(frozen=True)
 class _Correction:
     """What leave-one-out values are as those of new images: c · value^b, rising also where a value is not positive."""
@@ -282,11 +306,8 @@ def _as_apart(values: NDArray[np.float64], left_out: NDArray[np.float64], apart:
         return _Correction()
     if not np.concatenate([values, left_out, apart]).min() > 0:  # several channels together: distances are standardised
         return _Correction(float(np.median(apart / left_out)))
-    x, y, slope = np.log(left_out), np.log(apart), 1.0
-    if len(apart) > 1:
-        widened = math.exp(_MARGIN / math.sqrt(len(apart) - 1))
-        slope = float(np.clip(widened * y.std() / max(x.std(), 1e-12), _LEAST_SLOPE, 1))
-    return _Correction(float(np.exp(y.mean() - slope * x.mean())), slope)
+    slope, offset = _line(np.log(left_out), np.log(apart))
+    return _Correction(math.exp(offset), slope)
 
 
 def folds_of(turned: Sequence[bool], seed: int, groups: Sequence[str] = ()) -> list[list[int]]:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
 from typing_extensions import Self
 
-from patchbank.calibration.calibration import CORRECTED, Calibration, standardised
+from patchbank.calibration.calibration import CORRECTED, Calibration
 from patchbank.calibration.monitor import FitMonitor
 from patchbank.calibration.schemes import LEAST_HELD_OUT
 from patchbank.data import Images, Sample, gather, zoom_for
@@ -25,13 +24,12 @@ from patchbank.maintenance import noted
 from patchbank.prediction import Explanation, Prediction
 from patchbank.registry import METHODS, register_combination
 from patchbank.scorer import Memory, Scorer
+from patchbank.scoring.combined import combined
 from patchbank.scoring.decision import decide
 from patchbank.scoring.maps import peaks
-from patchbank.scoring.together import BY_MEAN_MAP, score_together, together
+from patchbank.scoring.together import BY_MEAN_MAP, together
 
 MACHINE = ("device", "runtime", "threads", "memory_budget")
-_SHARED = 0.8  # of the images, that all members must have been calibrated on
-_AT_ONCE = 256  # images whose maps are put together
 
 
 class EnsembleMemory(Scorer):
@@ -144,7 +142,7 @@ class Ensemble(Detector):
                 parts = of_member.labels
                 sources = [replace(source, group=parts.get(source.name, source.group)) for source in sources]
         first = members[0].require_fitted()
-        calibration, by_mean_map = _combined(members)
+        calibration, by_mean_map = combined([member.calibration_ for member in members])
         memory, training = EnsembleMemory(members, by_mean_map), [member.training_ for member in members]
         seconds = [t["fit_seconds"] for t in training]
         summary = {
@@ -160,7 +158,7 @@ class Ensemble(Detector):
         summary = noted(summary, "fitted", images=training[0]["images"], vectors=memory.memory_vectors)
         for member in members:  # what only the joint calibration needed
             alone = member.require_fitted()
-            member.fitted = replace(alone, calibration=replace(alone.calibration, cells=None))
+            member.fitted = replace(alone, calibration=replace(alone.calibration, cells=None, apart=None))
         fitted = replace(first, scorer=memory, calibration=calibration, training=summary)
         self.__dict__.update(members=members, fitted=fitted)  # at once
         return self
@@ -239,30 +237,6 @@ def _common_scheme(members: Sequence[Detector], images: int) -> str:
     # a bank says of each image how it scores without it; weights only of those that were held out, or in many trainings
     all_can_leave_out = all(member.scorer_class.can_leave_out for member in members)
     return CORRECTED if all_can_leave_out or images < LEAST_HELD_OUT else "held-out"
-
-
-def _combined(members: Sequence[Detector]) -> tuple[Calibration, bool]:
-    """The scores of good images, and whether they are those of the mean map."""
-    all_of = [member.calibration_ for member in members]
-    common = set.intersection(*(set(calibration.images) for calibration in all_of))
-    first, *others = shared = all_of
-    if _SHARED * max(map(len, all_of)) <= len(common):  # a file that went away meanwhile is no reason to give up
-        first, *others = shared = [each.without(set(each.images) - common) for each in all_of]
-    others = [other.in_order(first.images) for other in others]  # folds have another order
-    if any(other.images != first.images for other in others):
-        raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
-    shared = [first, *others]
-    cells = [each.cells for each in shared if each.cells is not None]
-    if len(cells) == len(shared):
-        nominal = [each.peaks for each in all_of]
-        parts = [[c[i : i + _AT_ONCE] for c in cells] for i in range(0, len(first), _AT_ONCE)]
-        peaks = np.concatenate([score_together(part, nominal) for part in parts])
-        return replace(first, scores=peaks, peaks=peaks.copy(), cells=None), True
-    scores = [standardised(mine.scores, each.scores) for mine, each in zip(shared, all_of, strict=True)]
-    # a method may have made the maps of some images only: NaN for the others. The mean of the peaks is never below the
-    # peak of the mean
-    found = [standardised(mine.peaks, each.peaks) for mine, each in zip(shared, all_of, strict=True)]
-    return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(found, axis=0), cells=None), False
 
 
 def _zoom_again(member: Detector) -> float:
