@@ -89,7 +89,7 @@ def workers_that_do_not_begin() -> None:
     begun = OnceEach(2, threads=1)
     assert len(begun.places) == 2
     begun.stop()
-    with pytest.raises(ClusterError, match="1 workers did not start"):
+    with pytest.raises(ClusterError, match="the worker did not start"):
         Always(1, threads=1)
 
 

@@ -74,9 +74,10 @@ class RayWorkers:
             self.places = [self._begun(worker) for worker in range(count)]
         except (self._ray.exceptions.GetTimeoutError, self._ray.exceptions.RayActorError) as error:
             self.stop()
+            named = "the worker" if count == 1 else f"{count} workers"
             raise ClusterError(
-                f"{count} workers did not start within {_READY} s ({_first_line(error)}): use fewer (--workers), or "
-                "see `ray status`"
+                f"{named} did not start within {_READY} s ({_first_line(error)}): use fewer (--workers), or see "
+                "`ray status`"
             ) from error
 
     def _begun(self, worker: int) -> tuple[str, int]:
