@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.pages.table import RESULTS, Table, matching, number, read, unused
 
-_TRAINING = "training.json"
+_TRAINING, _OF_SHAPES = "training.json", "training_geometry.json"
 _COMMAND = "python -m benchmarks.training DATA --methods METHODS --threads 1 [--max-minutes LIMIT] --out training.json"
 _SUMS = ("rgb+curvature", "rgb+normals", "rgb+curvature+normals", "rgb+curvature+normals+valid")
 _GEOMETRY = "python -m benchmarks.geometry --seeds 0,1,2 --methods METHODS --out geometry.json"
@@ -39,21 +39,30 @@ def training() -> Table:
 
 def training_sets() -> Table:
     """Everything else about the same runs: one row for each set and method."""
-    results = read(_TRAINING)
+    return _in_full(_TRAINING, "The same runs in full")
+
+
+def training_geometry() -> Table:
+    """The same of sets with geometry."""
+    return _in_full(_OF_SHAPES, "Methods that learn weights, on sets with geometry")
+
+
+def _in_full(name: str, title: str) -> Table:
+    results = read(name)
     rows = []
     for of in _names(results, 0):
-        for name in _names(results, 1):
-            if runs := _runs(results, of, name):
+        for method in _names(results, 1):
+            if runs := _runs(results, of, method):
                 figures = [_mean(runs, key) for key in ("image_auroc", "pixel_auroc", "aupro", "recall_at_1")]
                 costs = [_mean(runs, key) for key in ("fit_minutes", "latency_ms_p50", "bank_mb", "peak_rss_mb")]
                 costly = [number(value, form) for value, form in zip(costs, (".1f", ".0f", ".1f", ".0f"), strict=True)]
                 limit = next((run["max_minutes"] for run in runs if run.get("max_minutes")), None)
-                rows.append([of, name, *map(number, figures), *costly, number(limit, ".0f"), str(len(runs))])
+                rows.append([of, method, *map(number, figures), *costly, number(limit, ".0f"), str(len(runs))])
     columns = [
         "set", "method", "image AUROC", "pixel AUROC", "AUPRO", "recall at 1 %", "fit, min", "latency p50, ms",
         "model, MB", "peak, MB", "limit, min", "seeds",
     ]  # fmt: skip
-    return Table(columns, rows, [_TRAINING], _COMMAND, "The same runs in full")
+    return Table(columns, rows, [name], _COMMAND, title)
 
 
 def geometry() -> Table:
@@ -89,14 +98,15 @@ def of_method(name: str) -> Table:
             list(table.sources),
             [f"patchbank benchmark hazelnut_toy tire mtd -O out --methods {name} --seeds 0,1,2"],
         )
-    results = read(_TRAINING)
-    if name != "patchcore" and (sets := [of for of in _names(results, 0) if _runs(results, of, name)]):
-        for of in sets:
-            runs = _runs(results, of, name)
-            figures = [_mean(runs, key) for key in ("image_auroc", "pixel_auroc", "aupro", "recall_at_threshold")]
-            rows.append([of, *map(number, figures)])
-        sources.append(_TRAINING)
-        commands.append(_COMMAND)
+    for file in (_TRAINING, _OF_SHAPES):
+        results = read(file)
+        if name != "patchcore" and (sets := [of for of in _names(results, 0) if _runs(results, of, name)]):
+            for of in sets:
+                runs = _runs(results, of, name)
+                figures = [_mean(runs, key) for key in ("image_auroc", "pixel_auroc", "aupro", "recall_at_threshold")]
+                rows.append([of, *map(number, figures)])
+            sources.append(file)
+            commands.append(_COMMAND)
     for file in _geometry_files():
         runs = [run for run in _geometry_runs(read(file)) if str(run.get("method", "")).split(":")[0] == name]
         for run in runs:

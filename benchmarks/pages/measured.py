@@ -56,7 +56,7 @@ def resolution() -> Table:
 
 def calibration() -> Table:
     names = [name for name in matching("calibration-*.json") if "burst" not in name]
-    command = "python -m benchmarks.calibration DATASET [--sizes 160,224]"
+    command = "python -m benchmarks.calibration DATASET [--sizes 160,224] [--image-size 512]"
     return _rates(names, command, "Realised false-alarm rates, per cent")
 
 
