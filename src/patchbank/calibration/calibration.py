@@ -22,6 +22,7 @@ from patchbank.calibration.conformal import (
     interval,
     threshold,
 )
+from patchbank.calibration.correction import as_apart
 from patchbank.data.groups import FOUND
 
 if TYPE_CHECKING:  # an exported model decides without torch
@@ -33,7 +34,6 @@ FOLDS = 5  # of k-fold; held-out keeps one such part for the calibration, the co
 WELL_RESOLVED = 5  # scores above the threshold, so that it does not hang on the largest one
 MANY_PICTURES = 0.75  # parts per image: with fewer parts than that the correction is left out
 LEAST_CORRECTED = 20  # images; the fifth of fewer says little
-_LEAST_SLOPE, _MARGIN = 0.5, 0.5  # of a correction: few images can give any slope
 _LEAST_BELOW, _LEAST_ABOVE = 5, 20  # scores that are compared, and that they are compared with
 
 
@@ -210,15 +210,14 @@ class Calibration:
 
     def corrected(self, apart: Calibration) -> Calibration:
         """Leave-one-out scores brought to the level and the spread of those that some of the images got from a memory
-        that never had them (`apart`), and so with peaks (`_as_apart`); unchanged where `apart` is empty."""
+        that never had them (`apart`), and so with peaks (`as_apart`); unchanged where `apart` is empty."""
         both = [i for i, name in enumerate(apart.images) if name in self.images]  # files go away during a fit
         if not both:
             return self
         mine = [self.images.index(apart.images[i]) for i in both]
-        of_scores = _as_apart(self.scores, self.scores[mine], apart.scores[both])
-        of_peaks = _as_apart(self.peaks, self.peaks[mine], apart.peaks[both])
-        kept = None if apart.cells is None else apart
-        return dataclasses.replace(self, scores=of_scores(self.scores), peaks=of_peaks(self.peaks), apart=kept)
+        scores = as_apart(self.scores, self.scores[mine], apart.scores[both])
+        peaks = as_apart(self.peaks, self.peaks[mine], apart.peaks[both])
+        return dataclasses.replace(self, scores=scores, peaks=peaks, apart=None if apart.cells is None else apart)
 
     def scores_far_below(self, other: Calibration) -> bool:
         """Whether at least 5 scores have a median below 95 % of those of another calibration, of 20 at least. Good
@@ -255,59 +254,6 @@ def standardised(values: Any, nominal: NDArray[np.float64]) -> Any:
     if len(finite) < 2 or finite.std() == 0:
         return values
     return (values - finite.mean()) / finite.std(ddof=1)
-
-
-def standardised_as_apart(
-    values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """As `_as_apart`, of values that are standardised and so have no logarithms: the line lies in the values."""
-    known = np.isfinite(left_out) & np.isfinite(apart)
-    if not known.any():
-        return values
-    slope, offset = _line(left_out[known], apart[known])
-    return values * slope + offset
-
-
-def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and offset of the reduced major axis, widened and at least and at most as `_as_apart` says."""
-    slope = 1.0
-    if len(x) > 1:
-        widened = math.exp(_MARGIN / math.sqrt(len(x) - 1))
-        slope = float(np.clip(widened * y.std() / max(x.std(), 1e-12), _LEAST_SLOPE, 1))
-    return slope, float(y.mean() - slope * x.mean())
-
-
-@dataclass(frozen=True)
-class _Correction:
-    """What leave-one-out values are as those of new images: c · value^b, rising also where a value is not positive."""
-
-    factor: float = 1.0
-    slope: float = 1.0
-
-    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
-        if self.slope == 1:
-            return values * self.factor
-        above = np.maximum(values, 0) ** self.slope
-        return np.where(values > 0, above, values) * self.factor
-
-
-def _as_apart(values: NDArray[np.float64], left_out: NDArray[np.float64], apart: NDArray[np.float64]) -> _Correction:
-    """How leave-one-out `values` become what new images score. `left_out` and `apart` are what m images score with
-    their patches taken out of the memory, and in a memory that was selected without them.
-
-    The line through the logarithms is the reduced major axis: b is the ratio of their standard deviations, and the line
-    goes through their means. So the highest scores, which are too high by the largest factor, come down furthest. As
-    few images can show a small spread by chance, b is widened by `_MARGIN` of the largest standard error that such a
-    ratio has, 1/√(m − 1) of it (with the correlation r it is √(1 − r²) of that); it is at most 1.
-    """
-    known = np.isfinite(left_out) & np.isfinite(apart) & (left_out != 0)
-    left_out, apart = left_out[known], apart[known]
-    if not len(apart):
-        return _Correction()
-    if not np.concatenate([values, left_out, apart]).min() > 0:  # several channels together: distances are standardised
-        return _Correction(float(np.median(apart / left_out)))
-    slope, offset = _line(np.log(left_out), np.log(apart))
-    return _Correction(math.exp(offset), slope)
 
 
 def folds_of(turned: Sequence[bool], seed: int, groups: Sequence[str] = ()) -> list[list[int]]:

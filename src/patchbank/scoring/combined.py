@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from patchbank.calibration.calibration import Calibration, standardised, standardised_as_apart
+from patchbank.calibration.calibration import Calibration, standardised
+from patchbank.calibration.correction import standardised_as_apart
 from patchbank.errors import OptionError
 from patchbank.scoring.together import score_together
 
@@ -29,8 +30,9 @@ def combined(all_of: Sequence[Calibration]) -> tuple[Calibration, bool]:
     if any(other.images != first.images for other in others):
         raise OptionError("the members of an ensemble were calibrated on other images each: give them one seed")
     shared = [first, *others]
-    nominal = [each.peaks for each in all_of]
-    if (peaks := _peaks_of_mean(shared, nominal)) is not None:
+    if all(each.cells is not None for each in shared):
+        nominal = [each.peaks for each in all_of]
+        peaks = _peaks_of_mean(shared, nominal)
         if any(each.apart for each in shared):
             # where leave-one-out scores are not corrected, they are those of new images
             peaks = _as_new(peaks, first.images, [each.apart or each for each in shared], nominal)
@@ -42,15 +44,10 @@ def combined(all_of: Sequence[Calibration]) -> tuple[Calibration, bool]:
     return replace(first, scores=np.mean(scores, axis=0), peaks=np.mean(found, axis=0), cells=None, apart=None), False
 
 
-def _peaks_of_mean(
-    calibrations: Sequence[Calibration], nominal: Sequence[NDArray[np.float64]]
-) -> NDArray[np.float64] | None:
-    """The highest place of the mean of standardised maps, of N images in one order; None where there are no maps."""
+def _peaks_of_mean(calibrations: Sequence[Calibration], nominal: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The highest place of the mean of standardised maps, of N images in one order."""
     cells = [each.cells for each in calibrations if each.cells is not None]
-    if len(cells) < len(calibrations):
-        return None
-    count = len(calibrations[0])
-    parts = [[c[i : i + _AT_ONCE] for c in cells] for i in range(0, count, _AT_ONCE)]
+    parts = [[c[i : i + _AT_ONCE] for c in cells] for i in range(0, len(calibrations[0]), _AT_ONCE)]
     return np.concatenate([score_together(part, nominal) for part in parts])
 
 
@@ -64,9 +61,7 @@ def _as_new(
     member's own correction would not do, since the peaks of its map and of the mean map are different places."""
     common = set(images).intersection(*(each.images for each in apart))
     order = [name for name in images if name in common]
-    some = [each.without(set(each.images) - common).in_order(order) for each in apart]
-    found = _peaks_of_mean(some, nominal) if order else None
-    if found is None:
+    if not order:
         return peaks
-    place = {name: i for i, name in enumerate(images)}
-    return standardised_as_apart(peaks, peaks[[place[name] for name in order]], found)
+    found = _peaks_of_mean([each.without(set(each.images) - common).in_order(order) for each in apart], nominal)
+    return standardised_as_apart(peaks, peaks[[name in common for name in images]], found)
